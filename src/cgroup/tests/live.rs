@@ -1,4 +1,9 @@
 //! The real hierarchies of this host. Needs root; every cgroup has a name of its own and is removed.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "all of this file is a test"
+)]
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

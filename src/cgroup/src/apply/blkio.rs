@@ -39,14 +39,11 @@ pub(super) fn plan(io: &LinuxBlockIo, layout: Layout<'_>, plan: &mut Plan) -> Re
     if !asked {
         return Ok(());
     }
-    let version = match layout.version("blkio").or_else(|| layout.version("io")) {
-        Some(version) => version,
-        None => {
-            return Err(Error::Missing {
-                what: "a block I/O limit",
-                controller: "io",
-            });
-        }
+    let Some(version) = layout.version("blkio").or_else(|| layout.version("io")) else {
+        return Err(Error::Missing {
+            what: "a block I/O limit",
+            controller: "io",
+        });
     };
     let device_weights = io
         .weight_device()

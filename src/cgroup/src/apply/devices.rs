@@ -218,7 +218,6 @@ impl Cgroup {
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let handle = rustix::fs::open(&dir.path, flags, rustix::fs::Mode::empty())
             .map_err(|errno| Error::at("open", &dir.path)(errno.into()))?;
-        use std::os::fd::AsFd as _;
         let program =
             bpf::load_device(&v2_program(rules)).map_err(Error::at("load the device program of", &dir.path))?;
         let earlier =
