@@ -30,6 +30,7 @@ pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod signalfd;
 pub mod tty;
 
 mod call;
