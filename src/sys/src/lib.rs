@@ -14,6 +14,7 @@
     reason = "the kernel's interfaces mix signed and unsigned words of the same value range everywhere"
 )]
 
+pub mod bpf;
 pub mod cap;
 pub mod cmsg;
 pub mod cred;
