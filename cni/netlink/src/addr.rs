@@ -44,7 +44,11 @@ fn fill(message: &mut Message, index: u32, net: IpNet) {
 /// whoever asks the other side has made sure that it is the only one.
 #[must_use]
 pub fn add(index: u32, net: IpNet, dad: bool) -> Message {
-    let mut message = Message::new(libc::RTM_NEWADDR, CREATE, format!("add address {net} to link number {index}"));
+    let mut message = Message::new(
+        libc::RTM_NEWADDR,
+        CREATE,
+        format!("add address {net} to link number {index}"),
+    );
     fill(&mut message, index, net);
     match net {
         IpNet::V4(v4) => {
@@ -64,7 +68,11 @@ pub fn add(index: u32, net: IpNet, dad: bool) -> Message {
 /// Deletes `net` from the link with `index`.
 #[must_use]
 pub fn delete(index: u32, net: IpNet) -> Message {
-    let mut message = Message::new(libc::RTM_DELADDR, 0, format!("delete address {net} of link number {index}"));
+    let mut message = Message::new(
+        libc::RTM_DELADDR,
+        0,
+        format!("delete address {net} of link number {index}"),
+    );
     fill(&mut message, index, net);
     message
 }
@@ -94,9 +102,16 @@ impl Address {
     pub fn parse(reply: &Reply) -> Option<Self> {
         let (head, attrs) = reply.body.split_at_checked(8)?;
         let attrs = Attrs(attrs);
-        let ip = attrs.find(IFA_LOCAL).or_else(|| attrs.find(IFA_ADDRESS)).and_then(address)?;
+        let ip = attrs
+            .find(IFA_LOCAL)
+            .or_else(|| attrs.find(IFA_ADDRESS))
+            .and_then(address)?;
         let flags = attrs.find(IFA_FLAGS).map_or(u32::from(head[2]), ne32);
-        Some(Self { index: ne32(&head[4..]), net: IpNet::new(ip, head[1]).ok()?, flags })
+        Some(Self {
+            index: ne32(&head[4..]),
+            net: IpNet::new(ip, head[1]).ok()?,
+            flags,
+        })
     }
 }
 
@@ -108,7 +123,15 @@ mod tests {
     #[test]
     fn the_loopback_address_is_listed() {
         let mut socket = Socket::route().unwrap();
-        let all: Vec<_> = socket.dump(&list(), "addresses").unwrap().iter().filter_map(Address::parse).collect();
-        assert!(all.iter().any(|a| a.index == 1 && a.net.to_string() == "127.0.0.1/8"), "{all:?}");
+        let all: Vec<_> = socket
+            .dump(&list(), "addresses")
+            .unwrap()
+            .iter()
+            .filter_map(Address::parse)
+            .collect();
+        assert!(
+            all.iter().any(|a| a.index == 1 && a.net.to_string() == "127.0.0.1/8"),
+            "{all:?}"
+        );
     }
 }

@@ -29,7 +29,16 @@ const UDP: u8 = 17;
 
 fn request(ipv4: bool, what: String) -> Message {
     let mut message = Message::new(DELETE, 0, what);
-    message.fixed(&[if ipv4 { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }, 0, 0, 0]);
+    message.fixed(&[
+        if ipv4 {
+            libc::AF_INET as u8
+        } else {
+            libc::AF_INET6 as u8
+        },
+        0,
+        0,
+        0,
+    ]);
     message
 }
 
@@ -50,11 +59,13 @@ pub fn forget_udp_port(socket: &mut Socket, ipv4: bool, port: u16) -> Result<(),
     message
         .nest(CTA_TUPLE_ORIG, |m| {
             m.nest(CTA_TUPLE_PROTO, |m| {
-                m.attr(CTA_PROTO_NUM, &[UDP]).attr(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+                m.attr(CTA_PROTO_NUM, &[UDP])
+                    .attr(CTA_PROTO_DST_PORT, &port.to_be_bytes());
             });
         })
         .nest(CTA_FILTER, |m| {
-            m.u32(FILTER_ORIG_FLAGS, F_PROTO_NUM | F_DST_PORT).u32(FILTER_REPLY_FLAGS, 0);
+            m.u32(FILTER_ORIG_FLAGS, F_PROTO_NUM | F_DST_PORT)
+                .u32(FILTER_REPLY_FLAGS, 0);
         });
     run(socket, message)
 }
@@ -75,7 +86,8 @@ pub fn forget_udp_of(socket: &mut Socket, ip: IpAddr) -> Result<(), Error> {
             });
         })
         .nest(CTA_FILTER, |m| {
-            m.u32(FILTER_ORIG_FLAGS, 0).u32(FILTER_REPLY_FLAGS, F_IP_SRC | F_PROTO_NUM);
+            m.u32(FILTER_ORIG_FLAGS, 0)
+                .u32(FILTER_REPLY_FLAGS, F_IP_SRC | F_PROTO_NUM);
         });
     run(socket, message)
 }

@@ -45,7 +45,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn socket(op: &'static str) -> impl Fn(Errno) -> Self {
-        move |errno| Self::Socket { op, source: errno.into() }
+        move |errno| Self::Socket {
+            op,
+            source: errno.into(),
+        }
     }
 
     /// The errno behind this error, where there is one.
@@ -62,9 +65,15 @@ impl Error {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.errno().is_some_and(|errno| {
-            [Errno::NOENT, Errno::NODEV, Errno::SRCH, Errno::NXIO, Errno::ADDRNOTAVAIL]
-                .iter()
-                .any(|known| known.raw_os_error() == errno)
+            [
+                Errno::NOENT,
+                Errno::NODEV,
+                Errno::SRCH,
+                Errno::NXIO,
+                Errno::ADDRNOTAVAIL,
+            ]
+            .iter()
+            .any(|known| known.raw_os_error() == errno)
         })
     }
 

@@ -93,7 +93,11 @@ impl Link {
     #[must_use]
     pub fn parse(reply: &Reply) -> Option<Self> {
         let (head, attrs) = reply.body.split_at_checked(16)?;
-        let mut link = Self { index: ne32(&head[4..]), flags: ne32(&head[8..]), ..Self::default() };
+        let mut link = Self {
+            index: ne32(&head[4..]),
+            flags: ne32(&head[8..]),
+            ..Self::default()
+        };
         for (kind, value) in Attrs(attrs) {
             match kind {
                 IFLA_ADDRESS => link.mac = value.to_vec(),
@@ -148,7 +152,10 @@ impl Link {
 #[must_use]
 pub fn get(name: &str) -> Message {
     let mut message = Message::new(libc::RTM_GETLINK, 0, format!("find link {name}"));
-    message.fixed(&header(0, 0, 0, 0)).text(IFLA_IFNAME, name).u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    message
+        .fixed(&header(0, 0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     message
 }
 
@@ -156,7 +163,9 @@ pub fn get(name: &str) -> Message {
 #[must_use]
 pub fn get_index(index: u32) -> Message {
     let mut message = Message::new(libc::RTM_GETLINK, 0, format!("find link number {index}"));
-    message.fixed(&header(0, index, 0, 0)).u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    message
+        .fixed(&header(0, index, 0, 0))
+        .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     message
 }
 
@@ -164,7 +173,9 @@ pub fn get_index(index: u32) -> Message {
 #[must_use]
 pub fn list() -> Message {
     let mut message = Message::new(libc::RTM_GETLINK, 0, "list links");
-    message.fixed(&header(0, 0, 0, 0)).u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    message
+        .fixed(&header(0, 0, 0, 0))
+        .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     message
 }
 
@@ -185,7 +196,10 @@ pub struct Bridge<'a> {
 #[must_use]
 pub fn add_bridge(bridge: &Bridge<'_>) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, CREATE, format!("create bridge {}", bridge.name));
-    message.fixed(&header(0, 0, 0, 0)).text(IFLA_IFNAME, bridge.name).attr(IFLA_ADDRESS, &bridge.mac);
+    message
+        .fixed(&header(0, 0, 0, 0))
+        .text(IFLA_IFNAME, bridge.name)
+        .attr(IFLA_ADDRESS, &bridge.mac);
     if bridge.mtu > 0 {
         message.u32(IFLA_MTU, bridge.mtu);
     }
@@ -220,7 +234,11 @@ pub struct Veth<'a> {
 /// Makes a veth pair: the near end up, the far end down.
 #[must_use]
 pub fn add_veth(veth: &Veth<'_>) -> Message {
-    let mut message = Message::new(libc::RTM_NEWLINK, CREATE, format!("create veth pair {} - {}", veth.name, veth.peer));
+    let mut message = Message::new(
+        libc::RTM_NEWLINK,
+        CREATE,
+        format!("create veth pair {} - {}", veth.name, veth.peer),
+    );
     message.fixed(&header(0, 0, UP, UP)).text(IFLA_IFNAME, veth.name);
     if veth.mtu > 0 {
         message.u32(IFLA_MTU, veth.mtu);
@@ -372,21 +390,26 @@ impl Change {
 #[must_use]
 pub fn port(index: u32, hairpin: bool, isolated: bool) -> Message {
     let mut message = Message::new(libc::RTM_SETLINK, 0, format!("set up bridge port number {index}"));
-    message.fixed(&header(libc::AF_BRIDGE as u8, index, 0, 0)).nest(IFLA_PROTINFO, |m| {
-        m.attr(BRPORT_MODE, &[u8::from(hairpin)]).attr(BRPORT_ISOLATED, &[u8::from(isolated)]);
-    });
+    message
+        .fixed(&header(libc::AF_BRIDGE as u8, index, 0, 0))
+        .nest(IFLA_PROTINFO, |m| {
+            m.attr(BRPORT_MODE, &[u8::from(hairpin)])
+                .attr(BRPORT_ISOLATED, &[u8::from(isolated)]);
+        });
     message
 }
 
 fn vlan(kind: u16, what: String, index: u32, flags: u16, id: u16) -> Message {
     let mut message = Message::new(kind, 0, what);
-    message.fixed(&header(libc::AF_BRIDGE as u8, index, 0, 0)).nest(IFLA_AF_SPEC, |m| {
-        m.attr(BRIDGE_FLAGS, &BRIDGE_FLAGS_MASTER.to_ne_bytes());
-        let mut info = [0; 4];
-        info[..2].copy_from_slice(&flags.to_ne_bytes());
-        info[2..].copy_from_slice(&id.to_ne_bytes());
-        m.attr(BRIDGE_VLAN_INFO, &info);
-    });
+    message
+        .fixed(&header(libc::AF_BRIDGE as u8, index, 0, 0))
+        .nest(IFLA_AF_SPEC, |m| {
+            m.attr(BRIDGE_FLAGS, &BRIDGE_FLAGS_MASTER.to_ne_bytes());
+            let mut info = [0; 4];
+            info[..2].copy_from_slice(&flags.to_ne_bytes());
+            info[2..].copy_from_slice(&id.to_ne_bytes());
+            m.attr(BRIDGE_VLAN_INFO, &info);
+        });
     message
 }
 
@@ -394,13 +417,25 @@ fn vlan(kind: u16, what: String, index: u32, flags: u16, id: u16) -> Message {
 #[must_use]
 pub fn add_vlan(index: u32, id: u16, native: bool) -> Message {
     let flags = if native { VLAN_PVID_UNTAGGED } else { 0 };
-    vlan(libc::RTM_SETLINK, format!("add VLAN {id} to bridge port number {index}"), index, flags, id)
+    vlan(
+        libc::RTM_SETLINK,
+        format!("add VLAN {id} to bridge port number {index}"),
+        index,
+        flags,
+        id,
+    )
 }
 
 /// Takes VLAN `id` from a bridge port.
 #[must_use]
 pub fn delete_vlan(index: u32, id: u16) -> Message {
-    vlan(libc::RTM_DELLINK, format!("delete VLAN {id} from bridge port number {index}"), index, 0, id)
+    vlan(
+        libc::RTM_DELLINK,
+        format!("delete VLAN {id} from bridge port number {index}"),
+        index,
+        0,
+        id,
+    )
 }
 
 #[cfg(test)]

@@ -162,7 +162,12 @@ mod tests {
 
     #[test]
     fn truncated_attributes_end_the_walk() {
-        for bytes in [&[1u8, 2][..], &[8, 0, 1, 0, 9][..], &[0, 0, 0, 0][..], &[3, 0, 1, 0, 5, 5, 5, 5][..]] {
+        for bytes in [
+            &[1u8, 2][..],
+            &[8, 0, 1, 0, 9][..],
+            &[0, 0, 0, 0][..],
+            &[3, 0, 1, 0, 5, 5, 5, 5][..],
+        ] {
             assert_eq!(Attrs(bytes).count(), 0, "{bytes:?}");
         }
     }

@@ -28,7 +28,13 @@ impl NetNs {
     /// # Errors
     /// When it is missing or something else.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let fail = |op| move |source: std::io::Error| Error::Namespace { op, path: path.to_owned(), source };
+        let fail = |op| {
+            move |source: std::io::Error| Error::Namespace {
+                op,
+                path: path.to_owned(),
+                source,
+            }
+        };
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
             .map_err(|errno| fail("open")(errno.into()))?;
         let kind = rustix::fs::fstatfs(&fd).map_err(|errno| fail("fstatfs")(errno.into()))?;
@@ -37,7 +43,10 @@ impl NetNs {
             let wrong = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the file is no namespace");
             return Err(fail("open")(wrong));
         }
-        Ok(Self { file: File::from(fd), path: path.to_owned() })
+        Ok(Self {
+            file: File::from(fd),
+            path: path.to_owned(),
+        })
     }
 
     /// The namespace this thread is in.
@@ -56,7 +65,11 @@ impl NetNs {
         let stat = |ns: &Self| {
             rustix::fs::fstat(&ns.file)
                 .map(|stat| (stat.st_dev, stat.st_ino))
-                .map_err(|errno| Error::Namespace { op: "fstat", path: ns.path.clone(), source: errno.into() })
+                .map_err(|errno| Error::Namespace {
+                    op: "fstat",
+                    path: ns.path.clone(),
+                    source: errno.into(),
+                })
         };
         Ok(stat(self)? == stat(other)?)
     }
@@ -68,8 +81,13 @@ impl NetNs {
     }
 
     fn enter(&self) -> Result<(), Error> {
-        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
-            .map_err(|errno| Error::Namespace { op: "setns", path: self.path.clone(), source: errno.into() })
+        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|errno| {
+            Error::Namespace {
+                op: "setns",
+                path: self.path.clone(),
+                source: errno.into(),
+            }
+        })
     }
 
     /// Runs `work` inside, then returns to `home`, which must be where the thread is now.
@@ -98,7 +116,11 @@ mod tests {
     fn a_plain_file_is_no_namespace() {
         let error = NetNs::open(Path::new("/etc/passwd")).unwrap_err();
         assert!(error.to_string().contains("/etc/passwd"), "{error}");
-        assert!(NetNs::open(Path::new("/proc/self/ns/no-such")).unwrap_err().is_missing());
+        assert!(
+            NetNs::open(Path::new("/proc/self/ns/no-such"))
+                .unwrap_err()
+                .is_missing()
+        );
     }
 
     #[test]

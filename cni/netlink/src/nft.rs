@@ -86,6 +86,8 @@ impl Hook {
 
 /// Priority `dstnat`.
 pub const PRIORITY_DNAT: i32 = -100;
+/// Priority `raw`: before connections are tracked.
+pub const PRIORITY_RAW: i32 = -300;
 /// Priority `srcnat`.
 pub const PRIORITY_SNAT: i32 = 100;
 
@@ -116,7 +118,11 @@ impl<'a> Transaction<'a> {
     /// An empty transaction on `table`.
     #[must_use]
     pub fn new(family: Family, table: &'a str) -> Self {
-        Self { family, table, requests: Vec::new() }
+        Self {
+            family,
+            table,
+            requests: Vec::new(),
+        }
     }
 
     /// Whether nothing would happen.
@@ -162,15 +168,25 @@ impl<'a> Transaction<'a> {
 
     /// Makes a NAT chain that the kernel enters at `hook`.
     pub fn add_nat_chain(&mut self, chain: &str, hook: Hook, priority: i32) -> &mut Self {
+        self.add_base_chain(chain, "nat", hook, priority)
+    }
+
+    /// Makes a filtering chain that the kernel enters at `hook`.
+    pub fn add_filter_chain(&mut self, chain: &str, hook: Hook, priority: i32) -> &mut Self {
+        self.add_base_chain(chain, "filter", hook, priority)
+    }
+
+    fn add_base_chain(&mut self, chain: &str, kind: &str, hook: Hook, priority: i32) -> &mut Self {
         let table = self.table;
         let message = self.request(NEWCHAIN, CREATE, format!("create nftables chain {table} {chain}"));
         message
             .text(CHAIN_TABLE, table)
             .text(CHAIN_NAME, chain)
             .nest(CHAIN_HOOK, |m| {
-                m.be32(HOOK_NUM, hook.number()).attr(HOOK_PRIORITY, &priority.to_be_bytes());
+                m.be32(HOOK_NUM, hook.number())
+                    .attr(HOOK_PRIORITY, &priority.to_be_bytes());
             })
-            .text(CHAIN_TYPE, "nat");
+            .text(CHAIN_TYPE, kind);
         self
     }
 
@@ -185,10 +201,17 @@ impl<'a> Transaction<'a> {
     /// Appends a rule.
     pub fn add_rule(&mut self, chain: &str, rule: &Rule, text: Option<&str>) -> &mut Self {
         let table = self.table;
-        let message = self.request(NEWRULE, CREATE | APPEND, format!("add a rule to nftables chain {table} {chain}"));
-        message.text(RULE_TABLE, table).text(RULE_CHAIN, chain).nest(RULE_EXPRESSIONS, |m| {
-            m.buf.extend_from_slice(rule.bytes());
-        });
+        let message = self.request(
+            NEWRULE,
+            CREATE | APPEND,
+            format!("add a rule to nftables chain {table} {chain}"),
+        );
+        message
+            .text(RULE_TABLE, table)
+            .text(RULE_CHAIN, chain)
+            .nest(RULE_EXPRESSIONS, |m| {
+                m.buf.extend_from_slice(rule.bytes());
+            });
         if let Some(text) = text {
             message.attr(RULE_USERDATA, &comment(text));
         }
@@ -198,8 +221,15 @@ impl<'a> Transaction<'a> {
     /// Deletes one rule.
     pub fn delete_rule(&mut self, chain: &str, handle: u64) -> &mut Self {
         let table = self.table;
-        let message = self.request(DELRULE, 0, format!("delete rule {handle} of nftables chain {table} {chain}"));
-        message.text(RULE_TABLE, table).text(RULE_CHAIN, chain).attr(RULE_HANDLE, &handle.to_be_bytes());
+        let message = self.request(
+            DELRULE,
+            0,
+            format!("delete rule {handle} of nftables chain {table} {chain}"),
+        );
+        message
+            .text(RULE_TABLE, table)
+            .text(RULE_CHAIN, chain)
+            .attr(RULE_HANDLE, &handle.to_be_bytes());
         self
     }
 
@@ -236,7 +266,10 @@ pub struct Listed {
 /// When the kernel refuses to list.
 pub fn list_rules(socket: &mut Socket, family: Family, table: &str, chain: &str) -> Result<Vec<Listed>, Error> {
     let mut message = Message::new(GETRULE, 0, format!("list nftables chain {table} {chain}"));
-    message.fixed(&nfgen(family.number())).text(RULE_TABLE, table).text(RULE_CHAIN, chain);
+    message
+        .fixed(&nfgen(family.number()))
+        .text(RULE_TABLE, table)
+        .text(RULE_CHAIN, chain);
     let replies = match socket.dump(&message, "nftables rules") {
         Err(error) if error.is_missing() => return Ok(Vec::new()),
         other => other?,
@@ -248,9 +281,14 @@ pub fn list_rules(socket: &mut Socket, family: Family, table: &str, chain: &str)
         if attrs.find(RULE_CHAIN).map(string).as_deref() != Some(chain) {
             continue;
         }
-        let Some(handle) = attrs.find(RULE_HANDLE).and_then(|value| value.first_chunk::<8>()) else { continue };
+        let Some(handle) = attrs.find(RULE_HANDLE).and_then(|value| value.first_chunk::<8>()) else {
+            continue;
+        };
         let comment = attrs.find(RULE_USERDATA).and_then(read_comment);
-        rules.push(Listed { handle: u64::from_be_bytes(*handle), comment });
+        rules.push(Listed {
+            handle: u64::from_be_bytes(*handle),
+            comment,
+        });
     }
     Ok(rules)
 }

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use crate::message::{Attrs, Message, address, ne32};
 use crate::socket::Reply;
 
-const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+/// Not exclusive: two routes to one destination share the traffic.
+const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -47,11 +48,24 @@ impl Route {
     /// A route by `gateway` and nothing special.
     #[must_use]
     pub fn new(dst: IpNet, gateway: Option<IpAddr>, index: u32) -> Self {
-        Self { dst, gateway, index, priority: None, table: None, scope: None, mtu: None, advmss: None }
+        Self {
+            dst,
+            gateway,
+            index,
+            priority: None,
+            table: None,
+            scope: None,
+            mtu: None,
+            advmss: None,
+        }
     }
 
     fn family(&self) -> u8 {
-        if self.dst.addr().is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
+        if self.dst.addr().is_ipv4() {
+            libc::AF_INET as u8
+        } else {
+            libc::AF_INET6 as u8
+        }
     }
 
     /// The request to add it.
@@ -60,7 +74,11 @@ impl Route {
         let via = self.gateway.map(|gw| format!(" via {gw}")).unwrap_or_default();
         let what = format!("add route {}{via} on link number {}", self.dst, self.index);
         let mut message = Message::new(libc::RTM_NEWROUTE, CREATE, what);
-        let scope = self.scope.unwrap_or(if self.gateway.is_some() { SCOPE_UNIVERSE } else { SCOPE_LINK });
+        let scope = self.scope.unwrap_or(if self.gateway.is_some() {
+            SCOPE_UNIVERSE
+        } else {
+            SCOPE_LINK
+        });
         let table = self.table.unwrap_or(RT_TABLE_MAIN);
         let mut head = [0u8; 12];
         head[0] = self.family();
@@ -70,7 +88,11 @@ impl Route {
         head[5] = RTPROT_BOOT;
         head[6] = scope;
         head[7] = RTN_UNICAST;
-        message.fixed(&head).ip(RTA_DST, self.dst.network()).u32(RTA_OIF, self.index).u32(RTA_TABLE, table);
+        message
+            .fixed(&head)
+            .ip(RTA_DST, self.dst.network())
+            .u32(RTA_OIF, self.index)
+            .u32(RTA_TABLE, table);
         if let Some(gateway) = self.gateway {
             message.ip(RTA_GATEWAY, gateway);
         }
@@ -98,7 +120,11 @@ impl Route {
             return None;
         }
         let attrs = Attrs(attrs);
-        let zero: IpAddr = if i32::from(head[0]) == libc::AF_INET { [0u8; 4].into() } else { [0u8; 16].into() };
+        let zero: IpAddr = if i32::from(head[0]) == libc::AF_INET {
+            [0u8; 4].into()
+        } else {
+            [0u8; 16].into()
+        };
         let dst = attrs.find(RTA_DST).and_then(address).unwrap_or(zero);
         Some(Self {
             dst: IpNet::new(dst, head[1]).ok()?,

@@ -29,6 +29,8 @@ const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 const NAT_DNAT: u32 = 1;
+const CT_STATUS: u32 = 2;
+const IPS_DST_NAT: u32 = 1 << 5;
 const VERDICT_ACCEPT: i32 = 1;
 const VERDICT_DROP: i32 = 0;
 const VERDICT_JUMP: i32 = -3;
@@ -128,7 +130,8 @@ impl Rule {
 
     /// In a table of both families: the packet is of the family of `ip`.
     pub fn same_family(&mut self, ip: IpAddr) -> &mut Self {
-        self.meta(META_NFPROTO).compare(CMP_EQ, &[if ip.is_ipv4() { 2 } else { 10 }])
+        self.meta(META_NFPROTO)
+            .compare(CMP_EQ, &[if ip.is_ipv4() { 2 } else { 10 }])
     }
 
     /// The address on `side` is in `net`, or with `not` it is outside.
@@ -148,18 +151,7 @@ impl Rule {
         if net.prefix_len() == net.max_prefix_len() {
             return self.compare(op, &bytes(net.addr()));
         }
-        self.expr("bitwise", |m| {
-            m.be32(1, REG_1)
-                .be32(2, REG_1)
-                .be32(3, len)
-                .nest(4, |m| {
-                    m.attr(DATA_VALUE, &bytes(net.netmask()));
-                })
-                .nest(5, |m| {
-                    m.attr(DATA_VALUE, &vec![0; len as usize]);
-                });
-        })
-        .compare(op, &bytes(net.network()))
+        self.mask(&bytes(net.netmask())).compare(op, &bytes(net.network()))
     }
 
     /// The link is named `name` (a trailing `*` stands for any end), or with `not` it is not.
@@ -187,6 +179,30 @@ impl Rule {
             m.be32(1, REG_1).be32(2, FIB_RESULT_ADDRTYPE).be32(3, FIB_DADDR);
         })
         .compare(CMP_EQ, &RTN_LOCAL.to_ne_bytes())
+    }
+
+    /// The flow's destination was translated (`ct status dnat`).
+    pub fn translated(&mut self) -> &mut Self {
+        self.expr("ct", |m| {
+            m.be32(1, REG_1).be32(2, CT_STATUS);
+        })
+        .mask(&IPS_DST_NAT.to_ne_bytes())
+        .compare(CMP_NEQ, &[0; 4])
+    }
+
+    fn mask(&mut self, mask: &[u8]) -> &mut Self {
+        let len = mask.len() as u32;
+        self.expr("bitwise", |m| {
+            m.be32(1, REG_1)
+                .be32(2, REG_1)
+                .be32(3, len)
+                .nest(4, |m| {
+                    m.attr(DATA_VALUE, mask);
+                })
+                .nest(5, |m| {
+                    m.attr(DATA_VALUE, &vec![0; mask.len()]);
+                });
+        })
     }
 
     /// Sends the packet on to `ip`, `port`.

@@ -84,7 +84,11 @@ impl Socket {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(Error::socket("socket"))?;
         connect(&fd, &SocketAddrNetlink::new(0, 0)).map_err(Error::socket("connect"))?;
-        Ok(Self { fd, seq: 0, buf: vec![0; BUFFER] })
+        Ok(Self {
+            fd,
+            seq: 0,
+            buf: vec![0; BUFFER],
+        })
     }
 
     /// A socket for links, addresses, routes.
@@ -109,8 +113,13 @@ impl Socket {
     }
 
     pub(crate) fn send_all(&self, bytes: &[u8]) -> Result<(), Error> {
-        let sent = rustix::io::retry_on_intr(|| send(&self.fd, bytes, SendFlags::empty())).map_err(Error::socket("send"))?;
-        if sent == bytes.len() { Ok(()) } else { Err(Error::Malformed("the kernel took a part of a request only")) }
+        let sent =
+            rustix::io::retry_on_intr(|| send(&self.fd, bytes, SendFlags::empty())).map_err(Error::socket("send"))?;
+        if sent == bytes.len() {
+            Ok(())
+        } else {
+            Err(Error::Malformed("the kernel took a part of a request only"))
+        }
     }
 
     /// Receives one datagram and hands each message in it to `each` as (type, flags, seq, body).
@@ -158,9 +167,14 @@ impl Socket {
             self.receive(|kind, _flags, seq, body| {
                 let index = seq.wrapping_sub(first) as usize;
                 // A late answer to an earlier exchange of this socket is not ours.
-                let Some(outcome) = outcomes.get_mut(index) else { return Ok(()) };
+                let Some(outcome) = outcomes.get_mut(index) else {
+                    return Ok(());
+                };
                 if kind != ERROR {
-                    outcome.replies.push(Reply { kind, body: body.to_vec() });
+                    outcome.replies.push(Reply {
+                        kind,
+                        body: body.to_vec(),
+                    });
                     return Ok(());
                 }
                 open -= 1;
@@ -175,7 +189,10 @@ impl Socket {
             })?;
         }
         match failed {
-            Some((index, errno)) => Err(Error::Refused { what: requests.swap_remove(index).0.what, errno }),
+            Some((index, errno)) => Err(Error::Refused {
+                what: requests.swap_remove(index).0.what,
+                errno,
+            }),
             None => Ok(outcomes),
         }
     }
@@ -187,7 +204,12 @@ impl Socket {
     pub fn one(&mut self, message: Message) -> Result<Vec<Reply>, Error> {
         let mut batch = Batch::new();
         batch.push(message);
-        Ok(self.run(batch)?.into_iter().next().map(|outcome| outcome.replies).unwrap_or_default())
+        Ok(self
+            .run(batch)?
+            .into_iter()
+            .next()
+            .map(|outcome| outcome.replies)
+            .unwrap_or_default())
     }
 
     /// Reads a whole table, again from the start when it changed in between.
@@ -213,14 +235,22 @@ impl Socket {
                             done = true;
                             failed = error_of(body);
                         }
-                        _ => replies.push(Reply { kind, body: body.to_vec() }),
+                        _ => replies.push(Reply {
+                            kind,
+                            body: body.to_vec(),
+                        }),
                     }
                     Ok(())
                 })?;
             }
             match failed {
                 Some(Errno::INTR) => {}
-                Some(errno) => return Err(Error::Refused { what: message.what, errno }),
+                Some(errno) => {
+                    return Err(Error::Refused {
+                        what: message.what,
+                        errno,
+                    });
+                }
                 None if !interrupted => return Ok(replies),
                 None => {}
             }
@@ -268,7 +298,10 @@ impl Socket {
             })?;
         }
         match failed {
-            Some((index, errno)) => Err(Error::Refused { what: all.swap_remove(index).what, errno }),
+            Some((index, errno)) => Err(Error::Refused {
+                what: all.swap_remove(index).what,
+                errno,
+            }),
             None => Ok(()),
         }
     }
@@ -299,7 +332,9 @@ mod tests {
     fn an_allowed_error_is_reported_beside_the_others() {
         let mut socket = Socket::route().unwrap();
         let mut batch = Batch::new();
-        batch.push_or(crate::link::get("no-such-if0"), Errno::NODEV).push(crate::link::get("lo"));
+        batch
+            .push_or(crate::link::get("no-such-if0"), Errno::NODEV)
+            .push(crate::link::get("lo"));
         let outcomes = socket.run(batch).unwrap();
         assert_eq!(outcomes[0].tolerated, Some(Errno::NODEV));
         assert_eq!(outcomes[1].replies.len(), 1);
