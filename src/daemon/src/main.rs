@@ -18,6 +18,7 @@ mod logging;
 mod metrics;
 mod notify;
 mod socket;
+mod wipe;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,2 +1,4 @@
 //! sys
+
+pub mod bpf;
 pub mod malloc;
