@@ -195,7 +195,9 @@ fn plain(error: &serde_saphyr::Error) -> String {
     let text = text.lines().next().unwrap_or_default().trim();
     let text = text.split_once(" at line ").map_or(text, |(message, _)| message);
     let text = text.strip_prefix("error: ").unwrap_or(text);
-    let text = text.split_once(", set DuplicateKeyPolicy").map_or(text, |(message, _)| message);
+    let text = text
+        .split_once(", set DuplicateKeyPolicy")
+        .map_or(text, |(message, _)| message);
     match text {
         "invalid u64" | "invalid u32" | "invalid usize" => "a whole number is wanted, 0 or more".to_owned(),
         "expected mapping start" => "a mapping (key: value) is wanted".to_owned(),

@@ -142,7 +142,9 @@ mod tests {
     #[test]
     fn flags_reach_the_configuration() {
         let line = "bulkhead serve --root /r --state /s --cni-bin-dir /a --cni-bin-dir /b --log-level debug";
-        let Command::Serve(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!("not serve") };
+        let Command::Serve(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("not serve")
+        };
         let flags = args.sources().flags;
         assert_eq!(flags.root, Some("/r".into()));
         assert_eq!(flags.cni_bin_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
@@ -153,7 +155,9 @@ mod tests {
     #[test]
     fn ctl_takes_every_word_as_it_is() {
         let line = "bulkhead ctl ps -a -o json --help";
-        let Command::Ctl(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!("not ctl") };
+        let Command::Ctl(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("not ctl")
+        };
         assert_eq!(args.words, ["ps", "-a", "-o", "json", "--help"]);
     }
 }

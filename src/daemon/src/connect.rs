@@ -19,8 +19,7 @@ pub(crate) struct Connection(SendRequest<Body>);
 
 /// Connects to the daemon at `path`.
 pub(crate) async fn connect(path: &Path) -> anyhow::Result<Connection> {
-    let stream = socket::connect(path)
-        .with_context(|| format!("no daemon answers on {}", path.display()))?;
+    let stream = socket::connect(path).with_context(|| format!("no daemon answers on {}", path.display()))?;
     stream.set_nonblocking(true)?;
     let stream = TokioIo::new(tokio::net::UnixStream::from_std(stream)?);
     let (sender, connection) = handshake(TokioExecutor::new(), stream).await.context("begin HTTP/2")?;
@@ -44,7 +43,10 @@ impl Service<http::Request<Body>> for Connection {
         // HTTP/2 wants scheme and authority; a unix socket has neither.
         let path = request.uri().path_and_query().cloned();
         let uri = http::Uri::builder().scheme("http").authority("localhost");
-        let sent = match uri.path_and_query(path.map_or_else(|| "/".to_owned(), |path| path.to_string())).build() {
+        let sent = match uri
+            .path_and_query(path.map_or_else(|| "/".to_owned(), |path| path.to_string()))
+            .build()
+        {
             Ok(uri) => {
                 *request.uri_mut() = uri;
                 self.0.send_request(request)

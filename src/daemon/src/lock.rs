@@ -28,7 +28,10 @@ impl Locks {
         make_private(&paths.root, 0o700)?;
         // Passed through on the way to a pod's files, by the mapped root of a user namespace.
         make_private(&paths.state, 0o711)?;
-        Ok(Self { _root: lock(&paths.root_lock())?, _state: lock(&paths.state_lock())? })
+        Ok(Self {
+            _root: lock(&paths.root_lock())?,
+            _state: lock(&paths.state_lock())?,
+        })
     }
 }
 
@@ -60,7 +63,10 @@ fn lock(path: &PathBuf) -> anyhow::Result<File> {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let dir = path.parent().unwrap_or(path).display();
-            bail!("{dir} is in use by another daemon (pid {}): give each its own --root and --state", owner(&mut file));
+            bail!(
+                "{dir} is in use by another daemon (pid {}): give each its own --root and --state",
+                owner(&mut file)
+            );
         }
         Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
     }
@@ -94,7 +100,11 @@ fn make_private(dir: &Path, mode: u32) -> anyhow::Result<()> {
     let metadata = fs::metadata(dir).with_context(|| format!("look at {}", dir.display()))?;
     let us = rustix::process::geteuid().as_raw();
     if metadata.uid() != us {
-        bail!("{} belongs to user {}, not to {us}: whoever owns it could swap what lies in it", dir.display(), metadata.uid());
+        bail!(
+            "{} belongs to user {}, not to {us}: whoever owns it could swap what lies in it",
+            dir.display(),
+            metadata.uid()
+        );
     }
     if metadata.mode() & 0o7777 != mode {
         fs::set_permissions(dir, Permissions::from_mode(mode))
@@ -108,7 +118,10 @@ mod tests {
     use super::*;
 
     fn paths(dir: &Path, state: &str) -> Paths {
-        Paths { root: dir.join("root"), state: dir.join(state) }
+        Paths {
+            root: dir.join("root"),
+            state: dir.join(state),
+        }
     }
 
     #[test]
@@ -116,7 +129,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Locks::acquire(&paths(dir.path(), "a")).unwrap();
         let error = Locks::acquire(&paths(dir.path(), "b")).unwrap_err().to_string();
-        assert!(error.contains("in use") && error.contains(&std::process::id().to_string()), "{error}");
+        assert!(
+            error.contains("in use") && error.contains(&std::process::id().to_string()),
+            "{error}"
+        );
         let held = holder(&paths(dir.path(), "a").state_lock()).unwrap();
         assert_eq!(held, Some(std::process::id().to_string()));
         drop(first);

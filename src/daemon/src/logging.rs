@@ -27,8 +27,14 @@ impl Level {
 /// Starts the log of this process.
 pub(crate) fn start(level: LogLevel) -> anyhow::Result<Level> {
     let (filter, handle) = reload::Layer::new(targets(level));
-    let lines = fmt::layer().with_ansi(false).with_writer(std::io::stderr).with_filter(filter);
-    tracing_subscriber::registry().with(lines).try_init().context("start the log")?;
+    let lines = fmt::layer()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .with_filter(filter);
+    tracing_subscriber::registry()
+        .with(lines)
+        .try_init()
+        .context("start the log")?;
     Ok(Level(handle))
 }
 

@@ -31,14 +31,18 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Listens at `address`.
 pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listen for metrics on {address} (metrics.listen)"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen for metrics on {address} (metrics.listen)"))
 }
 
 /// Answers until `stop`.
 pub(crate) async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: CancellationToken) {
     let free = Arc::new(Semaphore::new(CLIENTS));
     loop {
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -73,7 +77,11 @@ pub(crate) async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: 
 
 fn answer<B: Body>(request: &Request<B>, registry: &Registry) -> Response<Full<Bytes>> {
     let (status, kind, text) = if request.uri().path() != "/metrics" {
-        (StatusCode::NOT_FOUND, "text/plain", "only /metrics is here\n".to_owned())
+        (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "only /metrics is here\n".to_owned(),
+        )
     } else if request.method() != Method::GET {
         (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned())
     } else {
@@ -85,7 +93,9 @@ fn answer<B: Body>(request: &Request<B>, registry: &Registry) -> Response<Full<B
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
@@ -97,7 +107,10 @@ mod tests {
 
     async fn ask(address: SocketAddr, line: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         text
@@ -115,7 +128,10 @@ mod tests {
         let server = tokio::spawn(serve(listener, Arc::new(registry), stop.clone()));
 
         let text = ask(address, "GET /metrics").await;
-        assert!(text.starts_with("HTTP/1.1 200") && text.contains("pulls_total 7"), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 200") && text.contains("pulls_total 7"),
+            "{text}"
+        );
         assert!(ask(address, "GET /").await.starts_with("HTTP/1.1 404"));
         assert!(ask(address, "POST /metrics").await.starts_with("HTTP/1.1 405"));
         stop.cancel();

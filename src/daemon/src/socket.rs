@@ -40,12 +40,19 @@ pub(crate) fn listen(path: &Path) -> anyhow::Result<(UnixListener, Bound)> {
         .create(parent)
         .with_context(|| format!("make the directory {}", parent.display()))?;
     remove_stale(path)?;
-    let listener = near(path, |near| UnixListener::bind(near)).with_context(|| format!("listen on {}", path.display()))?;
+    let listener =
+        near(path, |near| UnixListener::bind(near)).with_context(|| format!("listen on {}", path.display()))?;
     // Between bind and here the umask (022) lets nobody else write, hence connect.
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .with_context(|| format!("set the mode of {}", path.display()))?;
     let id = identity(path).with_context(|| format!("look at {}", path.display()))?;
-    Ok((listener, Bound { path: path.to_owned(), id }))
+    Ok((
+        listener,
+        Bound {
+            path: path.to_owned(),
+            id,
+        },
+    ))
 }
 
 /// Connects to `path`.
@@ -75,8 +82,16 @@ fn near<T>(path: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let dir: OwnedFd = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let dir: OwnedFd = rustix::fs::open(
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     with(&PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
 }
 
@@ -105,7 +120,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let (listener, bound) = listen(&path).unwrap();
-        assert!(listen(&path).unwrap_err().to_string().contains("another program listens"));
+        assert!(
+            listen(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("another program listens")
+        );
         std::mem::forget(bound);
         drop(listener);
         let (_listener, _bound) = listen(&path).unwrap();

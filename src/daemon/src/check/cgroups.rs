@@ -15,14 +15,22 @@ struct Mounted {
 pub(super) fn findings() -> Vec<Finding> {
     let table = text("/proc/self/mountinfo").unwrap_or_default();
     let mounted = parse(&table);
-    let of_v2 = mounted.v2.as_ref().and_then(|at| text(format!("{at}/cgroup.controllers"))).unwrap_or_default();
+    let of_v2 = mounted
+        .v2
+        .as_ref()
+        .and_then(|at| text(format!("{at}/cgroup.controllers")))
+        .unwrap_or_default();
     judge(&mounted, of_v2.trim())
 }
 
 fn judge(mounted: &Mounted, of_v2: &str) -> Vec<Finding> {
     let version = match (&mounted.v1.is_empty(), &mounted.v2) {
         (true, None) => {
-            return vec![Finding::missing("cgroups", "none mounted", "no container can be limited or counted: mount cgroup2")];
+            return vec![Finding::missing(
+                "cgroups",
+                "none mounted",
+                "no container can be limited or counted: mount cgroup2",
+            )];
         }
         (true, Some(at)) => Finding::ok("cgroups", format!("v2 at {at}")),
         (false, None) => Finding::warn("cgroups", "v1", V1_CONSEQUENCE),
@@ -30,7 +38,12 @@ fn judge(mounted: &Mounted, of_v2: &str) -> Vec<Finding> {
     };
     let is_v1 = !mounted.v1.is_empty();
     let all: Vec<&str> = if is_v1 {
-        mounted.v1.iter().map(String::as_str).chain(of_v2.split_whitespace()).collect()
+        mounted
+            .v1
+            .iter()
+            .map(String::as_str)
+            .chain(of_v2.split_whitespace())
+            .collect()
     } else {
         of_v2.split_whitespace().collect()
     };
@@ -42,13 +55,22 @@ fn judge(mounted: &Mounted, of_v2: &str) -> Vec<Finding> {
     let controllers = if absent.is_empty() {
         Finding::ok("cgroup controllers", all.join(" "))
     } else {
-        let consequence = "limits of these kinds cannot hold; the kernel's command line may switch them off (cgroup_disable)";
-        Finding::missing("cgroup controllers", format!("not there: {}", absent.join(" ")), consequence)
+        let consequence =
+            "limits of these kinds cannot hold; the kernel's command line may switch them off (cgroup_disable)";
+        Finding::missing(
+            "cgroup controllers",
+            format!("not there: {}", absent.join(" ")),
+            consequence,
+        )
     };
     let mut findings = vec![version, controllers];
     for (name, what) in [("cpuset", "cpu pinning"), ("hugetlb", "limits on huge pages")] {
         if !all.contains(&name) {
-            findings.push(Finding::warn("cgroup controller", format!("no {name}"), format!("no {what}")));
+            findings.push(Finding::warn(
+                "cgroup controller",
+                format!("no {name}"),
+                format!("no {what}"),
+            ));
         }
     }
     findings
@@ -59,16 +81,36 @@ const V1_CONSEQUENCE: &str =
 
 fn parse(table: &str) -> Mounted {
     const CONTROLLERS: [&str; 12] = [
-        "blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls", "net_prio", "perf_event",
+        "blkio",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "devices",
+        "freezer",
+        "hugetlb",
+        "memory",
+        "net_cls",
+        "net_prio",
+        "perf_event",
         "pids",
     ];
-    let mut mounted = Mounted { v1: Vec::new(), v2: None };
+    let mut mounted = Mounted {
+        v1: Vec::new(),
+        v2: None,
+    };
     for line in table.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let mut right = right.split(' ');
         let (kind, options) = (right.next().unwrap_or_default(), right.nth(1).unwrap_or_default());
         match kind {
-            "cgroup" => mounted.v1.extend(options.split(',').filter(|o| CONTROLLERS.contains(o)).map(str::to_owned)),
+            "cgroup" => mounted.v1.extend(
+                options
+                    .split(',')
+                    .filter(|o| CONTROLLERS.contains(o))
+                    .map(str::to_owned),
+            ),
             "cgroup2" => mounted.v2 = left.split(' ').nth(4).map(str::to_owned),
             _ => {}
         }
@@ -104,7 +146,10 @@ mod tests {
     fn v2_with_its_controllers_is_fine() {
         let mounted = parse("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n");
         let findings = judge(&mounted, "cpuset cpu io memory hugetlb pids rdma misc");
-        assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.level == Level::Ok),
+            "{findings:?}"
+        );
         assert_eq!(judge(&mounted, "cpuset cpu io")[1].level, Level::Missing);
     }
 

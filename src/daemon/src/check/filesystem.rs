@@ -15,18 +15,33 @@ const LOW_INODES: u64 = 100_000;
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let kinds = text("/proc/filesystems").unwrap_or_default();
     let table = text("/proc/self/mountinfo").unwrap_or_default();
-    vec![overlay(&kinds), propagation(&table), space("disk space", &config.root), space("state space", &config.state)]
+    vec![
+        overlay(&kinds),
+        propagation(&table),
+        space("disk space", &config.root),
+        space("state space", &config.state),
+    ]
 }
 
 fn overlay(kinds: &str) -> Finding {
     const NAME: &str = "overlayfs";
-    if kinds.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
+    if kinds
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some("overlay"))
+    {
         return Finding::ok(NAME, "in the kernel");
     }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let modules = text(format!("/lib/modules/{release}/modules.dep")).unwrap_or_default();
-    if modules.lines().any(|line| line.split(':').next().is_some_and(|path| path.contains("/overlay.ko"))) {
-        return Finding::warn(NAME, "a module that is not loaded", "the first container loads it; or: modprobe overlay");
+    if modules
+        .lines()
+        .any(|line| line.split(':').next().is_some_and(|path| path.contains("/overlay.ko")))
+    {
+        return Finding::warn(
+            NAME,
+            "a module that is not loaded",
+            "the first container loads it; or: modprobe overlay",
+        );
     }
     Finding::missing(NAME, "not in this kernel", "containers have no root filesystem")
 }
@@ -35,7 +50,9 @@ fn propagation(table: &str) -> Finding {
     const NAME: &str = "propagation of /";
     // The last mount at / is the one that is seen.
     let root = table.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
-    let tags = root.and_then(|line| line.split_once(" - ")).map_or("", |(left, _)| left);
+    let tags = root
+        .and_then(|line| line.split_once(" - "))
+        .map_or("", |(left, _)| left);
     if tags.contains(" shared:") {
         Finding::ok(NAME, "shared")
     } else {
@@ -57,14 +74,27 @@ fn space(name: &'static str, dir: &Path) -> Finding {
         }
     };
     let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let found = format!("{} MiB and {} inodes free for {}", bytes >> 20, stat.f_favail, dir.display());
+    let found = format!(
+        "{} MiB and {} inodes free for {}",
+        bytes >> 20,
+        stat.f_favail,
+        dir.display()
+    );
     // Filesystems without a fixed number of inodes (btrfs) say 0 of 0.
     let is_low = bytes < LOW_BYTES || (stat.f_files > 0 && stat.f_favail < LOW_INODES);
     let is_state = name.starts_with("state");
     if is_low && !is_state {
-        Finding::warn(name, found, "images fill it soon: a pull that finds no room fails, and the kubelet evicts pods")
+        Finding::warn(
+            name,
+            found,
+            "images fill it soon: a pull that finds no room fails, and the kubelet evicts pods",
+        )
     } else if is_state && bytes < (16 << 20) {
-        Finding::warn(name, found, "exit records may not find room: the kubelet would read them as Unknown, 255")
+        Finding::warn(
+            name,
+            found,
+            "exit records may not find room: the kubelet would read them as Unknown, 255",
+        )
     } else {
         Finding::ok(name, found)
     }
@@ -89,7 +119,10 @@ mod tests {
         assert_eq!(propagation(&format!("{private}{shared}")).level, Level::Ok);
         assert_eq!(propagation(&format!("{shared}{private}")).level, Level::Warn);
         // A source that merely contains the word is no tag.
-        assert_eq!(propagation("1 0 0:1 / / rw - ext4 /dev/x shared:1\n").level, Level::Warn);
+        assert_eq!(
+            propagation("1 0 0:1 / / rw - ext4 /dev/x shared:1\n").level,
+            Level::Warn
+        );
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use config::Config;
+
 use super::{Finding, text};
 
 /// First kernel with all that isolation cannot do without: `mount_setattr` (5.12) and
@@ -13,21 +15,29 @@ const IDMAPPED_OVERLAY: (u32, u32) = (5, 19);
 /// 2026-01-01, before which this program did not exist.
 const BEFORE_US: u64 = 1_767_225_600;
 
-pub(super) fn findings() -> Vec<Finding> {
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    vec![version(&release), monitor(), clock(SystemTime::now())]
+    vec![version(&release), monitor(config), clock(SystemTime::now())]
 }
 
 fn version(release: &str) -> Finding {
     const NAME: &str = "kernel";
     match parse(release) {
-        None => Finding::warn(NAME, release, "its version cannot be told; 5.14 is the oldest that works"),
-        Some(version) if version < OLDEST => {
-            Finding::missing(NAME, release, "5.14 is the oldest that works (mount_setattr, cgroup.kill)")
-        }
-        Some(version) if version < IDMAPPED_OVERLAY => {
-            Finding::warn(NAME, release, "user namespaces for pods need 5.19 (idmapped overlay layers)")
-        }
+        None => Finding::warn(
+            NAME,
+            release,
+            "its version cannot be told; 5.14 is the oldest that works",
+        ),
+        Some(version) if version < OLDEST => Finding::missing(
+            NAME,
+            release,
+            "5.14 is the oldest that works (mount_setattr, cgroup.kill)",
+        ),
+        Some(version) if version < IDMAPPED_OVERLAY => Finding::warn(
+            NAME,
+            release,
+            "user namespaces for pods need 5.19 (idmapped overlay layers)",
+        ),
         Some(_) => Finding::ok(NAME, release),
     }
 }
@@ -38,17 +48,21 @@ fn parse(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-fn monitor() -> Finding {
+fn monitor(config: &Config) -> Finding {
     const NAME: &str = "monitor program";
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("bulkhead-conmon"));
-    match beside {
+    let beside = || {
+        std::env::current_exe()
+            .ok()
+            .map(|program| program.with_file_name("bulkhead-conmon"))
+    };
+    match config.monitor_path.clone().or_else(beside) {
         Some(path) if path.is_file() => Finding::ok(NAME, path.display().to_string()),
-        Some(path) => Finding::warn(
+        Some(path) => Finding::missing(
             NAME,
             format!("{} is not there", path.display()),
-            "no container can be made unless monitor_path names the program",
+            "no container can be made: put bulkhead-conmon beside bulkhead, or set monitor_path",
         ),
-        None => Finding::warn(NAME, "the path of this program cannot be told", "set monitor_path"),
+        None => Finding::missing(NAME, "the path of this program cannot be told", "set monitor_path"),
     }
 }
 
@@ -64,7 +78,10 @@ fn clock(now: SystemTime) -> Finding {
         );
     }
     let synchronized = Path::new("/run/systemd/timesync/synchronized").exists();
-    Finding::ok(NAME, format!("{}{}", source.trim(), if synchronized { ", synchronized" } else { "" }))
+    Finding::ok(
+        NAME,
+        format!("{}{}", source.trim(), if synchronized { ", synchronized" } else { "" }),
+    )
 }
 
 #[cfg(test)]
@@ -86,6 +103,17 @@ mod tests {
         assert_eq!(version("4.18.0").level, Level::Missing);
         assert_eq!(version("5.15.0-91-generic").level, Level::Warn);
         assert_eq!(version("6.18.2").level, Level::Ok);
+    }
+
+    #[test]
+    fn a_monitor_program_that_is_not_there_is_missing() {
+        let mut config = Config {
+            monitor_path: Some("/nonexistent/conmon".into()),
+            ..Config::default()
+        };
+        assert_eq!(monitor(&config).level, Level::Missing);
+        config.monitor_path = std::env::current_exe().ok();
+        assert_eq!(monitor(&config).level, Level::Ok);
     }
 
     #[test]

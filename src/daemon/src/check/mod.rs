@@ -51,22 +51,37 @@ pub(crate) struct Finding {
 
 impl Finding {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, level: Level::Ok, found: found.into(), consequence: String::new() }
+        Self {
+            name,
+            level: Level::Ok,
+            found: found.into(),
+            consequence: String::new(),
+        }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, consequence: impl Into<String>) -> Self {
-        Self { name, level: Level::Warn, found: found.into(), consequence: consequence.into() }
+        Self {
+            name,
+            level: Level::Warn,
+            found: found.into(),
+            consequence: consequence.into(),
+        }
     }
 
     fn missing(name: &'static str, found: impl Into<String>, consequence: impl Into<String>) -> Self {
-        Self { name, level: Level::Missing, found: found.into(), consequence: consequence.into() }
+        Self {
+            name,
+            level: Level::Missing,
+            found: found.into(),
+            consequence: consequence.into(),
+        }
     }
 }
 
 /// Everything, in the order in which it is printed.
 pub(crate) fn all(config: &Config) -> Vec<Finding> {
     [
-        kernel::findings(),
+        kernel::findings(config),
         cgroups::findings(),
         filesystem::findings(config),
         security::findings(),

@@ -11,8 +11,14 @@ use super::{Finding, text};
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = configurations(&config.cni.conf_dir, &config.cni.bin_dirs);
-    findings.push(forwarding("IPv4 forwarding", text("/proc/sys/net/ipv4/ip_forward").as_deref()));
-    findings.push(forwarding("IPv6 forwarding", text("/proc/sys/net/ipv6/conf/all/forwarding").as_deref()));
+    findings.push(forwarding(
+        "IPv4 forwarding",
+        text("/proc/sys/net/ipv4/ip_forward").as_deref(),
+    ));
+    findings.push(forwarding(
+        "IPv6 forwarding",
+        text("/proc/sys/net/ipv6/conf/all/forwarding").as_deref(),
+    ));
     findings.push(netfilter());
     findings
 }
@@ -21,17 +27,29 @@ fn configurations(conf_dir: &Path, bin_dirs: &[PathBuf]) -> Vec<Finding> {
     const NAME: &str = "CNI configuration";
     let consequence = "the node is NotReady and only pods on the host's network start, until one is there";
     let Some(file) = first_configuration(conf_dir) else {
-        return vec![Finding::warn(NAME, format!("none in {}", conf_dir.display()), consequence)];
+        return vec![Finding::warn(
+            NAME,
+            format!("none in {}", conf_dir.display()),
+            consequence,
+        )];
     };
     let Some(types) = text(&file).and_then(|text| types(&text)) else {
-        return vec![Finding::warn(NAME, format!("{} is no network configuration", file.display()), consequence)];
+        return vec![Finding::warn(
+            NAME,
+            format!("{} is no network configuration", file.display()),
+            consequence,
+        )];
     };
     let absent: Vec<&str> = types
         .iter()
         .map(String::as_str)
         .filter(|name| name.contains('/') || !bin_dirs.iter().any(|dir| dir.join(name).is_file()))
         .collect();
-    let dirs = bin_dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
+    let dirs = bin_dirs
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
     let plugins = if absent.is_empty() {
         Finding::ok("CNI plugins", types.iter().cloned().collect::<Vec<_>>().join(" "))
     } else {
@@ -43,9 +61,13 @@ fn configurations(conf_dir: &Path, bin_dirs: &[PathBuf]) -> Vec<Finding> {
 
 /// The first configuration in lexical order, as the daemon chooses it.
 fn first_configuration(dir: &Path) -> Option<PathBuf> {
-    let names: BTreeSet<PathBuf> = std::fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let names: BTreeSet<PathBuf> = std::fs::read_dir(dir)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     names.into_iter().find(|path| {
-        path.extension().is_some_and(|kind| ["conflist", "conf", "json"].iter().any(|wanted| kind == *wanted))
+        path.extension()
+            .is_some_and(|kind| ["conflist", "conf", "json"].iter().any(|wanted| kind == *wanted))
     })
 }
 
@@ -53,7 +75,9 @@ fn first_configuration(dir: &Path) -> Option<PathBuf> {
 fn types(text: &str) -> Option<BTreeSet<String>> {
     let conf: Value = serde_json::from_str(text).ok()?;
     let one = [conf.clone()];
-    let plugins = conf.get("plugins").map_or(Some(one.as_slice()), |list| list.as_array().map(Vec::as_slice))?;
+    let plugins = conf
+        .get("plugins")
+        .map_or(Some(one.as_slice()), |list| list.as_array().map(Vec::as_slice))?;
     let mut types = BTreeSet::new();
     for plugin in plugins {
         types.insert(plugin.get("type")?.as_str()?.to_owned());
@@ -67,7 +91,11 @@ fn types(text: &str) -> Option<BTreeSet<String>> {
 fn forwarding(name: &'static str, value: Option<&str>) -> Finding {
     match value.map(str::trim) {
         Some("1") => Finding::ok(name, "on"),
-        Some(_) => Finding::warn(name, "off", "pods reach only this node, unless the network plugin switches it on"),
+        Some(_) => Finding::warn(
+            name,
+            "off",
+            "pods reach only this node, unless the network plugin switches it on",
+        ),
         None => Finding::warn(name, "not in this kernel", "no pod addresses of this family"),
     }
 }
@@ -93,8 +121,12 @@ fn ask_nftables() -> Result<bool, rustix::io::Errno> {
     message[4..6].copy_from_slice(&(10u16 << 8 | 16).to_ne_bytes());
     message[6..8].copy_from_slice(&1u16.to_ne_bytes());
     message[8..12].copy_from_slice(&1u32.to_ne_bytes());
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::NETFILTER),
+    )?;
     rustix::net::sendto(
         &socket,
         &message,
@@ -132,7 +164,10 @@ mod tests {
     #[test]
     fn a_list_names_all_its_programs() {
         let list = r#"{"name":"n","plugins":[{"type":"bridge","ipam":{"type":"host-local"}},{"type":"portmap"}]}"#;
-        assert_eq!(types(list).unwrap().into_iter().collect::<Vec<_>>(), ["bridge", "host-local", "portmap"]);
+        assert_eq!(
+            types(list).unwrap().into_iter().collect::<Vec<_>>(),
+            ["bridge", "host-local", "portmap"]
+        );
         assert_eq!(types(r#"{"type":"loopback"}"#).unwrap().len(), 1);
         assert_eq!(types(r#"{"plugins":5}"#), None);
         assert_eq!(types("<html>"), None);
@@ -143,13 +178,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bin = [dir.path().to_owned()];
         assert_eq!(configurations(dir.path(), &bin)[0].level, Level::Warn);
-        fs::write(dir.path().join("10-a.conflist"), r#"{"name":"a","plugins":[{"type":"bridge"}]}"#).unwrap();
+        fs::write(
+            dir.path().join("10-a.conflist"),
+            r#"{"name":"a","plugins":[{"type":"bridge"}]}"#,
+        )
+        .unwrap();
         fs::write(dir.path().join("20-b.conflist"), "rubbish").unwrap();
         fs::write(dir.path().join("00-readme.txt"), "rubbish").unwrap();
         let findings = configurations(dir.path(), &bin);
         assert_eq!(findings[1].level, Level::Missing, "{findings:?}");
         fs::write(dir.path().join("bridge"), "").unwrap();
-        assert!(configurations(dir.path(), &bin).iter().all(|finding| finding.level == Level::Ok));
+        assert!(
+            configurations(dir.path(), &bin)
+                .iter()
+                .all(|finding| finding.level == Level::Ok)
+        );
         fs::write(dir.path().join("10-a.conflist"), "rubbish").unwrap();
         assert_eq!(configurations(dir.path(), &bin)[0].level, Level::Warn);
     }

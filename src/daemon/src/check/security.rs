@@ -23,7 +23,9 @@ const SYS_RESOURCE: u32 = 24;
 pub(super) fn findings() -> Vec<Finding> {
     let status = text("/proc/self/status").unwrap_or_default();
     let mut findings = capabilities(&status);
-    findings.push(seccomp(&text("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default()));
+    findings.push(seccomp(
+        &text("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default(),
+    ));
     findings.push(user_namespaces(text("/proc/sys/user/max_user_namespaces").as_deref()));
     findings.push(security_module());
     findings
@@ -36,19 +38,32 @@ fn capabilities(status: &str) -> Vec<Finding> {
         line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
     };
     let Some(set) = field("CapBnd:") else {
-        return vec![Finding::warn("capabilities", "cannot be told", "/proc/self/status is not readable")];
+        return vec![Finding::warn(
+            "capabilities",
+            "cannot be told",
+            "/proc/self/status is not readable",
+        )];
     };
     let has = |number: u32| set & (1 << number) != 0;
-    let absent: Vec<&str> = NEEDED.iter().filter(|(number, _)| !has(*number)).map(|(_, name)| *name).collect();
+    let absent: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(number, _)| !has(*number))
+        .map(|(_, name)| *name)
+        .collect();
     let needed = if absent.is_empty() {
         Finding::ok("capabilities", "all that containers need")
     } else {
-        Finding::missing("capabilities", format!("not to be had: {}", absent.join(" ")), "containers cannot be made")
+        Finding::missing(
+            "capabilities",
+            format!("not to be had: {}", absent.join(" ")),
+            "containers cannot be made",
+        )
     };
     let resource = if has(SYS_RESOURCE) {
         Finding::ok("CAP_SYS_RESOURCE", "held")
     } else {
-        let consequence = "a lower oom_score_adj than the daemon's own is clamped, with a log line; limits cannot be raised";
+        let consequence =
+            "a lower oom_score_adj than the daemon's own is clamped, with a log line; limits cannot be raised";
         Finding::warn("CAP_SYS_RESOURCE", "not to be had", consequence)
     };
     vec![needed, resource]
@@ -58,12 +73,20 @@ fn seccomp(actions: &str) -> Finding {
     const NAME: &str = "seccomp";
     let actions: Vec<&str> = actions.split_whitespace().collect();
     if !actions.contains(&"errno") {
-        return Finding::missing(NAME, "not in this kernel", "containers would run without a filter; those that ask for one fail");
+        return Finding::missing(
+            NAME,
+            "not in this kernel",
+            "containers would run without a filter; those that ask for one fail",
+        );
     }
     if actions.contains(&"user_notif") {
         Finding::ok(NAME, "filters and notification")
     } else {
-        Finding::warn(NAME, "filters", "no notification (5.0): profiles with SCMP_ACT_NOTIFY are refused")
+        Finding::warn(
+            NAME,
+            "filters",
+            "no notification (5.0): profiles with SCMP_ACT_NOTIFY are refused",
+        )
     }
 }
 
@@ -88,7 +111,11 @@ fn security_module() -> Finding {
         None => {}
     }
     let consequence = "one wall less around containers; pods that ask for a profile are refused";
-    let found = if Path::new("/sys/kernel/security").exists() { "neither is on" } else { "neither is in this kernel" };
+    let found = if Path::new("/sys/kernel/security").exists() {
+        "neither is on"
+    } else {
+        "neither is in this kernel"
+    };
     Finding::warn(NAME, found, consequence)
 }
 

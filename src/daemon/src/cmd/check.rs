@@ -18,12 +18,26 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         write(&mut out, &findings)?;
     }
     let is_usable = findings.iter().all(|finding| finding.level != Level::Missing);
-    Ok(if is_usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_usable {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn write(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
-    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or_default();
-    for Finding { name, level, found, consequence } in findings {
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.len())
+        .max()
+        .unwrap_or_default();
+    for Finding {
+        name,
+        level,
+        found,
+        consequence,
+    } in findings
+    {
         writeln!(out, "{level:<8}{name:<width$}  {found}")?;
         if !consequence.is_empty() {
             writeln!(out, "{:8}{:width$}  -> {consequence}", "", "")?;

@@ -57,8 +57,16 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 
 async fn ask(socket: &std::path::Path) -> anyhow::Result<Report> {
     let mut client = RuntimeServiceClient::new(connect(socket).await?);
-    let version = client.version(VersionRequest { version: "v1".into() }).await.context("ask for the version")?.into_inner();
-    let status = client.status(StatusRequest { verbose: true }).await.context("ask for the status")?.into_inner();
+    let version = client
+        .version(VersionRequest { version: "v1".into() })
+        .await
+        .context("ask for the version")?
+        .into_inner();
+    let status = client
+        .status(StatusRequest { verbose: true })
+        .await
+        .context("ask for the status")?
+        .into_inner();
     let conditions = status.status.unwrap_or_default().conditions;
     Ok(Report {
         socket: socket.display().to_string(),
@@ -67,16 +75,29 @@ async fn ask(socket: &std::path::Path) -> anyhow::Result<Report> {
         api_version: version.runtime_api_version,
         conditions: conditions
             .into_iter()
-            .map(|c| Condition { name: c.r#type, status: c.status, reason: c.reason, message: c.message })
+            .map(|c| Condition {
+                name: c.r#type,
+                status: c.status,
+                reason: c.reason,
+                message: c.message,
+            })
             .collect(),
-        handlers: status.runtime_handlers.into_iter().map(|handler| handler.name).collect(),
+        handlers: status
+            .runtime_handlers
+            .into_iter()
+            .map(|handler| handler.name)
+            .collect(),
         info: status.info.into_iter().collect(),
     })
 }
 
 fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "socket    {}", report.socket)?;
-    writeln!(out, "runtime   {} {} (CRI {})", report.runtime, report.version, report.api_version)?;
+    writeln!(
+        out,
+        "runtime   {} {} (CRI {})",
+        report.runtime, report.version, report.api_version
+    )?;
     for condition in &report.conditions {
         let yes = if condition.status { "yes" } else { "no" };
         write!(out, "{:<16} {yes}", condition.name)?;
@@ -87,7 +108,11 @@ fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
         }
         writeln!(out)?;
     }
-    let handlers: Vec<&str> = report.handlers.iter().map(|name| if name.is_empty() { "(default)" } else { name }).collect();
+    let handlers: Vec<&str> = report
+        .handlers
+        .iter()
+        .map(|name| if name.is_empty() { "(default)" } else { name })
+        .collect();
     if !handlers.is_empty() {
         writeln!(out, "handlers  {}", handlers.join(" "))?;
     }

@@ -15,11 +15,20 @@ pub(crate) fn run(args: &WipeArgs) -> anyhow::Result<ExitCode> {
     let paths = config.paths();
     refuse_while_used(&paths)?;
     // A dry run makes nothing, not even the lock files.
-    let _locks = if args.dry_run || !is_used(&paths) { None } else { Some(Locks::acquire(&paths)?) };
+    let _locks = if args.dry_run || !is_used(&paths) {
+        None
+    } else {
+        Some(Locks::acquire(&paths)?)
+    };
     let steps = find(&Place::of(&config)?)?;
     let mut out = io::stdout().lock();
     if steps.is_empty() {
-        writeln!(out, "nothing to remove in {} and {}", paths.root.display(), paths.state.display())?;
+        writeln!(
+            out,
+            "nothing to remove in {} and {}",
+            paths.root.display(),
+            paths.state.display()
+        )?;
     }
     let mut failures = 0_u32;
     for step in &steps {
@@ -36,7 +45,10 @@ pub(crate) fn run(args: &WipeArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if failures > 0 {
-        bail!("{failures} of {} steps failed; run it again when the reasons above are gone", steps.len());
+        bail!(
+            "{failures} of {} steps failed; run it again when the reasons above are gone",
+            steps.len()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

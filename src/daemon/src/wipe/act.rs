@@ -20,6 +20,11 @@ pub(crate) fn act(step: &Step) -> anyhow::Result<()> {
     let done = match step {
         Step::EndMonitor { pid, .. } => end(*pid),
         Step::RemoveCgroup { path } => remove_cgroup(path),
+        Step::RemoveIfEmpty { path } => match fs::remove_dir(path) {
+            // EBUSY: processes or children of another daemon with the same cgroup_root.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+            done => gone_is_done(done),
+        },
         // Lazily: a process of somebody else's that still stands in it does not hold us up.
         Step::Unmount { path } => {
             gone_is_done(unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(io::Error::from))
@@ -53,7 +58,10 @@ fn end(pid: i32) -> anyhow::Result<()> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(error.into()),
     }
-    anyhow::ensure!(wait(&process, GRACE)?, "it does not end: it waits for the kernel (state D)");
+    anyhow::ensure!(
+        wait(&process, GRACE)?,
+        "it does not end: it waits for the kernel (state D)"
+    );
     Ok(())
 }
 

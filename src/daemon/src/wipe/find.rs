@@ -41,8 +41,10 @@ impl Place {
 /// All that is to be done, in order.
 pub(crate) fn find(place: &Place) -> anyhow::Result<Vec<Step>> {
     let paths = &place.paths;
-    let containers: BTreeSet<ContainerId> =
-        names(&paths.containers())?.iter().filter_map(|name| ContainerId::parse(name).ok()).collect();
+    let containers: BTreeSet<ContainerId> = names(&paths.containers())?
+        .iter()
+        .filter_map(|name| ContainerId::parse(name).ok())
+        .collect();
     let pods: BTreeSet<SandboxId> = [paths.pods(), paths.namespaces()]
         .iter()
         .map(|dir| names(dir))
@@ -55,6 +57,7 @@ pub(crate) fn find(place: &Place) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     steps.extend(cgroups(place, &mounts, &containers, &pods));
     steps.extend(monitors(paths, &containers));
+    steps.extend(own_cgroups(place, &mounts));
     steps.extend(unmounts(paths, &mounts, &pods));
     steps.extend(files(place, &pods)?);
     Ok(steps)
@@ -66,20 +69,33 @@ fn monitors(paths: &Paths, containers: &BTreeSet<ContainerId>) -> Vec<Step> {
     let pid = |container: &ContainerId| {
         let stream = socket::connect(&paths.monitor_socket(container)).ok()?;
         let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-        Some(Step::EndMonitor { pid: peer.pid.as_raw_nonzero().get(), container: container.to_string() })
+        Some(Step::EndMonitor {
+            pid: peer.pid.as_raw_nonzero().get(),
+            container: container.to_string(),
+        })
     };
     containers.iter().filter_map(pid).collect()
 }
 
 /// Cgroups that carry the id of a container, and pod cgroups of our own making; containers
 /// first, since they lie inside pods. The kubelet's pod cgroups are the kubelet's.
-fn cgroups(place: &Place, mounts: &[Mount], containers: &BTreeSet<ContainerId>, pods: &BTreeSet<SandboxId>) -> Vec<Step> {
+fn cgroups(
+    place: &Place,
+    mounts: &[Mount],
+    containers: &BTreeSet<ContainerId>,
+    pods: &BTreeSet<SandboxId>,
+) -> Vec<Step> {
     let own = Path::new("/").join(&place.cgroup_root).join("pods");
     let mut found: BTreeSet<(bool, PathBuf)> = BTreeSet::new();
-    for hierarchy in mounts.iter().filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2") {
+    for hierarchy in mounts
+        .iter()
+        .filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2")
+    {
         walk(&hierarchy.at, DEPTH, &mut |path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Ok(inner) = path.strip_prefix(&hierarchy.at) else { return };
+            let Ok(inner) = path.strip_prefix(&hierarchy.at) else {
+                return;
+            };
             let inner = Path::new("/").join(inner);
             let is_container = ContainerId::parse(name).is_ok_and(|id| containers.contains(&id));
             let is_pod = inner.parent() == Some(&own) && SandboxId::parse(name).is_ok_and(|id| pods.contains(&id));
@@ -88,7 +104,26 @@ fn cgroups(place: &Place, mounts: &[Mount], containers: &BTreeSet<ContainerId>, 
             }
         });
     }
-    found.into_iter().map(|(_, path)| Step::RemoveCgroup { path: path.display().to_string() }).collect()
+    found
+        .into_iter()
+        .map(|(_, path)| Step::RemoveCgroup {
+            path: path.display().to_string(),
+        })
+        .collect()
+}
+
+/// The cgroups in which those of pods and monitors lie, inner ones first.
+fn own_cgroups(place: &Place, mounts: &[Mount]) -> Vec<Step> {
+    let hierarchies = mounts
+        .iter()
+        .filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
+    let own = hierarchies.flat_map(|hierarchy| {
+        let top = hierarchy.at.join(&place.cgroup_root);
+        [top.join("monitors"), top.join("pods"), top]
+    });
+    own.filter(|path| path.is_dir())
+        .map(|path| Step::RemoveIfEmpty { path })
+        .collect()
 }
 
 /// Calls `see` for each directory below `dir`. What vanishes meanwhile is left out.
@@ -110,7 +145,12 @@ fn unmounts(paths: &Paths, mounts: &[Mount], pods: &BTreeSet<SandboxId>) -> Vec<
         let is_below = |dir: &Path| mount.at.starts_with(dir) && mount.at != dir;
         is_below(&paths.root) || is_below(&paths.state) || namespaces.contains(&mount.at)
     };
-    mounts.iter().rev().filter(is_ours).map(|mount| Step::Unmount { path: mount.at.clone() }).collect()
+    mounts
+        .iter()
+        .rev()
+        .filter(is_ours)
+        .map(|mount| Step::Unmount { path: mount.at.clone() })
+        .collect()
 }
 
 fn files(place: &Place, pods: &BTreeSet<SandboxId>) -> anyhow::Result<Vec<Step>> {
@@ -123,7 +163,9 @@ fn files(place: &Place, pods: &BTreeSet<SandboxId>) -> anyhow::Result<Vec<Step>>
         }
     }
     if exists(&place.socket) && !place.socket.starts_with(&paths.state) {
-        steps.push(Step::RemoveFile { path: place.socket.clone() });
+        steps.push(Step::RemoveFile {
+            path: place.socket.clone(),
+        });
     }
     for dir in [&paths.state, &paths.root] {
         // Without the lock no daemon ever worked here: a mistyped --root must cost nothing.
@@ -137,9 +179,15 @@ fn files(place: &Place, pods: &BTreeSet<SandboxId>) -> anyhow::Result<Vec<Step>>
                 continue;
             }
             let is_dir = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
-            steps.push(if is_dir { Step::RemoveTree { path } } else { Step::RemoveFile { path } });
+            steps.push(if is_dir {
+                Step::RemoveTree { path }
+            } else {
+                Step::RemoveFile { path }
+            });
         }
-        steps.push(Step::RemoveFile { path: dir.join("daemon.lock") });
+        steps.push(Step::RemoveFile {
+            path: dir.join("daemon.lock"),
+        });
     }
     Ok(steps)
 }
@@ -157,7 +205,13 @@ fn names(dir: &Path) -> anyhow::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        names.push(entry.with_context(|| format!("list {}", dir.display()))?.file_name().to_string_lossy().into_owned());
+        names.push(
+            entry
+                .with_context(|| format!("list {}", dir.display()))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
     }
     names.sort();
     Ok(names)
@@ -173,7 +227,10 @@ mod tests {
 
     /// A host in a directory: root, state, and something that looks like a cgroup hierarchy.
     fn place(dir: &Path) -> Place {
-        let paths = Paths { root: dir.join("root"), state: dir.join("state") };
+        let paths = Paths {
+            root: dir.join("root"),
+            state: dir.join("state"),
+        };
         for made in [
             format!("state/containers/{}", id('c')),
             format!("state/pods/{}", id('a')),
@@ -201,14 +258,23 @@ mod tests {
              7 0 0:7 / /run/netns/aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa rw - nsfs nsfs rw\n",
             a = id('a')
         );
-        Place { socket: paths.socket(), paths, cgroup_root: "bulkhead".into(), mounts }
+        Place {
+            socket: paths.socket(),
+            paths,
+            cgroup_root: "bulkhead".into(),
+            mounts,
+        }
     }
 
     #[test]
     fn only_what_carries_an_id_of_this_daemon_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().display().to_string();
-        let found: Vec<String> = find(&place(dir.path())).unwrap().iter().map(ToString::to_string).collect();
+        let found: Vec<String> = find(&place(dir.path()))
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let found: Vec<String> = found.iter().map(|step| step.replace(&at, "")).collect();
         let (a, c) = (id('a'), id('c'));
         assert_eq!(
@@ -216,6 +282,8 @@ mod tests {
             [
                 format!("kill all in cgroup /kubepods/pod7/{c} and remove it"),
                 format!("kill all in cgroup /bulkhead/pods/{a} and remove it"),
+                "remove /cg/bulkhead/pods if it is empty".into(),
+                "remove /cg/bulkhead if it is empty".into(),
                 "unmount /run/netns/aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa".into(),
                 format!("unmount /state/ns/{a}/ipc"),
                 format!("unmount /state/pods/{a}/shm"),
@@ -236,7 +304,12 @@ mod tests {
         let place = place(dir.path());
         fs::remove_file(place.paths.root_lock()).unwrap();
         let root = place.paths.root.display().to_string();
-        assert!(find(&place).unwrap().iter().all(|step| !step.to_string().contains(&root)));
+        assert!(
+            find(&place)
+                .unwrap()
+                .iter()
+                .all(|step| !step.to_string().contains(&root))
+        );
     }
 
     #[test]
@@ -247,7 +320,10 @@ mod tests {
         let path = place.paths.monitor_socket(&container);
         let (_listener, _bound) = socket::listen(&path).unwrap();
         let pid = i32::try_from(std::process::id()).unwrap();
-        let wanted = Step::EndMonitor { pid, container: id('c') };
+        let wanted = Step::EndMonitor {
+            pid,
+            container: id('c'),
+        };
         assert!(find(&place).unwrap().contains(&wanted));
     }
 }

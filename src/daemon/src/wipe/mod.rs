@@ -23,6 +23,8 @@ pub(crate) enum Step {
     EndMonitor { pid: i32, container: String },
     /// Kills all in a cgroup, and removes it.
     RemoveCgroup { path: String },
+    /// Removes a cgroup directory of our own that may be shared with another daemon, if it is empty.
+    RemoveIfEmpty { path: PathBuf },
     /// Takes a mount away.
     Unmount { path: PathBuf },
     /// Removes a file.
@@ -36,6 +38,7 @@ impl fmt::Display for Step {
         match self {
             Self::EndMonitor { pid, container } => write!(f, "end monitor {pid} of container {container}"),
             Self::RemoveCgroup { path } => write!(f, "kill all in cgroup {path} and remove it"),
+            Self::RemoveIfEmpty { path } => write!(f, "remove {} if it is empty", path.display()),
             Self::Unmount { path } => write!(f, "unmount {}", path.display()),
             Self::RemoveFile { path } => write!(f, "remove {}", path.display()),
             Self::RemoveTree { path } => write!(f, "remove {} and all below it", path.display()),

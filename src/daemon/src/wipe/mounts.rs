@@ -15,7 +15,10 @@ pub(super) struct Mount {
 pub(super) fn parse(table: &str) -> Vec<Mount> {
     let row = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
-        Some(Mount { at: unescape(left.split(' ').nth(4)?), kind: right.split(' ').next()?.to_owned() })
+        Some(Mount {
+            at: unescape(left.split(' ').nth(4)?),
+            kind: right.split(' ').next()?.to_owned(),
+        })
     };
     table.lines().filter_map(row).collect()
 }
@@ -26,7 +29,10 @@ fn unescape(text: &str) -> PathBuf {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
-        let octal = (byte == b'\\').then(|| text.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok()));
+        let octal = (byte == b'\\').then(|| {
+            text.get(at + 1..at + 4)
+                .and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        });
         match octal.flatten() {
             Some(value) => {
                 out.push(value);
@@ -48,6 +54,12 @@ mod tests {
     #[test]
     fn paths_with_spaces_are_read_back() {
         let table = "1 0 0:4 net:[4026532001] /run/netns/a\\040b\\134c rw shared:5 - nsfs nsfs rw\nrubbish\n";
-        assert_eq!(parse(table), [Mount { at: "/run/netns/a b\\c".into(), kind: "nsfs".into() }]);
+        assert_eq!(
+            parse(table),
+            [Mount {
+                at: "/run/netns/a b\\c".into(),
+                kind: "nsfs".into()
+            }]
+        );
     }
 }
