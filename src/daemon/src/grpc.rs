@@ -64,7 +64,7 @@ pub(crate) async fn serve<R: Grpc, I: Grpc>(
     runtime: R,
     image: I,
     stop: CancellationToken,
-) -> io::Result<()> {
+) {
     let connections = TaskTracker::new();
     let free = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -91,7 +91,6 @@ pub(crate) async fn serve<R: Grpc, I: Grpc>(
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!(calls = connections.len(), "connections still busy are cut");
     }
-    Ok(())
 }
 
 /// Waits for a place and then for a connection.
@@ -144,3 +143,6 @@ async fn route<R: Grpc, I: Grpc>(
         Ok(tonic::Status::unimplemented(what).into_http())
     }
 }
+
+#[cfg(test)]
+mod tests;
