@@ -31,7 +31,10 @@ impl Service<http::Request<Incoming>> for Echo {
                 Some("Panic") => panic!("on purpose"),
                 _ => {}
             }
-            Ok(http::Response::builder().header("service", name).body(Body::empty()).unwrap())
+            Ok(http::Response::builder()
+                .header("service", name)
+                .body(Body::empty())
+                .unwrap())
         })
     }
 }
@@ -51,7 +54,13 @@ impl Server {
         std::mem::forget(_bound);
         let stop = CancellationToken::new();
         let listener = UnixListener::from_std(listener).unwrap();
-        let task = tokio::spawn(serve(listener, Echo("runtime"), Echo("image"), stop.clone()));
+        let task = tokio::spawn(serve(
+            listener,
+            Echo("runtime"),
+            Echo("image"),
+            crate::metrics::registry().1,
+            stop.clone(),
+        ));
         Self { dir, stop, task }
     }
 
@@ -70,11 +79,17 @@ async fn ask(connection: &mut Connection, path: &str) -> Result<http::Response<I
 async fn a_call_reaches_the_service_its_path_names() {
     let server = Server::start();
     let mut connection = server.connect().await;
-    let answer = ask(&mut connection, "/runtime.v1.RuntimeService/Version").await.unwrap();
+    let answer = ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
     assert_eq!(answer.headers()["service"], "runtime");
-    let answer = ask(&mut connection, "/runtime.v1.ImageService/PullImage").await.unwrap();
+    let answer = ask(&mut connection, "/runtime.v1.ImageService/PullImage")
+        .await
+        .unwrap();
     assert_eq!(answer.headers()["service"], "image");
-    let answer = ask(&mut connection, "/runtime.v1alpha2.RuntimeService/Version").await.unwrap();
+    let answer = ask(&mut connection, "/runtime.v1alpha2.RuntimeService/Version")
+        .await
+        .unwrap();
     assert_eq!(answer.headers()["grpc-status"], "12");
     assert!(answer.headers()["grpc-message"].to_str().unwrap().contains("v1alpha2"));
 }
@@ -84,7 +99,9 @@ async fn a_panic_ends_one_call_and_nothing_else() {
     let server = Server::start();
     let mut connection = server.connect().await;
     assert!(ask(&mut connection, "/runtime.v1.RuntimeService/Panic").await.is_err());
-    ask(&mut connection, "/runtime.v1.RuntimeService/Version").await.unwrap();
+    ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -97,7 +114,11 @@ async fn on_stop_a_call_in_flight_ends_and_no_new_one_begins() {
     server.stop.cancel();
     assert_eq!(slow.await.unwrap().unwrap().headers()["service"], "runtime");
     server.task.await.unwrap();
-    assert!(ask(&mut connection, "/runtime.v1.RuntimeService/Version").await.is_err());
+    assert!(
+        ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+            .await
+            .is_err()
+    );
     assert!(socket::connect(Path::new(&server.dir.path().join("s"))).is_err());
 }
 
@@ -108,8 +129,31 @@ async fn a_client_that_speaks_no_http_harms_nobody() {
     for _ in 0..32 {
         let stream = socket::connect(&server.dir.path().join("s")).unwrap();
         stream.set_nonblocking(true).unwrap();
-        UnixStream::from_std(stream).unwrap().write_all(&[0xff; 4096]).await.unwrap_or_default();
+        UnixStream::from_std(stream)
+            .unwrap()
+            .write_all(&[0xff; 4096])
+            .await
+            .unwrap_or_default();
+    }
+    let mut connection = server.connect().await;
+    ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_resets_what_it_asks_harms_nobody() {
+    let server = Server::start();
+    let mut flood = server.connect().await;
+    let begun = Instant::now();
+    for _ in 0..2000 {
+        // Dropped before the answer: the client sends RST_STREAM.
+        let call = ask(&mut flood, "/runtime.v1.RuntimeService/Slow");
+        if matches!(tokio::time::timeout(Duration::from_micros(50), call).await, Ok(Err(_))) {
+            break;
+        }
     }
     let mut connection = server.connect().await;
     ask(&mut connection, "/runtime.v1.RuntimeService/Version").await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
