@@ -188,12 +188,23 @@ fn parse(path: &Path, text: &str) -> Result<GivenConfig, Error> {
     })
 }
 
-/// The parser's message in one line, without its own idea of the place.
+/// The parser's message in one line, without its own idea of the place, and without the
+/// hints that are for the programmer.
 fn plain(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let text = text.lines().next().unwrap_or_default().trim();
     let text = text.split_once(" at line ").map_or(text, |(message, _)| message);
-    text.strip_prefix("error: ").unwrap_or(text).to_owned()
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let text = text
+        .split_once(", set DuplicateKeyPolicy")
+        .map_or(text, |(message, _)| message);
+    match text {
+        "invalid u64" | "invalid u32" | "invalid usize" => "a whole number is wanted, 0 or more".to_owned(),
+        "expected mapping start" => "a mapping (key: value) is wanted".to_owned(),
+        "expected sequence start" => "a list is wanted".to_owned(),
+        "cannot deserialize null into string; use Option<String>" => "null is not possible here".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// The key an error is about.

@@ -6,6 +6,10 @@
 #![allow(
     clippy::all,
     clippy::pedantic,
+<<<<<<< HEAD
+=======
+    clippy::restriction,
+>>>>>>> node
     unreachable_pub,
     unused_qualifications,
     reason = "generated"

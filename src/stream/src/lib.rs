@@ -19,6 +19,7 @@
 
 pub mod backend;
 
+<<<<<<< HEAD
 mod activity;
 mod forward;
 mod link;
@@ -35,3 +36,8 @@ pub use backend::{
     AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer,
 };
 pub use server::{Options, Server};
+=======
+pub use backend::{
+    AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer,
+};
+>>>>>>> node
