@@ -3,10 +3,7 @@
 #![allow(
     clippy::all,
     clippy::pedantic,
-<<<<<<< HEAD
-=======
     clippy::restriction,
->>>>>>> node
     unreachable_pub,
     unused_qualifications,
     reason = "generated"

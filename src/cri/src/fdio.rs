@@ -13,6 +13,12 @@ use rustix::fs::OFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// Puts a descriptor into the event loop.
+pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(deprecated, reason = "its successor is unsafe for types that may give away another descriptor; OwnedFd cannot")]
+    AsyncFd::new(fd)
+}
+
 /// A non-blocking descriptor in the event loop.
 #[derive(Debug)]
 pub(crate) struct AsyncFile(AsyncFd<OwnedFd>);
@@ -22,12 +28,12 @@ impl AsyncFile {
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        Ok(Self(register(fd)?))
     }
 
     /// A second handle on the same open file, for the other direction.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(self.0.get_ref().try_clone()?)?))
+        Ok(Self(register(self.0.get_ref().try_clone()?)?))
     }
 
     /// The descriptor.

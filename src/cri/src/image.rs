@@ -90,7 +90,8 @@ pub(crate) async fn pull(rt: &Arc<Runtime>, request: cri::PullImageRequest) -> R
     let wanted = name(request.image.as_ref())?.to_owned();
     let auth = request.auth.and_then(credentials);
     let pulled = rt.images.pull(&wanted, auth).await;
-    let image = pulled.map_err(|e| Error::at("pull", shown(&wanted), &e))?;
+    // Said in the image crate's own words: the kubelet looks at how they begin.
+    let image = pulled.map_err(|e| Error::new(e.kind(), crate::error::chain_of(&e)))?;
     Ok(cri::PullImageResponse { image_ref: image.id.with_algorithm() })
 }
 

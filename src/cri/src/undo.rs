@@ -15,7 +15,7 @@ use std::pin::Pin;
 
 use crate::error::Error;
 
-type Step = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> + Send>;
+type Step = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> + Send + Sync>;
 
 /// The undo steps of one run of a verb.
 pub(crate) struct Undo {
@@ -38,7 +38,7 @@ impl Undo {
     /// Notes how to undo what was just done, then passes the step's fail point.
     pub(crate) async fn push<F, Fut>(&mut self, step: &'static str, undo: F) -> Result<(), Error>
     where
-        F: FnOnce() -> Fut + Send + 'static,
+        F: FnOnce() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Error>> + Send + 'static,
     {
         self.steps.push((step, Box::new(move || Box::pin(undo()))));

@@ -19,7 +19,6 @@
 
 pub mod backend;
 
-<<<<<<< HEAD
 mod activity;
 mod forward;
 mod link;
@@ -36,8 +35,3 @@ pub use backend::{
     AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer,
 };
 pub use server::{Options, Server};
-=======
-pub use backend::{
-    AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer,
-};
->>>>>>> node

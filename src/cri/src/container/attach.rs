@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::exec::target;
 use crate::error::Error;
+use crate::fdio;
 use crate::runtime::Runtime;
 
 /// Longest packet, its first byte included.
@@ -56,7 +57,7 @@ struct Relay(AsyncFd<OwnedFd>);
 impl Relay {
     fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        Ok(Self(fdio::register(fd)?))
     }
 
     /// One packet; empty at the end.

@@ -77,7 +77,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &group, FileType::Fifo, Mode::RUSR, 0).unwrap();
         assert!(accounts(root.as_fd()).unwrap_err().to_string().contains("regular"));
         std::fs::remove_file(&group).unwrap();
-        std::fs::File::create(&group).unwrap().set_len(8 << 30).unwrap();
+        File::create(&group).unwrap().set_len(8 << 30).unwrap();
         assert!(accounts(root.as_fd()).unwrap_err().to_string().contains("longer"));
     }
 }

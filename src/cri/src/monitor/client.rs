@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::frame::{self, Input};
 use crate::error::Error;
+use crate::fdio;
 
 /// What is known of the container's end.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +65,7 @@ impl Client {
     /// Starts the task on a connected socket and says Hello.
     pub(crate) async fn start(socket: OwnedFd) -> Result<Self, Error> {
         rustix::io::ioctl_fionbio(&socket, true).map_err(|e| Error::at("set up", "the monitor's socket", &e))?;
-        let socket = AsyncFd::new(socket).map_err(|e| Error::at("watch", "the monitor's socket", &e))?;
+        let socket = fdio::register(socket).map_err(|e| Error::at("watch", "the monitor's socket", &e))?;
         let (calls, queue) = mpsc::channel(64);
         let (told, outcome) = watch::channel(Outcome::Alive);
         tokio::spawn(Connection::new(socket, told).run(queue));
@@ -272,8 +273,10 @@ impl Connection {
                     self.told.send_replace(Outcome::Exited(exited));
                 }
                 wire::event::What::ExecExited(end) => {
-                    if let Some(waiter) = self.execs.remove(&end.exec_id) {
-                        drop(waiter.send(end));
+                    if let Some(waiter) = self.execs.remove(&end.exec_id)
+                        && waiter.send(end).is_err()
+                    {
+                        tracing::trace!("nobody waits for the end of an exec any more");
                     }
                 }
                 // The verdict comes with the exit; an OOM that init survived is a counter.

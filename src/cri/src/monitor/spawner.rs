@@ -28,6 +28,7 @@ use tokio::io::unix::AsyncFd;
 use super::client::{self, Client};
 use super::frame::{self, Input};
 use crate::error::Error;
+use crate::fdio;
 
 /// The descriptor under which the spawner finds its control socket.
 const CONTROL_FD: i32 = 3;
@@ -155,7 +156,7 @@ impl Spawner {
         // Joined before the first order: every monitor is born in this cgroup.
         self.cgroup.join(pid).map_err(|e| Error::at("move the spawner to", self.cgroup.path(), &e))?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|e| at("set up", e.into()))?;
-        let control = Arc::new(AsyncFd::new(ours).map_err(|e| at("watch", e))?);
+        let control = Arc::new(fdio::register(ours).map_err(|e| at("watch", e))?);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&control));
         let keeper = Arc::downgrade(self);
         let mine = Arc::downgrade(&control);
@@ -189,7 +190,7 @@ async fn deliver(control: &AsyncFd<OwnedFd>, order: &[u8], fds: &[OwnedFd]) -> i
 async fn one_reply(socket: OwnedFd) -> Result<reply::Result, Error> {
     let at = |e: &io::Error| Error::at("read the answer of", "the spawner's child", e);
     rustix::io::ioctl_fionbio(&socket, true).map_err(|e| at(&e.into()))?;
-    let socket = AsyncFd::new(socket).map_err(|e| at(&e))?;
+    let socket = fdio::register(socket).map_err(|e| at(&e))?;
     let mut input = Input::default();
     loop {
         let mut ready = socket.readable().await.map_err(|e| at(&e))?;

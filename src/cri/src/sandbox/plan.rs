@@ -314,10 +314,10 @@ mod tests {
 
     #[test]
     fn bad_pods_are_refused() {
-        let meta = |c: &mut cri::PodSandboxConfig| c.metadata.as_mut().map(|m| m.name.clear());
+        let nameless = |c: &mut cri::PodSandboxConfig| c.metadata.as_mut().unwrap().name.clear();
         for error in [
             made(|c| c.metadata = None).unwrap_err(),
-            made(|c| drop(meta(c))).unwrap_err(),
+            made(nameless).unwrap_err(),
             made(|c| c.hostname = "a".repeat(65)).unwrap_err(),
             made(|c| c.log_directory = "relative".into()).unwrap_err(),
             made(|c| c.log_directory = "/a/../b".into()).unwrap_err(),

@@ -68,22 +68,8 @@ fn rule(allow: bool, typ: Option<LinuxDeviceType>, numbers: (Option<i64>, Option
     builder.build().map_err(|e| Error::invalid(format!("device rule: {e}")))
 }
 
-/// Character devices that every container may use: null zero full tty random urandom,
-/// console, ptmx, and all of devpts (the list that the OCI runtime specification makes
-/// every runtime supply, and what it needs for terminals).
-const DEFAULTS: [(i64, Option<i64>); 9] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(1)),
-    (5, Some(2)),
-    (136, None),
-];
-
-/// Nodes to make, and the rules of the device cgroup: deny all, then allow.
+/// Nodes to make, and the rules of the device cgroup: deny all, then allow. The devices that
+/// every container needs (null, tty, …) are added by isolation, nodes and rules.
 pub(crate) fn devices(
     list: &[HostDevice],
     privileged: bool,
@@ -93,12 +79,6 @@ pub(crate) fn devices(
         return Ok((nodes, vec![rule(true, None, (None, None), "rwm")?]));
     }
     let mut rules = vec![rule(false, None, (None, None), "rwm")?];
-    // mknod alone opens nothing: the rules below are asked again at open.
-    rules.push(rule(true, Some(LinuxDeviceType::C), (None, None), "m")?);
-    rules.push(rule(true, Some(LinuxDeviceType::B), (None, None), "m")?);
-    for (major, minor) in DEFAULTS {
-        rules.push(rule(true, Some(LinuxDeviceType::C), (Some(major), minor), "rwm")?);
-    }
     for device in list {
         let typ = if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C };
         let numbers = (Some(i64::from(device.major)), Some(i64::from(device.minor)));

@@ -134,7 +134,7 @@ pub(crate) fn signal(name: &str) -> Option<i32> {
 
 /// The stop signal: CRI's, the image's, SIGTERM.
 pub(crate) fn stop_signal(config: &cri::ContainerConfig, image: &ImageConfig) -> Result<i32, Error> {
-    if config.stop_signal() != cri::Signal::SignalRuntimeDefault {
+    if config.stop_signal() != cri::Signal::RuntimeDefault {
         let name = config.stop_signal().as_str_name();
         return cri_signal(name).ok_or_else(|| Error::invalid(format!("{name} is no signal of this platform")));
     }
@@ -155,7 +155,7 @@ pub(crate) fn to_cri(number: i32) -> cri::Signal {
     (1..=65)
         .filter_map(|value| cri::Signal::try_from(value).ok())
         .find(|signal| cri_signal(signal.as_str_name()) == Some(number))
-        .unwrap_or(cri::Signal::SignalRuntimeDefault)
+        .unwrap_or(cri::Signal::RuntimeDefault)
 }
 
 #[cfg(test)]
@@ -217,9 +217,9 @@ mod tests {
         for bad in ["", "0", "65", "SIGRTMIN+99", "SIGNOPE", "RTMIN3"] {
             assert_eq!(signal(bad), None, "{bad}");
         }
-        assert_eq!(to_cri(15), cri::Signal::SignalSigterm);
-        assert_eq!(to_cri(37), cri::Signal::SignalSigrtminplus3);
-        assert_eq!(to_cri(63), cri::Signal::SignalSigrtmaxminus1);
+        assert_eq!(to_cri(15), cri::Signal::Sigterm);
+        assert_eq!(to_cri(37), cri::Signal::Sigrtminplus3);
+        assert_eq!(to_cri(63), cri::Signal::Sigrtmaxminus1);
         for value in 1..=65 {
             let name = cri::Signal::try_from(value).unwrap().as_str_name();
             assert!(cri_signal(name).is_some(), "{name}");
@@ -232,7 +232,7 @@ mod tests {
         let mut config = cri::ContainerConfig::default();
         assert_eq!(stop_signal(&config, &ImageConfig::default()).unwrap(), 15);
         assert_eq!(stop_signal(&config, &image).unwrap(), 3);
-        config.stop_signal = cri::Signal::SignalSigusr1.into();
+        config.stop_signal = cri::Signal::Sigusr1.into();
         assert_eq!(stop_signal(&config, &image).unwrap(), 10);
     }
 }

@@ -235,10 +235,10 @@ mod tests {
             ..Context::default()
         };
         let defaults = set(&["KILL"]);
-        let ok = super::capabilities(&wish("KILL"), &defaults, &host()).unwrap();
+        let ok = capabilities(&wish("KILL"), &defaults, &host()).unwrap();
         assert_eq!(ok.sets.ambient(), &Some(set(&["KILL"])));
-        assert!(super::capabilities(&wish("SYS_ADMIN"), &defaults, &host()).is_err());
-        assert!(super::capabilities(&wish("NOT_A_CAP"), &defaults, &host()).is_err());
+        assert!(capabilities(&wish("SYS_ADMIN"), &defaults, &host()).is_err());
+        assert!(capabilities(&wish("NOT_A_CAP"), &defaults, &host()).is_err());
     }
 
     #[test]
