@@ -22,10 +22,18 @@ const MAX_MESSAGE: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct Services(Arc<Runtime>);
 
+impl Services {
+    /// Over `rt`.
+    #[must_use]
+    pub fn new(rt: &Arc<Runtime>) -> Self {
+        Self(Arc::clone(rt))
+    }
+}
+
 /// The services, ready to be added to a gRPC server.
 #[must_use]
 pub fn services(rt: &Arc<Runtime>) -> (RuntimeServiceServer<Services>, ImageServiceServer<Services>) {
-    let both = || Services(Arc::clone(rt));
+    let both = || Services::new(rt);
     (
         RuntimeServiceServer::new(both()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
         ImageServiceServer::new(both()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
