@@ -18,7 +18,9 @@ pub mod bpf;
 pub mod cap;
 pub mod cmsg;
 pub mod cred;
+pub mod fds;
 pub mod keyring;
+pub mod memory;
 pub mod mount;
 pub mod netif;
 pub mod ns;
@@ -30,6 +32,7 @@ pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod signalfd;
 pub mod tty;
 
 mod call;
