@@ -18,7 +18,7 @@ fn a_pod_lives_and_goes() {
     assert_eq!(status.status.as_ref().unwrap().network.as_ref().unwrap().ip, "10.99.0.7");
     assert_eq!(status.status.unwrap().state(), api::PodSandboxState::SandboxReady);
 
-    let id = create(&life, &pod, container(&bed, "c", "echo hello; echo oops >&2; exec sleep 1000")).unwrap();
+    let id = create(&life, &pod, container(&bed, "c", "trap 'exit 143' TERM; echo hello; echo oops >&2; sleep 1000 & wait")).unwrap();
     let before = life.state(&id);
     assert_eq!((before.state(), before.started_at), (api::ContainerState::ContainerCreated, 0));
     start(&life, &id).unwrap();
