@@ -8,7 +8,7 @@ mod pipe;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-pub(crate) use pipe::{Ends, null, pipes};
+pub(crate) use pipe::pipes;
 
 /// As much as a pipe holds.
 const INPUT_LIMIT: usize = 64 * 1024;

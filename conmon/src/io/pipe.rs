@@ -31,6 +31,6 @@ pub(crate) fn pipes(with_stdin: bool) -> Result<Ends, Error> {
 }
 
 /// /dev/null, for a process without input.
-pub(crate) fn null() -> Result<OwnedFd, Error> {
+fn null() -> Result<OwnedFd, Error> {
     openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| Error::io("open", "/dev/null", errno.into()))
 }
