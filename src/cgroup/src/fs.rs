@@ -81,6 +81,11 @@ impl Cgroup {
         self.handle.as_ref().map(|fd| fd.as_fd())
     }
 
+    /// The mount point of each hierarchy, and the cgroup's own directory in it: what a container may be shown.
+    pub fn dirs(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.dirs.iter().map(|dir| (dir.mount.as_path(), dir.path.as_path()))
+    }
+
     pub(crate) fn dir(&self, controller: &str) -> Option<&Dir> {
         self.dirs
             .iter()
