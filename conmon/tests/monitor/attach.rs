@@ -23,8 +23,15 @@ impl Relay {
     fn packet(&self) -> Vec<u8> {
         let mut buffer = vec![0; 16 * 1024 + 1];
         let mut fds = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
-        let deadline = rustix::event::Timespec { tv_sec: DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut fds, Some(&deadline)).unwrap(), 1, "no packet in time");
+        let deadline = rustix::event::Timespec {
+            tv_sec: DEADLINE.as_secs().cast_signed(),
+            tv_nsec: 0,
+        };
+        assert_eq!(
+            rustix::event::poll(&mut fds, Some(&deadline)).unwrap(),
+            1,
+            "no packet in time"
+        );
         let (_, count) = recv(&self.0, &mut buffer[..], RecvFlags::empty()).unwrap();
         assert!(count <= 16 * 1024);
         buffer.truncate(count);
@@ -122,7 +129,9 @@ fn much_input_arrives_whole() {
     bundle.create.stdin_once = true;
     let mut monitor = bundle.run(&spawner);
     let relay = Relay::open(&mut monitor);
-    let bytes: Vec<u8> = (0..5_000_000u32).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
+    let bytes: Vec<u8> = (0..5_000_000u32)
+        .map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).unwrap())
+        .collect();
     for part in bytes.chunks(16_000) {
         relay.send(&[&[1], part].concat());
     }
@@ -156,7 +165,9 @@ fn a_terminal() {
     bundle.create.stdin = true;
     let mut monitor = bundle.run(&spawner);
     until("its first size", || bundle.records().contains("30 100"));
-    monitor.call(Verb::Resize(wire::Resize { columns: 80, rows: 24 })).unwrap();
+    monitor
+        .call(Verb::Resize(wire::Resize { columns: 80, rows: 24 }))
+        .unwrap();
     let relay = Relay::open(&mut monitor);
     relay.send(&[4, 81, 0, 25, 0]);
     relay.send(b"\x01hello\n");
@@ -164,5 +175,8 @@ fn a_terminal() {
     assert!(seen.contains("<hello>") && seen.contains("25 81"), "{seen:?}");
     assert_eq!(monitor.exited().exit_code, 0);
     let records = bundle.records();
-    assert!(records.lines().all(|line| line.starts_with("stdout F")) && records.contains("oops\r\n"), "{records:?}");
+    assert!(
+        records.lines().all(|line| line.starts_with("stdout F")) && records.contains("oops\r\n"),
+        "{records:?}"
+    );
 }

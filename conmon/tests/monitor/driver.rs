@@ -27,14 +27,18 @@ pub(crate) struct Spawner {
 
 impl Spawner {
     pub(crate) fn start() -> Self {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         // A shell moves stdin to descriptor 3.
         let child = Command::new("/bin/sh")
             .args(["-c", r#"exec "$0" spawner 3<&0 </dev/null"#, &program()])
             .stdin(Stdio::from(theirs))
             .spawn()
             .unwrap();
-        Self { control: Some(ours), child }
+        Self {
+            control: Some(ours),
+            child,
+        }
     }
 
     pub(crate) fn order(&self, what: wire::spawn::What) -> Connection {
@@ -76,7 +80,14 @@ pub(crate) struct Connection {
 impl Connection {
     fn new(socket: UnixStream) -> Self {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Self { socket, decoder: Decoder::default(), fds: VecDeque::new(), events: VecDeque::new(), next_id: 1, monitor_pid: 0 }
+        Self {
+            socket,
+            decoder: Decoder::default(),
+            fds: VecDeque::new(),
+            events: VecDeque::new(),
+            next_id: 1,
+            monitor_pid: 0,
+        }
     }
 
     /// Through the socket that the monitor listens on.
@@ -87,7 +98,14 @@ impl Connection {
     }
 
     fn hello(&mut self) {
-        match self.call(Verb::Hello(wire::Hello { version: wire::VERSION, pid: 0 })).unwrap().0 {
+        match self
+            .call(Verb::Hello(wire::Hello {
+                version: wire::VERSION,
+                pid: 0,
+            }))
+            .unwrap()
+            .0
+        {
             reply::Result::Hello(hello) => {
                 assert_eq!(hello.version, wire::VERSION);
                 self.monitor_pid = hello.pid;
@@ -122,7 +140,9 @@ impl Connection {
         let id = self.next_id;
         self.next_id += 1;
         let takes_fds = matches!(verb, Verb::Exec(_) | Verb::Attach(_));
-        let request = wire::Frame { body: Some(Body::Request(wire::Request { id, verb: Some(verb) })) };
+        let request = wire::Frame {
+            body: Some(Body::Request(wire::Request { id, verb: Some(verb) })),
+        };
         let bytes = frame::encode(&request).unwrap();
         assert_eq!(sys::cmsg::send(self.socket.as_fd(), &bytes, &[]).unwrap(), bytes.len());
         loop {
@@ -130,7 +150,11 @@ impl Connection {
                 Body::Reply(reply) if reply.id == id => match reply.result.unwrap() {
                     reply::Result::Failure(failure) => return Err(failure),
                     result => {
-                        let fds = if takes_fds { self.fds.pop_front().unwrap() } else { Vec::new() };
+                        let fds = if takes_fds {
+                            self.fds.pop_front().unwrap()
+                        } else {
+                            Vec::new()
+                        };
                         return Ok((result, fds));
                     }
                 },
@@ -140,17 +164,15 @@ impl Connection {
         }
     }
 
-    pub(crate) fn reply(&mut self) -> reply::Result {
-        match self.frame().expect("an answer") {
-            Body::Reply(reply) => reply.result.unwrap(),
-            other => panic!("{other:?}"),
-        }
-    }
-
     /// The first event that `pick` likes.
     pub(crate) fn event<T>(&mut self, pick: impl Fn(&What) -> Option<T>) -> T {
         loop {
-            if let Some((index, found)) = self.events.iter().enumerate().find_map(|(index, event)| Some((index, pick(event)?))) {
+            if let Some((index, found)) = self
+                .events
+                .iter()
+                .enumerate()
+                .find_map(|(index, event)| Some((index, pick(event)?)))
+            {
                 self.events.remove(index);
                 return found;
             }
@@ -232,7 +254,10 @@ impl Bundle {
             std::fs::create_dir_all(root.join(name)).unwrap();
         }
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("apt-get install busybox-static");
-        for name in ["sh", "cat", "sleep", "head", "tail", "seq", "yes", "true", "false", "dd", "tr", "setsid", "id", "stty", "echo", "env"] {
+        for name in [
+            "sh", "cat", "sleep", "head", "tail", "seq", "yes", "true", "false", "dd", "tr", "setsid", "id", "stty",
+            "echo", "env",
+        ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
         std::fs::create_dir(dir.path().join("state")).unwrap();
@@ -262,7 +287,12 @@ impl Bundle {
                 "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             },
         });
-        Self { dir, id, config, create }
+        Self {
+            dir,
+            id,
+            config,
+            create,
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -271,10 +301,12 @@ impl Bundle {
 
     pub(crate) fn create(&self, connection: &mut Connection) -> Result<wire::Created, wire::Failure> {
         std::fs::write(self.path("config.json"), self.config.to_string()).unwrap();
-        connection.call(Verb::Create(self.create.clone())).map(|(result, _)| match result {
-            reply::Result::Created(created) => created,
-            other => panic!("{other:?}"),
-        })
+        connection
+            .call(Verb::Create(self.create.clone()))
+            .map(|(result, _)| match result {
+                reply::Result::Created(created) => created,
+                other => panic!("{other:?}"),
+            })
     }
 
     pub(crate) fn run(&self, spawner: &Spawner) -> Connection {

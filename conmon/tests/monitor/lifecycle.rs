@@ -14,15 +14,29 @@ fn a_container_from_birth_to_death() {
     assert!(created.pid > 0);
     assert_eq!((created.uid, created.gid), (0, 0));
     let state = monitor.state();
-    assert_eq!((state.status(), state.pid, state.started_at), (Status::Created, created.pid, 0));
+    assert_eq!(
+        (state.status(), state.pid, state.started_at),
+        (Status::Created, created.pid, 0)
+    );
     assert_eq!(bundle.records(), "");
     let started_at = monitor.start();
     let exited = monitor.exited();
-    assert_eq!((exited.exit_code, exited.signal, exited.reason.as_str(), exited.oom_killed), (3, 0, "Error", false));
+    assert_eq!(
+        (
+            exited.exit_code,
+            exited.signal,
+            exited.reason.as_str(),
+            exited.oom_killed
+        ),
+        (3, 0, "Error", false)
+    );
     assert_eq!(exited.started_at, started_at);
     assert!(exited.finished_at >= started_at);
     let record = bundle.record();
-    assert_eq!((record.exit_code, record.started_at, record.finished_at), (3, started_at, exited.finished_at));
+    assert_eq!(
+        (record.exit_code, record.started_at, record.finished_at),
+        (3, started_at, exited.finished_at)
+    );
     let mut lines: Vec<String> = bundle.records().lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["stderr F err", "stdout F out"]);
@@ -46,7 +60,10 @@ fn an_end_with_zero_and_one_by_signal() {
     let mut monitor = bundle.run(&spawner);
     monitor.kill(9, true);
     let exited = monitor.exited();
-    assert_eq!((exited.exit_code, exited.signal, exited.reason.as_str()), (137, 9, "Error"));
+    assert_eq!(
+        (exited.exit_code, exited.signal, exited.reason.as_str()),
+        (137, 9, "Error")
+    );
     monitor.end();
     bundle.check_gone();
 }
@@ -62,7 +79,10 @@ fn a_program_that_does_not_exist_is_a_start_error() {
         Ok(_) => {
             let failure = monitor.call(Verb::Start(wire::Start {})).unwrap_err();
             let exited = monitor.exited();
-            assert_eq!((exited.exit_code, exited.started_at, exited.reason.as_str()), (128, 0, "StartError"));
+            assert_eq!(
+                (exited.exit_code, exited.started_at, exited.reason.as_str()),
+                (128, 0, "StartError")
+            );
             assert!(exited.message.contains("nowhere"), "{}", exited.message);
             assert!(exited.finished_at > 0);
             assert_eq!(bundle.record().message, exited.message);
@@ -72,14 +92,22 @@ fn a_program_that_does_not_exist_is_a_start_error() {
     assert_eq!(failure.kind, "not_found", "{failure:?}");
     assert!(failure.chain.join(" ").contains("nowhere"), "{failure:?}");
     drop(monitor);
-    until("nothing is left", || cgroup::Host::detect().unwrap().open(bundle.config["linux"]["cgroupsPath"].as_str().unwrap()).is_err());
+    until("nothing is left", || {
+        cgroup::Host::detect()
+            .unwrap()
+            .open(bundle.config["linux"]["cgroupsPath"].as_str().unwrap())
+            .is_err()
+    });
 }
 
 #[test]
 fn a_daemon_that_dies_is_no_reason_to_die() {
     let spawner = Spawner::start();
     let bundle = Bundle::new("echo one; read line < /tmp/go; echo two; exit 5");
-    std::process::Command::new("mkfifo").arg(bundle.path("rootfs/tmp/go")).status().unwrap();
+    std::process::Command::new("mkfifo")
+        .arg(bundle.path("rootfs/tmp/go"))
+        .status()
+        .unwrap();
     let mut first = bundle.run(&spawner);
     let pid = first.state().pid;
     // The spawner goes too.
@@ -148,11 +176,29 @@ fn verbs_at_the_wrong_time_are_refused() {
     }
     bundle.create(&mut monitor).unwrap();
     assert_eq!(bundle.create(&mut monitor).unwrap_err().kind, "failed_precondition");
-    assert_eq!(monitor.call(Verb::Exec(wire::Exec::default())).unwrap_err().kind, "failed_precondition");
+    assert_eq!(
+        monitor.call(Verb::Exec(wire::Exec::default())).unwrap_err().kind,
+        "failed_precondition"
+    );
     monitor.start();
-    assert_eq!(monitor.call(Verb::Start(wire::Start {})).unwrap_err().kind, "failed_precondition");
-    assert_eq!(monitor.call(Verb::Kill(wire::Kill { signal: 99, all: false })).unwrap_err().kind, "invalid_argument");
-    assert_eq!(monitor.call(Verb::KillExec(wire::KillExec { exec_id: 77, signal: 9 })).unwrap_err().kind, "not_found");
+    assert_eq!(
+        monitor.call(Verb::Start(wire::Start {})).unwrap_err().kind,
+        "failed_precondition"
+    );
+    assert_eq!(
+        monitor
+            .call(Verb::Kill(wire::Kill { signal: 99, all: false }))
+            .unwrap_err()
+            .kind,
+        "invalid_argument"
+    );
+    assert_eq!(
+        monitor
+            .call(Verb::KillExec(wire::KillExec { exec_id: 77, signal: 9 }))
+            .unwrap_err()
+            .kind,
+        "not_found"
+    );
     monitor.kill(9, true);
     monitor.exited();
 }
@@ -202,7 +248,10 @@ fn orphans_are_reaped() {
     until("forked", || bundle.records().contains("forked"));
     let children = || {
         let pid = monitor.monitor_pid;
-        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+            .unwrap()
+            .split_whitespace()
+            .count()
     };
     until("one child is left", || children() == 1);
     monitor.kill(9, true);
@@ -217,7 +266,10 @@ fn out_of_memory_is_told_and_is_the_verdict() {
         "devices": [{"allow": true, "access": "rwm"}], "memory": {"limit": 16_777_216, "swap": 16_777_216}});
     let mut monitor = bundle.run(&spawner);
     let exited = monitor.exited();
-    assert_eq!((exited.exit_code, exited.oom_killed, exited.reason.as_str()), (137, true, "OOMKilled"));
+    assert_eq!(
+        (exited.exit_code, exited.oom_killed, exited.reason.as_str()),
+        (137, true, "OOMKilled")
+    );
     assert!(bundle.record().oom_killed);
 }
 
@@ -239,5 +291,8 @@ fn a_child_killed_for_memory_is_no_verdict() {
     let mut clean = Bundle::new("tail /dev/zero; exit 0");
     clean.config["linux"]["resources"] = bundle.config["linux"]["resources"].clone();
     let exited = clean.run(&spawner).exited();
-    assert_eq!((exited.exit_code, exited.oom_killed, exited.reason.as_str()), (0, false, "Completed"));
+    assert_eq!(
+        (exited.exit_code, exited.oom_killed, exited.reason.as_str()),
+        (0, false, "Completed")
+    );
 }

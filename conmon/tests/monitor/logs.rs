@@ -57,7 +57,10 @@ fn links_and_fifos_in_the_logs_place_are_refused() {
     bundle.create(&mut monitor).unwrap_err();
     assert!(!target.exists());
     std::fs::remove_file(&bundle.create.log_path).unwrap();
-    std::process::Command::new("mkfifo").arg(&bundle.create.log_path).status().unwrap();
+    std::process::Command::new("mkfifo")
+        .arg(&bundle.create.log_path)
+        .status()
+        .unwrap();
     bundle.create(&mut monitor).unwrap_err();
 }
 
@@ -85,7 +88,10 @@ fn reopening_under_load_loses_and_doubles_nothing() {
             // It has ended: the last file is the renamed one.
             break;
         }
-        assert!(std::path::Path::new(&bundle.create.log_path).exists(), "reopen answers when the file is there");
+        assert!(
+            std::path::Path::new(&bundle.create.log_path).exists(),
+            "reopen answers when the file is there"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
     monitor.exited();
@@ -115,7 +121,10 @@ fn a_reopen_that_fails_keeps_the_old_file() {
     let relay = crate::attach::Relay::open(&mut monitor);
     relay.send(&[1, b'\n']);
     assert_eq!(monitor.exited().exit_code, 0);
-    assert_eq!(strip(&std::fs::read_to_string(moved.join("0.log")).unwrap()), "stdout F one\nstdout F two\n");
+    assert_eq!(
+        strip(&std::fs::read_to_string(moved.join("0.log")).unwrap()),
+        "stdout F one\nstdout F two\n"
+    );
 }
 
 /// A file system that is small, mounted and unmounted by this test alone.
@@ -124,7 +133,10 @@ struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     fn new(path: std::path::PathBuf, size: &str) -> Self {
         std::fs::create_dir(&path).unwrap();
-        let status = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).status();
+        let status = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(&path)
+            .status();
         assert!(status.unwrap().success());
         Self(path)
     }
@@ -132,7 +144,11 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        std::process::Command::new("umount").arg("-l").arg(&self.0).status().unwrap();
+        std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status()
+            .unwrap();
     }
 }
 
@@ -153,12 +169,18 @@ fn a_full_disk_stops_nobody_and_is_told_when_there_is_room() {
     assert_eq!(monitor.exited().exit_code, 6);
     let records = bundle.records();
     let lines: Vec<&str> = records.lines().collect();
-    let gap = lines.iter().position(|line| line.contains("[bulkhead:")).expect("a record about the gap");
+    let gap = lines
+        .iter()
+        .position(|line| line.contains("[bulkhead:"))
+        .expect("a record about the gap");
     for (index, line) in lines[..gap].iter().enumerate() {
         assert_eq!(*line, format!("stdout F {}", index + 1));
     }
     assert_eq!(*lines.last().unwrap(), "stdout F afterwards");
-    let lost: usize = lines[gap].split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+    let lost: usize = lines[gap]
+        .split_whitespace()
+        .find_map(|word| word.parse().ok())
+        .unwrap();
     let after = lines.len() - gap - 2;
     assert_eq!(gap + lost + after, 200_000, "{}", lines[gap]);
 }
