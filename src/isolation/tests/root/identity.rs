@@ -46,7 +46,7 @@ fn roots_capabilities_are_the_bounding_set_and_nothing_is_inheritable() {
     // CHOWN, DAC_OVERRIDE, KILL, MKNOD.
     let set = format!("{:016x}", 1 | 1 << 1 | 1 << 5 | 1_u64 << 27);
     let none = "0".repeat(16);
-    assert_eq!(statuses(&bundle), [&none, &set, &set, &set, &none]);
+    assert_eq!(statuses(&bundle), [none.clone(), set.clone(), set.clone(), set, none]);
     assert_eq!(status(&bundle, "NoNewPrivs"), "1");
 }
 
@@ -61,7 +61,7 @@ fn another_user_has_none_unless_they_are_ambient() {
     bundle.process()["capabilities"] =
         json!({"bounding": kill, "effective": kill, "permitted": kill, "inheritable": kill, "ambient": kill});
     let set = format!("{:016x}", 1 << 5);
-    assert_eq!(statuses(&bundle), [&set, &set, &set, &set, &set]);
+    assert_eq!(statuses(&bundle), vec![set; 5]);
 }
 
 #[test]
