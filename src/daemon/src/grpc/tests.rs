@@ -154,6 +154,8 @@ async fn a_client_that_resets_what_it_asks_harms_nobody() {
         }
     }
     let mut connection = server.connect().await;
-    ask(&mut connection, "/runtime.v1.RuntimeService/Version").await.unwrap();
+    ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
