@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 #[path = "../../tests/support/tar.rs"]
+#[allow(unreachable_pub, dead_code, reason = "shared with the tests of whole pulls")]
 mod writer;
 use writer::{Header, Tar, checksum};
 

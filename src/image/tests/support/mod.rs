@@ -1,5 +1,5 @@
 //! What the tests of a pull share.
-#![allow(dead_code, clippy::cast_possible_truncation, reason = "each test program uses a part of it; sizes are small")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 pub mod image;
 pub mod registry;

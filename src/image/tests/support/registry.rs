@@ -215,5 +215,5 @@ fn pieces(pieces: Vec<Bytes>, end: Option<bool>, pause: Duration) -> Body {
         tokio::time::sleep(Duration::from_millis(30)).await;
         Err(std::io::Error::other("reset, as the script says"))
     });
-    StreamBody::new(head.chain(tail)).boxed()
+    http_body_util::BodyExt::boxed(StreamBody::new(head.chain(tail)))
 }
