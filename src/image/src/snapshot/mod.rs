@@ -7,7 +7,7 @@
 
 pub(crate) mod overlay;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,11 @@ impl Store {
             let missing = || Error::new(Kind::NotFound, format!("container {id} has no snapshot"));
             Arc::clone(&snapshot.ok_or_else(missing)?.chain)
         };
-        let lowers: Vec<PathBuf> = chain.iter().rev().map(|layer| self.layer_dir(*layer)).collect();
+        // overlayfs refuses a directory given twice (ELOOP). Whatever a repeated layer holds, its
+        // upper occurrence shows already.
+        let mut seen = HashSet::new();
+        let distinct = chain.iter().rev().filter(|layer| seen.insert(**layer));
+        let lowers: Vec<PathBuf> = distinct.map(|layer| self.layer_dir(*layer)).collect();
         overlay::mount(&lowers, &self.snapshot_dir(id)).map_err(|e| e.within(format!("root of container {id}")))
     }
 

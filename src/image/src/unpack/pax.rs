@@ -174,6 +174,6 @@ mod tests {
         let pax = parse(b"10 path=a\n10 path=b\n12 uid=1000\n12 gid=1000\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(b"b".as_slice()));
         assert_eq!(pax.uid, Some(1000));
-        assert_eq!(parse(b"10 path=a\n9 path=\n").unwrap().path, None);
+        assert_eq!(parse(b"10 path=a\n8 path=\n").unwrap().path, None);
     }
 }
