@@ -16,7 +16,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             .bytes(".")
             // Holds secrets: its Debug is written by hand in src/cri.rs.
             .skip_debug([".runtime.v1.AuthConfig"])
-            // List items are encoded once per object, not once per call (src/encoded.rs).
             .compile_fds(cri)?;
     }
     Ok(())

@@ -1,6 +1,13 @@
 //! `bulkhead.monitor.v1`: what the daemon and a monitor say to one another.
 #![allow(missing_docs, reason = "generated; monitor.proto describes each field")]
-#![allow(clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications, reason = "generated")]
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
 
 include!(concat!(env!("OUT_DIR"), "/bulkhead.monitor.v1.rs"));
 

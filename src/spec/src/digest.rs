@@ -11,7 +11,10 @@ use thiserror::Error;
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char]).collect()
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char])
+        .collect()
 }
 
 /// A SHA-256 digest.
@@ -103,7 +106,14 @@ mod tests {
 
     #[test]
     fn other_algorithms_and_lengths_are_refused() {
-        for bad in ["", "sha256:", "sha512:00", "sha256:zz", &format!("sha256:{}", "0F".repeat(32)), &format!("md5:{}", "00".repeat(32))] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha512:00",
+            "sha256:zz",
+            &format!("sha256:{}", "0F".repeat(32)),
+            &format!("md5:{}", "00".repeat(32)),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

@@ -73,7 +73,9 @@ impl Kind {
             Kind::DataLoss,
             Kind::Internal,
         ];
-        ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(Self::Internal)
+        ALL.into_iter()
+            .find(|kind| kind.name() == name)
+            .unwrap_or(Self::Internal)
     }
 
     /// The kind of an operating system error.
@@ -85,8 +87,12 @@ impl Kind {
             io::ErrorKind::PermissionDenied => Self::PermissionDenied,
             io::ErrorKind::InvalidInput => Self::InvalidArgument,
             io::ErrorKind::TimedOut => Self::DeadlineExceeded,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => Self::ResourceExhausted,
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Unavailable,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
+                Self::ResourceExhausted
+            }
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Self::Unavailable
+            }
             _ => Self::Internal,
         }
     }

@@ -5,4 +5,6 @@
 
 pub mod backend;
 
-pub use backend::{AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer};
+pub use backend::{
+    AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer,
+};
