@@ -44,8 +44,12 @@ impl Cri {
         let endpoint = Endpoint::from_shared(uri).unwrap_or_else(|_| Endpoint::from_static("http://invalid"));
         let channel = endpoint.connect_lazy();
         Self {
-            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20),
+            runtime: RuntimeServiceClient::new(channel.clone())
+                .max_decoding_message_size(64 << 20)
+                .max_encoding_message_size(64 << 20),
+            images: ImageServiceClient::new(channel)
+                .max_decoding_message_size(64 << 20)
+                .max_encoding_message_size(64 << 20),
         }
     }
 
@@ -54,7 +58,12 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn version(&self) -> Answer<v1::VersionResponse> {
-        Ok(self.runtime.clone().version(v1::VersionRequest { version: "v1".into() }).await?.into_inner())
+        Ok(self
+            .runtime
+            .clone()
+            .version(v1::VersionRequest { version: "v1".into() })
+            .await?
+            .into_inner())
     }
 
     /// Status, verbose.
@@ -62,7 +71,12 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn status(&self) -> Answer<v1::StatusResponse> {
-        Ok(self.runtime.clone().status(v1::StatusRequest { verbose: true }).await?.into_inner())
+        Ok(self
+            .runtime
+            .clone()
+            .status(v1::StatusRequest { verbose: true })
+            .await?
+            .into_inner())
     }
 
     /// RunPodSandbox with the default handler.
@@ -78,8 +92,17 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn run_pod_with(&self, config: &v1::PodSandboxConfig, handler: &str) -> Answer<String> {
-        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
-        Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+        let request = v1::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: handler.into(),
+        };
+        Ok(self
+            .runtime
+            .clone()
+            .run_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .pod_sandbox_id)
     }
 
     /// StopPodSandbox.
@@ -87,7 +110,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn stop_pod(&self, id: &str) -> Answer<()> {
-        self.runtime.clone().stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.into() }).await.map(drop)
+        self.runtime
+            .clone()
+            .stop_pod_sandbox(v1::StopPodSandboxRequest {
+                pod_sandbox_id: id.into(),
+            })
+            .await
+            .map(drop)
     }
 
     /// RemovePodSandbox.
@@ -95,7 +124,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn remove_pod(&self, id: &str) -> Answer<()> {
-        self.runtime.clone().remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id.into() }).await.map(drop)
+        self.runtime
+            .clone()
+            .remove_pod_sandbox(v1::RemovePodSandboxRequest {
+                pod_sandbox_id: id.into(),
+            })
+            .await
+            .map(drop)
     }
 
     /// PodSandboxStatus, verbose, whole.
@@ -103,7 +138,10 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn pod_status_whole(&self, id: &str) -> Answer<v1::PodSandboxStatusResponse> {
-        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true };
+        let request = v1::PodSandboxStatusRequest {
+            pod_sandbox_id: id.into(),
+            verbose: true,
+        };
         Ok(self.runtime.clone().pod_sandbox_status(request).await?.into_inner())
     }
 
@@ -112,7 +150,10 @@ impl Cri {
     /// # Errors
     /// The server's, or an answer without status.
     pub async fn pod_status(&self, id: &str) -> Answer<v1::PodSandboxStatus> {
-        self.pod_status_whole(id).await?.status.ok_or_else(|| Status::data_loss("no status in the answer"))
+        self.pod_status_whole(id)
+            .await?
+            .status
+            .ok_or_else(|| Status::data_loss("no status in the answer"))
     }
 
     /// The pod's first address, empty where it has none.
@@ -120,7 +161,12 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn pod_ip(&self, id: &str) -> Answer<String> {
-        Ok(self.pod_status(id).await?.network.map(|network| network.ip).unwrap_or_default())
+        Ok(self
+            .pod_status(id)
+            .await?
+            .network
+            .map(|network| network.ip)
+            .unwrap_or_default())
     }
 
     /// ListPodSandbox.
@@ -128,20 +174,37 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn pods(&self, filter: Option<v1::PodSandboxFilter>) -> Answer<Vec<v1::PodSandbox>> {
-        Ok(self.runtime.clone().list_pod_sandbox(v1::ListPodSandboxRequest { filter }).await?.into_inner().items)
+        Ok(self
+            .runtime
+            .clone()
+            .list_pod_sandbox(v1::ListPodSandboxRequest { filter })
+            .await?
+            .into_inner()
+            .items)
     }
 
     /// CreateContainer.
     ///
     /// # Errors
     /// The server's.
-    pub async fn create(&self, pod: &str, config: &v1::ContainerConfig, sandbox: &v1::PodSandboxConfig) -> Answer<String> {
+    pub async fn create(
+        &self,
+        pod: &str,
+        config: &v1::ContainerConfig,
+        sandbox: &v1::PodSandboxConfig,
+    ) -> Answer<String> {
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: pod.into(),
             config: Some(config.clone()),
             sandbox_config: Some(sandbox.clone()),
         };
-        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+        Ok(self
+            .runtime
+            .clone()
+            .create_container(request)
+            .await?
+            .into_inner()
+            .container_id)
     }
 
     /// StartContainer.
@@ -149,7 +212,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn start(&self, id: &str) -> Answer<()> {
-        self.runtime.clone().start_container(v1::StartContainerRequest { container_id: id.into() }).await.map(drop)
+        self.runtime
+            .clone()
+            .start_container(v1::StartContainerRequest {
+                container_id: id.into(),
+            })
+            .await
+            .map(drop)
     }
 
     /// CreateContainer and StartContainer.
@@ -167,7 +236,14 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn stop(&self, id: &str, timeout: i64) -> Answer<()> {
-        self.runtime.clone().stop_container(v1::StopContainerRequest { container_id: id.into(), timeout }).await.map(drop)
+        self.runtime
+            .clone()
+            .stop_container(v1::StopContainerRequest {
+                container_id: id.into(),
+                timeout,
+            })
+            .await
+            .map(drop)
     }
 
     /// RemoveContainer.
@@ -175,7 +251,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn remove(&self, id: &str) -> Answer<()> {
-        self.runtime.clone().remove_container(v1::RemoveContainerRequest { container_id: id.into() }).await.map(drop)
+        self.runtime
+            .clone()
+            .remove_container(v1::RemoveContainerRequest {
+                container_id: id.into(),
+            })
+            .await
+            .map(drop)
     }
 
     /// ContainerStatus, verbose, whole.
@@ -183,7 +265,10 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn container_status_whole(&self, id: &str) -> Answer<v1::ContainerStatusResponse> {
-        let request = v1::ContainerStatusRequest { container_id: id.into(), verbose: true };
+        let request = v1::ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: true,
+        };
         Ok(self.runtime.clone().container_status(request).await?.into_inner())
     }
 
@@ -192,7 +277,10 @@ impl Cri {
     /// # Errors
     /// The server's, or an answer without status.
     pub async fn container_status(&self, id: &str) -> Answer<v1::ContainerStatus> {
-        self.container_status_whole(id).await?.status.ok_or_else(|| Status::data_loss("no status in the answer"))
+        self.container_status_whole(id)
+            .await?
+            .status
+            .ok_or_else(|| Status::data_loss("no status in the answer"))
     }
 
     /// The pid of a container's first process, from the verbose status (`info.info.pid`), as
@@ -212,7 +300,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn containers(&self, filter: Option<v1::ContainerFilter>) -> Answer<Vec<v1::Container>> {
-        Ok(self.runtime.clone().list_containers(v1::ListContainersRequest { filter }).await?.into_inner().containers)
+        Ok(self
+            .runtime
+            .clone()
+            .list_containers(v1::ListContainersRequest { filter })
+            .await?
+            .into_inner()
+            .containers)
     }
 
     /// ExecSync with a timeout in seconds (0: none).
@@ -220,8 +314,11 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn exec_with(&self, id: &str, cmd: &[&str], timeout: i64) -> Answer<Output> {
-        let request =
-            v1::ExecSyncRequest { container_id: id.into(), cmd: cmd.iter().map(|&word| word.into()).collect(), timeout };
+        let request = v1::ExecSyncRequest {
+            container_id: id.into(),
+            cmd: cmd.iter().map(|&word| word.into()).collect(),
+            timeout,
+        };
         let answer = self.runtime.clone().exec_sync(request).await?.into_inner();
         Ok(Output {
             stdout: String::from_utf8_lossy(&answer.stdout).into_owned(),
@@ -235,9 +332,17 @@ impl Cri {
     /// # Errors
     /// The server's, or another exit code than 0.
     pub async fn sh(&self, id: &str, line: &str) -> Result<String> {
-        let output = self.exec_with(id, &["/bin/sh", "-c", line], 20).await.with_context(|| format!("exec `{line}`"))?;
+        let output = self
+            .exec_with(id, &["/bin/sh", "-c", line], 20)
+            .await
+            .with_context(|| format!("exec `{line}`"))?;
         if output.code != 0 {
-            bail!("`{line}` ended with {}: {}{}", output.code, output.stdout, output.stderr);
+            bail!(
+                "`{line}` ended with {}: {}{}",
+                output.code,
+                output.stdout,
+                output.stderr
+            );
         }
         Ok(output.stdout)
     }
@@ -247,10 +352,14 @@ impl Cri {
     /// # Errors
     /// Where it is still there after 20 s.
     pub async fn exited(&self, id: &str) -> Result<v1::ContainerStatus> {
-        wait::until(&format!("container {id} has ended"), Duration::from_secs(20), async || {
-            let status = self.container_status(id).await?;
-            Ok((status.state() == v1::ContainerState::ContainerExited).then_some(status))
-        })
+        wait::until(
+            &format!("container {id} has ended"),
+            Duration::from_secs(20),
+            async || {
+                let status = self.container_status(id).await?;
+                Ok((status.state() == v1::ContainerState::ContainerExited).then_some(status))
+            },
+        )
         .await
     }
 
@@ -267,7 +376,11 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn pull_as(&self, image: &str, auth: Option<v1::AuthConfig>) -> Answer<String> {
-        let request = v1::PullImageRequest { image: Some(spec(image)), auth, sandbox_config: None };
+        let request = v1::PullImageRequest {
+            image: Some(spec(image)),
+            auth,
+            sandbox_config: None,
+        };
         Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
     }
 
@@ -276,7 +389,10 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn image(&self, image: &str) -> Answer<Option<v1::Image>> {
-        let request = v1::ImageStatusRequest { image: Some(spec(image)), verbose: false };
+        let request = v1::ImageStatusRequest {
+            image: Some(spec(image)),
+            verbose: false,
+        };
         Ok(self.images.clone().image_status(request).await?.into_inner().image)
     }
 
@@ -285,7 +401,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn image_list(&self) -> Answer<Vec<v1::Image>> {
-        Ok(self.images.clone().list_images(v1::ListImagesRequest { filter: None }).await?.into_inner().images)
+        Ok(self
+            .images
+            .clone()
+            .list_images(v1::ListImagesRequest { filter: None })
+            .await?
+            .into_inner()
+            .images)
     }
 
     /// RemoveImage.
@@ -293,7 +415,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn remove_image(&self, image: &str) -> Answer<()> {
-        self.images.clone().remove_image(v1::RemoveImageRequest { image: Some(spec(image)) }).await.map(drop)
+        self.images
+            .clone()
+            .remove_image(v1::RemoveImageRequest {
+                image: Some(spec(image)),
+            })
+            .await
+            .map(drop)
     }
 
     /// ReopenContainerLog.
@@ -301,7 +429,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn reopen_log(&self, id: &str) -> Answer<()> {
-        self.runtime.clone().reopen_container_log(v1::ReopenContainerLogRequest { container_id: id.into() }).await.map(drop)
+        self.runtime
+            .clone()
+            .reopen_container_log(v1::ReopenContainerLogRequest {
+                container_id: id.into(),
+            })
+            .await
+            .map(drop)
     }
 
     /// ContainerStats.
@@ -309,8 +443,17 @@ impl Cri {
     /// # Errors
     /// The server's, or an answer without stats.
     pub async fn stats(&self, id: &str) -> Answer<v1::ContainerStats> {
-        let answer = self.runtime.clone().container_stats(v1::ContainerStatsRequest { container_id: id.into() }).await?;
-        answer.into_inner().stats.ok_or_else(|| Status::data_loss("no stats in the answer"))
+        let answer = self
+            .runtime
+            .clone()
+            .container_stats(v1::ContainerStatsRequest {
+                container_id: id.into(),
+            })
+            .await?;
+        answer
+            .into_inner()
+            .stats
+            .ok_or_else(|| Status::data_loss("no stats in the answer"))
     }
 
     /// ListContainerStats.
@@ -318,7 +461,13 @@ impl Cri {
     /// # Errors
     /// The server's.
     pub async fn stats_list(&self, filter: Option<v1::ContainerStatsFilter>) -> Answer<Vec<v1::ContainerStats>> {
-        Ok(self.runtime.clone().list_container_stats(v1::ListContainerStatsRequest { filter }).await?.into_inner().stats)
+        Ok(self
+            .runtime
+            .clone()
+            .list_container_stats(v1::ListContainerStatsRequest { filter })
+            .await?
+            .into_inner()
+            .stats)
     }
 
     /// Stops and removes every pod, and with them their containers.
@@ -340,7 +489,10 @@ impl Cri {
 /// An image by its name.
 #[must_use]
 pub fn spec(image: &str) -> v1::ImageSpec {
-    v1::ImageSpec { image: image.into(), ..Default::default() }
+    v1::ImageSpec {
+        image: image.into(),
+        ..Default::default()
+    }
 }
 
 /// A request that its caller gives up after `limit`, told to the server as a gRPC deadline.

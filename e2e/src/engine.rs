@@ -60,10 +60,17 @@ pub fn conflist(node: &Node) -> String {
 pub fn configure(node: &Node) -> Result<()> {
     let ours = node.options().engine == Engine::Bulkhead && node.options().plugins == Plugins::OfEngine;
     for plugin in PLUGINS {
-        let target = if ours { places::product("bulkhead-cni")? } else { places::tool(plugin)? };
+        let target = if ours {
+            places::product("bulkhead-cni")?
+        } else {
+            places::tool(plugin)?
+        };
         symlink(target, node.bin_dir().join(plugin))?;
     }
-    node.write_hosts(catalog::REGISTRY, &format!("server = \"http://{0}\"\n[host.\"http://{0}\"]\n", catalog::REGISTRY))?;
+    node.write_hosts(
+        catalog::REGISTRY,
+        &format!("server = \"http://{0}\"\n[host.\"http://{0}\"]\n", catalog::REGISTRY),
+    )?;
     match node.options().engine {
         Engine::Bulkhead => {
             let text = format!("cgroup_root: {}\n{}", node.name(), node.options().config);
@@ -83,21 +90,45 @@ pub fn command(node: &Node) -> Result<Command> {
         Engine::Bulkhead => {
             let mut command = node.enter(places::product("bulkhead")?);
             command.arg("serve").arg("--config").arg(node.dir().join("config.yaml"));
-            command.arg("--root").arg(node.root_dir()).arg("--state").arg(node.state_dir()).arg("--listen").arg(node.socket());
-            command.arg("--cni-conf-dir").arg(node.conf_dir()).arg("--cni-bin-dir").arg(node.bin_dir());
-            command.arg("--hosts-dir").arg(node.hosts_dir()).args(["--log-level", "debug"]);
+            command
+                .arg("--root")
+                .arg(node.root_dir())
+                .arg("--state")
+                .arg(node.state_dir())
+                .arg("--listen")
+                .arg(node.socket());
+            command
+                .arg("--cni-conf-dir")
+                .arg(node.conf_dir())
+                .arg("--cni-bin-dir")
+                .arg(node.bin_dir());
+            command
+                .arg("--hosts-dir")
+                .arg(node.hosts_dir())
+                .args(["--log-level", "debug"]);
             command
         }
         Engine::Containerd => {
             let mut command = node.enter(places::tool("containerd")?);
-            command.arg("--config").arg(node.dir().join("config.toml")).args(["--log-level", "info"]);
+            command
+                .arg("--config")
+                .arg(node.dir().join("config.toml"))
+                .args(["--log-level", "info"]);
             command
         }
     };
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:{path}", places::cache().join("bin").display()));
     // Nothing of the environment of a test run may change what the server does.
-    for variable in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NOTIFY_SOCKET", "LISTEN_FDS", "BULKHEAD_FAILPOINT"] {
+    for variable in [
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "BULKHEAD_FAILPOINT",
+    ] {
         command.env_remove(variable);
     }
     command.envs(node.options().env.iter().map(|(key, value)| (key, value)));
@@ -106,7 +137,11 @@ pub fn command(node: &Node) -> Result<Command> {
 
 fn containerd_config(node: &Node) -> Result<String> {
     let runc = places::tool("runc")?;
-    let quoted = |path: &std::path::Path| path.to_str().map(|path| format!("'{path}'")).context("a path that is not UTF-8");
+    let quoted = |path: &std::path::Path| {
+        path.to_str()
+            .map(|path| format!("'{path}'"))
+            .context("a path that is not UTF-8")
+    };
     Ok(format!(
         "version = 3
 root = {root}

@@ -82,10 +82,25 @@ impl Fake {
         let listener = netns::listen(node.init(), SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let address = listener.local_addr()?;
         let (seen, over) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-        let server = Arc::new(Server { storage, fault, address, seen: Arc::clone(&seen), over: Arc::clone(&over) });
+        let server = Arc::new(Server {
+            storage,
+            fault,
+            address,
+            seen: Arc::clone(&seen),
+            over: Arc::clone(&over),
+        });
         let acceptor = std::thread::spawn(move || accept(&listener, &server));
-        node.write_hosts(&address.to_string(), &format!("server = \"http://{address}\"\n[host.\"http://{address}\"]\n"))?;
-        Ok(Self { address, seen, over, init: node.init(), acceptor: Some(acceptor) })
+        node.write_hosts(
+            &address.to_string(),
+            &format!("server = \"http://{address}\"\n[host.\"http://{address}\"]\n"),
+        )?;
+        Ok(Self {
+            address,
+            seen,
+            over,
+            init: node.init(),
+            acceptor: Some(acceptor),
+        })
     }
 
     /// `host:port`, the registry part of a reference.
@@ -144,11 +159,22 @@ impl Server {
             seen.push(format!("{} {}", asked.method, asked.path));
             seen.len()
         };
-        let mut answer = Answer { stream, head_only: asked.method == "HEAD" };
+        let mut answer = Answer {
+            stream,
+            head_only: asked.method == "HEAD",
+        };
         match self.fault {
             Fault::Silent => self.stall(),
-            Fault::Html => answer.send("200 OK", &[("Content-Type", "text/html")], b"<html><body>Log in to the hotel network</body></html>"),
-            Fault::Broken => answer.send("500 Internal Server Error", &[], b"{\"errors\":[{\"code\":\"UNKNOWN\",\"message\":\"the disk is on fire\"}]}"),
+            Fault::Html => answer.send(
+                "200 OK",
+                &[("Content-Type", "text/html")],
+                b"<html><body>Log in to the hotel network</body></html>",
+            ),
+            Fault::Broken => answer.send(
+                "500 Internal Server Error",
+                &[],
+                b"{\"errors\":[{\"code\":\"UNKNOWN\",\"message\":\"the disk is on fire\"}]}",
+            ),
             Fault::BusyFirst if count <= 2 => answer.send("429 Too Many Requests", &[("Retry-After", "1")], b"{}"),
             _ => self.route(&asked, &mut answer),
         }
@@ -166,7 +192,10 @@ impl Server {
             return self.token(query, asked, answer);
         }
         if self.fault == Fault::Token && asked.authorization != "Bearer let-me-in" {
-            let realm = format!("Bearer realm=\"http://{}/token\",service=\"e2e\",scope=\"repository:busybox:pull\"", self.address);
+            let realm = format!(
+                "Bearer realm=\"http://{}/token\",service=\"e2e\",scope=\"repository:busybox:pull\"",
+                self.address
+            );
             let body = b"{\"errors\":[{\"code\":\"UNAUTHORIZED\",\"message\":\"authentication required\"}]}";
             return answer.send("401 Unauthorized", &[("Www-Authenticate", &realm)], body);
         }
@@ -174,12 +203,19 @@ impl Server {
         if path == "/v2/" {
             return answer.send("200 OK", &[], b"{}");
         }
-        if let Some((repository, reference)) = path.strip_prefix("/v2/").and_then(|rest| rest.split_once("/manifests/")) {
+        if let Some((repository, reference)) = path
+            .strip_prefix("/v2/")
+            .and_then(|rest| rest.split_once("/manifests/"))
+        {
             return self.manifest(repository, reference, answer);
         }
         if let Some((_, digest)) = path.strip_prefix("/v2/").and_then(|rest| rest.split_once("/blobs/")) {
             if self.fault == Fault::Redirect {
-                return answer.send("307 Temporary Redirect", &[("Location", &format!("/elsewhere/{digest}"))], b"");
+                return answer.send(
+                    "307 Temporary Redirect",
+                    &[("Location", &format!("/elsewhere/{digest}"))],
+                    b"",
+                );
             }
             return self.blob(digest, answer);
         }
@@ -188,28 +224,48 @@ impl Server {
             anyhow::ensure!(asked.authorization.is_empty(), "credentials were sent along");
             return self.blob(digest, answer);
         }
-        answer.send("404 Not Found", &[], b"{\"errors\":[{\"code\":\"NAME_UNKNOWN\",\"message\":\"no such repository\"}]}")
+        answer.send(
+            "404 Not Found",
+            &[],
+            b"{\"errors\":[{\"code\":\"NAME_UNKNOWN\",\"message\":\"no such repository\"}]}",
+        )
     }
 
     fn token(&self, query: &str, asked: &Asked, answer: &mut Answer) -> Result<()> {
         // base64 of `bulkhead:keel`
         let basic = asked.authorization == "Basic YnVsa2hlYWQ6a2VlbA==";
         if !basic || !query.contains("service=e2e") || !query.contains("scope=repository") {
-            return answer.send("401 Unauthorized", &[], b"{\"details\":\"incorrect username or password\"}");
+            return answer.send(
+                "401 Unauthorized",
+                &[],
+                b"{\"details\":\"incorrect username or password\"}",
+            );
         }
         let body = serde_json::to_vec(&json!({"token": "let-me-in", "expires_in": 300}))?;
         answer.send("200 OK", &[("Content-Type", "application/json")], &body)
     }
 
     fn manifest(&self, repository: &str, reference: &str, answer: &mut Answer) -> Result<()> {
-        let digest = if reference.starts_with("sha256:") { Ok(reference.to_owned()) } else { self.storage.tag(repository, reference) };
+        let digest = if reference.starts_with("sha256:") {
+            Ok(reference.to_owned())
+        } else {
+            self.storage.tag(repository, reference)
+        };
         let Ok(bytes) = digest.and_then(|digest| self.storage.blob(&digest)) else {
-            return answer.send("404 Not Found", &[], b"{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"manifest unknown\"}]}");
+            return answer.send(
+                "404 Not Found",
+                &[],
+                b"{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"manifest unknown\"}]}",
+            );
         };
         let value: Value = serde_json::from_slice(&bytes)?;
         let media_type = value["mediaType"].as_str().context("no media type")?;
         let digest = crate::image::digest(&bytes);
-        answer.send("200 OK", &[("Content-Type", media_type), ("Docker-Content-Digest", &digest)], &bytes)
+        answer.send(
+            "200 OK",
+            &[("Content-Type", media_type), ("Docker-Content-Digest", &digest)],
+            &bytes,
+        )
     }
 
     fn blob(&self, digest: &str, answer: &mut Answer) -> Result<()> {
@@ -246,7 +302,10 @@ struct Answer {
 
 impl Answer {
     fn send(&mut self, status: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<()> {
-        let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
+        let mut head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n",
+            body.len()
+        );
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -268,5 +327,8 @@ impl Answer {
 }
 
 fn header(head: &str, name: &str) -> Option<String> {
-    head.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim().to_owned())
 }

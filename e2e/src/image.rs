@@ -57,13 +57,21 @@ impl Layer {
             }
             Compression::Zstd => zstd::encode_all(archive, 3)?,
         };
-        Ok(Self { bytes, diff_id: digest(archive), compression })
+        Ok(Self {
+            bytes,
+            diff_id: digest(archive),
+            compression,
+        })
     }
 
     /// A layer whose bytes are what they are, whatever `diff_id` says.
     #[must_use]
     pub fn raw(bytes: Vec<u8>, diff_id: String, compression: Compression) -> Self {
-        Self { bytes, diff_id, compression }
+        Self {
+            bytes,
+            diff_id,
+            compression,
+        }
     }
 
     /// The same layer cut in half on its way.
@@ -149,10 +157,14 @@ impl Storage {
     /// Where a file cannot be written.
     pub fn put(&self, repository: &str, tag: &str, image: &Image) -> Result<Stored> {
         let (config_type, manifest_type) = match image.flavor {
-            Flavor::Oci => ("application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.manifest.v1+json"),
-            Flavor::Docker => {
-                ("application/vnd.docker.container.image.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-            }
+            Flavor::Oci => (
+                "application/vnd.oci.image.config.v1+json",
+                "application/vnd.oci.image.manifest.v1+json",
+            ),
+            Flavor::Docker => (
+                "application/vnd.docker.container.image.v1+json",
+                "application/vnd.docker.distribution.manifest.v2+json",
+            ),
         };
         let config = serde_json::to_vec(&json!({
             "architecture": "amd64",
@@ -166,7 +178,9 @@ impl Storage {
         let mut layers = Vec::new();
         for layer in &image.layers {
             let digest = self.put_layer(repository, &layer.bytes)?;
-            layers.push(json!({"mediaType": layer.media_type(image.flavor), "digest": digest, "size": layer.bytes.len()}));
+            layers.push(
+                json!({"mediaType": layer.media_type(image.flavor), "digest": digest, "size": layer.bytes.len()}),
+            );
         }
         let manifest = serde_json::to_vec(&json!({
             "schemaVersion": 2,
@@ -175,14 +189,25 @@ impl Storage {
             "layers": layers,
         }))?;
         let digest = self.put_manifest(repository, Some(tag), &manifest)?;
-        Ok(Stored { manifest: digest, config: config_digest, size: manifest.len(), media_type: manifest_type })
+        Ok(Stored {
+            manifest: digest,
+            config: config_digest,
+            size: manifest.len(),
+            media_type: manifest_type,
+        })
     }
 
     /// Stores an index whose entries are `(manifest, architecture)`; answers its digest.
     ///
     /// # Errors
     /// Where a file cannot be written.
-    pub fn put_index(&self, repository: &str, tag: &str, flavor: Flavor, entries: &[(&Stored, &str)]) -> Result<String> {
+    pub fn put_index(
+        &self,
+        repository: &str,
+        tag: &str,
+        flavor: Flavor,
+        entries: &[(&Stored, &str)],
+    ) -> Result<String> {
         let media_type = match flavor {
             Flavor::Oci => "application/vnd.oci.image.index.v1+json",
             Flavor::Docker => "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -206,7 +231,10 @@ impl Storage {
         let digest = self.put_blob(manifest)?;
         let manifests = self.base().join("repositories").join(repository).join("_manifests");
         let hex = digest.trim_start_matches("sha256:");
-        write(&manifests.join("revisions/sha256").join(hex).join("link"), digest.as_bytes())?;
+        write(
+            &manifests.join("revisions/sha256").join(hex).join("link"),
+            digest.as_bytes(),
+        )?;
         if let Some(tag) = tag {
             let tag = manifests.join("tags").join(tag);
             write(&tag.join("current/link"), digest.as_bytes())?;
@@ -222,7 +250,16 @@ impl Storage {
     pub fn put_layer(&self, repository: &str, bytes: &[u8]) -> Result<String> {
         let digest = self.put_blob(bytes)?;
         let hex = digest.trim_start_matches("sha256:");
-        write(&self.base().join("repositories").join(repository).join("_layers/sha256").join(hex).join("link"), digest.as_bytes())?;
+        write(
+            &self
+                .base()
+                .join("repositories")
+                .join(repository)
+                .join("_layers/sha256")
+                .join(hex)
+                .join("link"),
+            digest.as_bytes(),
+        )?;
         Ok(digest)
     }
 
@@ -251,7 +288,13 @@ impl Storage {
     /// # Errors
     /// Where there is no such tag.
     pub fn tag(&self, repository: &str, tag: &str) -> Result<String> {
-        let path = self.base().join("repositories").join(repository).join("_manifests/tags").join(tag).join("current/link");
+        let path = self
+            .base()
+            .join("repositories")
+            .join(repository)
+            .join("_manifests/tags")
+            .join(tag)
+            .join("current/link");
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     }
 }

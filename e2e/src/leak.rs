@@ -33,7 +33,11 @@ impl Baseline {
 fn mounts(pid: u32) -> Result<BTreeSet<String>> {
     let path = format!("/proc/{pid}/mountinfo");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Everything that should not be there any more, one line each.
@@ -79,21 +83,29 @@ fn entries(directory: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.with_context(|| format!("list {}", directory.display()))?,
     };
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
 }
 
 /// Living processes in the node's pid namespace, but for its first one.
 #[must_use]
 pub fn living(init: u32) -> Vec<(u32, String)> {
-    let Ok(ours) = fs::read_link(format!("/proc/{init}/ns/pid")) else { return Vec::new() };
-    let Ok(all) = entries(Path::new("/proc")) else { return Vec::new() };
+    let Ok(ours) = fs::read_link(format!("/proc/{init}/ns/pid")) else {
+        return Vec::new();
+    };
+    let Ok(all) = entries(Path::new("/proc")) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for pid in all.iter().filter_map(|name| name.parse::<u32>().ok()) {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         // A container with a pid namespace of its own is in a child of the node's namespace: NSpid tells.
         let inside = fs::read_link(proc.join("ns/pid")).is_ok_and(|namespace| namespace == ours) || nested(pid, init);
         if pid != init && inside {
-            let command = fs::read_to_string(proc.join("cmdline")).unwrap_or_default().replace('\0', " ");
+            let command = fs::read_to_string(proc.join("cmdline"))
+                .unwrap_or_default()
+                .replace('\0', " ");
             let state = fs::read_to_string(proc.join("status")).unwrap_or_default();
             if !state.contains("State:\tZ") && !command.starts_with("nsenter") {
                 found.push((pid, command));
@@ -107,8 +119,16 @@ pub fn living(init: u32) -> Vec<(u32, String)> {
 fn nested(pid: u32, init: u32) -> bool {
     let mut at = pid;
     for _ in 0..64 {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{at}/stat")) else { return false };
-        let Some(parent) = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok()) else { return false };
+        let Ok(stat) = fs::read_to_string(format!("/proc/{at}/stat")) else {
+            return false;
+        };
+        let Some(parent) = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok())
+        else {
+            return false;
+        };
         if parent == init {
             return true;
         }
@@ -126,16 +146,28 @@ fn processes(node: &Node, found: &mut Vec<String>) -> Result<()> {
         Ok(living(node.init()).is_empty().then_some(()))
     });
     if gone.is_err() {
-        found.extend(living(node.init()).into_iter().map(|(pid, command)| format!("process {pid}: {command}")));
+        found.extend(
+            living(node.init())
+                .into_iter()
+                .map(|(pid, command)| format!("process {pid}: {command}")),
+        );
     }
     Ok(())
 }
 
 fn interfaces(node: &Node, found: &mut Vec<String>) -> Result<()> {
     let text = fs::read_to_string(format!("/proc/{}/net/dev", node.init()))?;
-    for name in text.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim) {
+    for name in text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(':').next())
+        .map(str::trim)
+    {
         // The kernel makes tunnel devices in every new namespace, where those modules are built in.
-        let kernels = ["lo", "sit0", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"].contains(&name);
+        let kernels = [
+            "lo", "sit0", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0",
+        ]
+        .contains(&name);
         if name != BRIDGE && !kernels {
             found.push(format!("interface {name}"));
         }
@@ -147,7 +179,9 @@ fn interfaces(node: &Node, found: &mut Vec<String>) -> Result<()> {
 fn rules(node: &Node, found: &mut Vec<String>) -> Result<()> {
     let text = node.sh("nft list ruleset 2>/dev/null || true")?;
     for line in text.lines().map(str::trim) {
-        let address = line.match_indices("10.88.").any(|(at, _)| !line[at..].starts_with("10.88.0.0/16"));
+        let address = line
+            .match_indices("10.88.")
+            .any(|(at, _)| !line[at..].starts_with("10.88.0.0/16"));
         if address || line.contains("dnat") {
             found.push(format!("firewall rule {line}"));
         }
@@ -158,9 +192,16 @@ fn rules(node: &Node, found: &mut Vec<String>) -> Result<()> {
 /// The node's directories in every cgroup hierarchy, deepest first.
 fn cgroup_dirs(node: &Node) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    let Ok(hierarchies) = entries(Path::new("/sys/fs/cgroup")) else { return all };
-    let roots = hierarchies.iter().map(|name| Path::new("/sys/fs/cgroup").join(name).join(node.name()));
-    for root in roots.chain([Path::new("/sys/fs/cgroup").join(node.name())]).filter(|root| root.is_dir()) {
+    let Ok(hierarchies) = entries(Path::new("/sys/fs/cgroup")) else {
+        return all;
+    };
+    let roots = hierarchies
+        .iter()
+        .map(|name| Path::new("/sys/fs/cgroup").join(name).join(node.name()));
+    for root in roots
+        .chain([Path::new("/sys/fs/cgroup").join(node.name())])
+        .filter(|root| root.is_dir())
+    {
         collect(&root, &mut all);
     }
     all
@@ -168,7 +209,10 @@ fn cgroup_dirs(node: &Node) -> Vec<PathBuf> {
 
 fn collect(directory: &Path, all: &mut Vec<PathBuf>) {
     if let Ok(entries) = fs::read_dir(directory) {
-        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        for entry in entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        {
             collect(&entry.path(), all);
         }
     }
@@ -177,9 +221,14 @@ fn collect(directory: &Path, all: &mut Vec<PathBuf>) {
 
 fn cgroups(node: &Node, found: &mut Vec<String>) -> Result<()> {
     for directory in cgroup_dirs(node) {
-        let kept = directory.ends_with(node.name()) || ["monitors", "pods"].iter().any(|kept| directory.ends_with(Path::new(node.name()).join(kept)));
+        let kept = directory.ends_with(node.name())
+            || ["monitors", "pods"]
+                .iter()
+                .any(|kept| directory.ends_with(Path::new(node.name()).join(kept)));
         // A parent that the test itself named is the kubelet's, that is: the test's.
-        let tests_own = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("parent-"));
+        let tests_own = directory
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("parent-"));
         if !kept && !tests_own {
             found.push(format!("cgroup {}", directory.display()));
         }

@@ -13,7 +13,11 @@
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
 //!
 //! May use: `proto` (client) and `spec`; no other crate of ours.
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a test library and its programs talk to a terminal")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test library and its programs talk to a terminal"
+)]
 
 pub mod catalog;
 pub mod config;

@@ -42,13 +42,17 @@ pub fn read(path: &Path) -> Result<Vec<Line>> {
 /// # Errors
 /// Where a line is not in the format.
 pub fn parse(text: &str) -> Result<Vec<Line>> {
-    ensure!(text.is_empty() || text.ends_with('\n'), "the log does not end with a newline: {text:?}");
+    ensure!(
+        text.is_empty() || text.ends_with('\n'),
+        "the log does not end with a newline: {text:?}"
+    );
     text.split_terminator('\n').map(line).collect()
 }
 
 fn line(text: &str) -> Result<Line> {
     let mut parts = text.splitn(4, ' ');
-    let (Some(time), Some(stream), Some(tag), Some(content)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(time), Some(stream), Some(tag), Some(content)) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         bail!("not a log line: {text:?}");
     };
     check_time(time)?;
@@ -58,7 +62,12 @@ fn line(text: &str) -> Result<Line> {
         Some("P") => false,
         _ => bail!("unknown tag in {text:?}"),
     };
-    Ok(Line { time: time.into(), stream: stream.into(), full, content: content.into() })
+    Ok(Line {
+        time: time.into(),
+        stream: stream.into(),
+        full,
+        content: content.into(),
+    })
 }
 
 /// `2026-01-02T03:04:05.123456789Z` or with an offset; the kubelet parses with Go's RFC3339Nano.
@@ -73,9 +82,14 @@ fn check_time(time: &str) -> Result<()> {
         });
     ensure!(date, "not a time: {time:?}");
     let rest = &time[19..];
-    let fraction = rest.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+    let fraction = rest
+        .strip_prefix('.')
+        .map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
     let zone = &rest[if fraction > 0 { fraction + 1 } else { 0 }..];
-    ensure!(zone == "Z" || (zone.len() == 6 && (zone.starts_with('+') || zone.starts_with('-'))), "no zone in {time:?}");
+    ensure!(
+        zone == "Z" || (zone.len() == 6 && (zone.starts_with('+') || zone.starts_with('-'))),
+        "no zone in {time:?}"
+    );
     Ok(())
 }
 
@@ -97,10 +111,18 @@ pub fn joined(lines: &[Line], stream: &str) -> String {
 /// # Errors
 /// Where it does not in 10 s.
 pub async fn wait_for(path: &Path, needle: &str) -> Result<Vec<Line>> {
-    wait::until(&format!("{needle:?} is in {}", path.display()), Duration::from_secs(10), async || {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        if text.contains(needle) && text.ends_with('\n') { Ok(Some(parse(&text)?)) } else { Ok(None) }
-    })
+    wait::until(
+        &format!("{needle:?} is in {}", path.display()),
+        Duration::from_secs(10),
+        async || {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            if text.contains(needle) && text.ends_with('\n') {
+                Ok(Some(parse(&text)?))
+            } else {
+                Ok(None)
+            }
+        },
+    )
     .await
 }
 
@@ -115,7 +137,12 @@ mod tests {
         assert_eq!(lines[0].content, "a b  c");
         assert!(!lines[1].full);
         assert_eq!(lines[2].content, "");
-        for bad in ["x stdout F a\n", "2026-01-02T03:04:05Z stdin F a\n", "2026-01-02T03:04:05Z stdout X a\n", "2026-01-02T03:04:05Z stdout F a"] {
+        for bad in [
+            "x stdout F a\n",
+            "2026-01-02T03:04:05Z stdin F a\n",
+            "2026-01-02T03:04:05Z stdout X a\n",
+            "2026-01-02T03:04:05Z stdout F a",
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

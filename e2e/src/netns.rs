@@ -17,10 +17,13 @@ pub fn inside<T: Send + 'static>(pid: u32, make: impl FnOnce() -> Result<T> + Se
     let path = format!("/proc/{pid}/ns/net");
     let namespace = File::open(&path).with_context(|| format!("open {path}"))?;
     let thread = std::thread::spawn(move || -> Result<T> {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).context("enter the network namespace")?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .context("enter the network namespace")?;
         make()
     });
-    thread.join().map_err(|_| anyhow!("the thread in the network namespace panicked"))?
+    thread
+        .join()
+        .map_err(|_| anyhow!("the thread in the network namespace panicked"))?
 }
 
 /// A listener there.
@@ -28,7 +31,9 @@ pub fn inside<T: Send + 'static>(pid: u32, make: impl FnOnce() -> Result<T> + Se
 /// # Errors
 /// Where the address is taken.
 pub fn listen(pid: u32, address: SocketAddr) -> Result<TcpListener> {
-    inside(pid, move || TcpListener::bind(address).with_context(|| format!("listen on {address}")))
+    inside(pid, move || {
+        TcpListener::bind(address).with_context(|| format!("listen on {address}"))
+    })
 }
 
 /// A connection from there.
@@ -36,5 +41,7 @@ pub fn listen(pid: u32, address: SocketAddr) -> Result<TcpListener> {
 /// # Errors
 /// Where nobody listens.
 pub fn connect(pid: u32, address: SocketAddr) -> Result<TcpStream> {
-    inside(pid, move || TcpStream::connect_timeout(&address, Duration::from_secs(5)).with_context(|| format!("connect to {address}")))
+    inside(pid, move || {
+        TcpStream::connect_timeout(&address, Duration::from_secs(5)).with_context(|| format!("connect to {address}"))
+    })
 }

@@ -80,7 +80,12 @@ impl Service {
     /// Where it does not start.
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         let log = File::options().create(true).append(true).open(log)?;
-        let mut outer = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("start nsenter")?;
+        let mut outer = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start nsenter")?;
         let id = outer.id();
         let pid = wait::blocking("nsenter started its program", Duration::from_secs(10), || {
             if let Some(status) = outer.try_wait()? {
@@ -102,10 +107,13 @@ impl Service {
     /// # Errors
     /// Where the kernel does not say.
     pub fn ended(&mut self) -> Result<Option<String>> {
-        Ok(self.outer.try_wait()?.map(|status| match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit code {code}"),
-            (_, signal) => format!("signal {signal:?}"),
-        }))
+        Ok(self
+            .outer
+            .try_wait()?
+            .map(|status| match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (_, signal) => format!("signal {signal:?}"),
+            }))
     }
 
     /// Sends a signal.
@@ -214,7 +222,20 @@ impl Node {
         let ready = dir.path().join("ready");
         let disk = options.small_disk.map(|size| size.to_string()).unwrap_or_default();
         let mut holder = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", SETUP, "sh"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                SETUP,
+                "sh",
+            ])
             .arg(dir.path())
             .arg(&ready)
             .arg(disk)
@@ -228,9 +249,22 @@ impl Node {
             Ok(ready.exists().then_some(()))
         })?;
         let init = child_of(holder.id()).context("the holder has no child")?;
-        let name = dir.path().file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let name = dir
+            .path()
+            .file_name()
+            .map(|name| name.to_string_lossy().to_lowercase())
+            .unwrap_or_default();
         let baseline = Baseline::take(init)?;
-        let node = Self { dir, options, holder, init, name, daemon: None, registry: None, baseline };
+        let node = Self {
+            dir,
+            options,
+            holder,
+            init,
+            name,
+            daemon: None,
+            registry: None,
+            baseline,
+        };
         engine::configure(&node)?;
         if node.options.network {
             node.write_network("10-e2e.conflist", &engine::conflist(&node))?;
@@ -245,12 +279,16 @@ impl Node {
     pub async fn start_daemon(&mut self) -> Result<()> {
         let command = engine::command(self)?;
         self.daemon = Some(Service::start(command, &self.log_path())?);
-        self.wait_ready().await.with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
+        self.wait_ready()
+            .await
+            .with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
     }
 
     async fn wait_ready(&mut self) -> Result<()> {
         let socket = self.socket();
-        let Some(daemon) = self.daemon.as_mut() else { bail!("no server was started") };
+        let Some(daemon) = self.daemon.as_mut() else {
+            bail!("no server was started")
+        };
         wait::until("the server answers Version", Duration::from_secs(30), async || {
             if let Some(how) = daemon.ended()? {
                 bail!("the server ended: {how}");
@@ -312,7 +350,11 @@ impl Node {
     /// A command that runs inside the node's namespaces.
     pub fn enter(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "nsenter", "-t"]).arg(self.init.to_string()).args(["-m", "-n", "-p", "--"]).arg(program);
+        command
+            .args(["--pdeathsig", "KILL", "nsenter", "-t"])
+            .arg(self.init.to_string())
+            .args(["-m", "-n", "-p", "--"])
+            .arg(program);
         command
     }
 
@@ -323,7 +365,11 @@ impl Node {
     pub fn sh(&self, line: &str) -> Result<String> {
         let output = self.enter("sh").args(["-c", line]).stdin(Stdio::null()).output()?;
         if !output.status.success() {
-            bail!("`{line}` failed: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "`{line}` failed: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -401,7 +447,10 @@ impl Node {
 
     /// Replaces the environment of the next server that is started.
     pub fn set_env(&mut self, env: &[(&str, &str)]) {
-        self.options.env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        self.options.env = env
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
     }
 
     /// A name that no other node has; also the cgroup that the server is told to use.

@@ -47,5 +47,8 @@ fn existing(path: PathBuf, hint: &str) -> Result<PathBuf> {
 /// Where it cannot be made.
 pub fn scratch() -> Result<tempfile::TempDir> {
     let base = std::env::var_os("BULKHEAD_E2E_TMP").map_or_else(std::env::temp_dir, PathBuf::from);
-    tempfile::Builder::new().prefix("bh-").tempdir_in(&base).with_context(|| format!("make a directory in {}", base.display()))
+    tempfile::Builder::new()
+        .prefix("bh-")
+        .tempdir_in(&base)
+        .with_context(|| format!("make a directory in {}", base.display()))
 }

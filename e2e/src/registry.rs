@@ -44,15 +44,21 @@ impl Registry {
         if auth == Auth::Basic {
             let htpasswd = directory.join("htpasswd");
             fs::write(&htpasswd, HTPASSWD)?;
-            config.push_str(&format!("auth:\n  htpasswd:\n    realm: e2e\n    path: {}\n", htpasswd.display()));
+            config.push_str(&format!(
+                "auth:\n  htpasswd:\n    realm: e2e\n    path: {}\n",
+                htpasswd.display()
+            ));
         }
         let file = directory.join("config.yml");
         fs::write(&file, config)?;
         let mut command = node.enter("docker-registry");
         command.arg("serve").arg(&file).env("OTEL_TRACES_EXPORTER", "none");
-        let service = Service::start(command, &directory.join("log")).context("start docker-registry (package docker-registry; run hack/setup)")?;
+        let service = Service::start(command, &directory.join("log"))
+            .context("start docker-registry (package docker-registry; run hack/setup)")?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        wait::blocking("docker-registry listens", Duration::from_secs(20), || Ok(netns::connect(node.init(), address).ok()))?;
+        wait::blocking("docker-registry listens", Duration::from_secs(20), || {
+            Ok(netns::connect(node.init(), address).ok())
+        })?;
         Ok(Self { service })
     }
 

@@ -35,5 +35,8 @@ pub fn test_with(options: Options, body: impl AsyncFnOnce(&mut Node) -> Result<(
 /// # Errors
 /// Where the kernel gives no epoll.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")
 }

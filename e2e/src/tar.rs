@@ -28,7 +28,17 @@ pub struct Entry<'a> {
 
 impl Default for Entry<'_> {
     fn default() -> Self {
-        Self { path: "", kind: b'0', mode: 0o644, uid: 0, gid: 0, link: "", device: (0, 0), xattrs: &[], data: &[] }
+        Self {
+            path: "",
+            kind: b'0',
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            link: "",
+            device: (0, 0),
+            xattrs: &[],
+            data: &[],
+        }
     }
 }
 
@@ -47,22 +57,43 @@ impl Tar {
 
     /// Adds a directory, mode 755.
     pub fn dir(&mut self, path: &str) -> &mut Self {
-        self.add(&Entry { path, kind: b'5', mode: 0o755, ..Entry::default() })
+        self.add(&Entry {
+            path,
+            kind: b'5',
+            mode: 0o755,
+            ..Entry::default()
+        })
     }
 
     /// Adds a regular file.
     pub fn file(&mut self, path: &str, mode: u32, data: &[u8]) -> &mut Self {
-        self.add(&Entry { path, mode, data, ..Entry::default() })
+        self.add(&Entry {
+            path,
+            mode,
+            data,
+            ..Entry::default()
+        })
     }
 
     /// Adds a symbolic link.
     pub fn symlink(&mut self, path: &str, link: &str) -> &mut Self {
-        self.add(&Entry { path, kind: b'2', mode: 0o777, link, ..Entry::default() })
+        self.add(&Entry {
+            path,
+            kind: b'2',
+            mode: 0o777,
+            link,
+            ..Entry::default()
+        })
     }
 
     /// Adds a hard link.
     pub fn hardlink(&mut self, path: &str, link: &str) -> &mut Self {
-        self.add(&Entry { path, kind: b'1', link, ..Entry::default() })
+        self.add(&Entry {
+            path,
+            kind: b'1',
+            link,
+            ..Entry::default()
+        })
     }
 
     /// Adds any entry; long names and xattrs go into a pax record before it.
@@ -78,7 +109,14 @@ impl Tar {
             pax_record(&mut pax, &format!("SCHILY.xattr.{name}"), value);
         }
         if !pax.is_empty() {
-            self.header(&Entry { path: "pax", kind: b'x', ..Entry::default() }, pax.len());
+            self.header(
+                &Entry {
+                    path: "pax",
+                    kind: b'x',
+                    ..Entry::default()
+                },
+                pax.len(),
+            );
             self.body(&pax);
         }
         self.header(entry, entry.data.len());
@@ -149,11 +187,23 @@ mod tests {
     fn another_tar_reads_what_is_written() {
         let mut tar = Tar::new();
         let long = format!("d/{}", "n".repeat(150));
-        tar.dir("d/").file("d/f", 0o640, b"hello").symlink("d/s", "f").hardlink("d/h", "d/f").file(&long, 0o600, &[7; 700]);
-        tar.add(&Entry { path: "d/x", xattrs: &[("user.a", b"1")], ..Entry::default() });
+        tar.dir("d/")
+            .file("d/f", 0o640, b"hello")
+            .symlink("d/s", "f")
+            .hardlink("d/h", "d/f")
+            .file(&long, 0o600, &[7; 700]);
+        tar.add(&Entry {
+            path: "d/x",
+            xattrs: &[("user.a", b"1")],
+            ..Entry::default()
+        });
         let bytes = tar.finish();
-        let mut child =
-            Command::new("tar").args(["tvf", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("tar")
+            .args(["tvf", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(&bytes).unwrap();
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();

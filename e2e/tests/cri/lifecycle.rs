@@ -14,7 +14,10 @@ fn a_pod_with_a_container_lives_and_goes() {
         let id = cri.run_pod(&config).await?;
         let sleeper = container("main", BUSYBOX, &["sleep", "1000"]);
         let main = cri.run(&id, &sleeper, &config).await?;
-        ensure!(cri.container_status(&main).await?.state() == v1::ContainerState::ContainerRunning, "it does not run");
+        ensure!(
+            cri.container_status(&main).await?.state() == v1::ContainerState::ContainerRunning,
+            "it does not run"
+        );
         ensure!(cri.sh(&main, "echo hello").await? == "hello\n", "another output");
         cri.stop(&main, 0).await?;
         cri.remove(&main).await?;
