@@ -7,6 +7,7 @@
 //!   checked for leaks at the end; [`engine`]: how each kind of server is configured.
 //! * [`cri`]: a client with short names for what tests say often; [`config`]: pod and
 //!   container configurations as the kubelet fills them.
+//! * [`bed`]: a pod that is up, with what most tests do to it.
 //! * [`tar`], [`image`], [`catalog`]: images made here, byte for byte the same each time,
 //!   in the storage layout of docker-registry; [`registry`]: that registry, started in a
 //!   node's network namespace; [`fake`]: a registry that lies, stalls or wants tokens.
@@ -19,6 +20,7 @@
     reason = "a test library and its programs talk to a terminal"
 )]
 
+pub mod bed;
 pub mod catalog;
 pub mod config;
 pub mod cri;
@@ -35,6 +37,7 @@ pub mod run;
 pub mod tar;
 pub mod wait;
 
-pub use config::{container, pod};
+pub use bed::{Bed, refused};
+pub use config::{container, pod, sleeper};
 pub use node::{Node, Options};
 pub use run::{test, test_with};

@@ -439,6 +439,12 @@ impl Node {
         self.init
     }
 
+    /// Whether the server is ours; else the statements that only we make are not asked.
+    #[must_use]
+    pub fn ours(&self) -> bool {
+        self.options.engine == Engine::Bulkhead
+    }
+
     /// How it was set up.
     #[must_use]
     pub fn options(&self) -> &Options {
