@@ -18,7 +18,11 @@ pub(crate) enum Abi {
 
 impl Abi {
     /// The ABI that this program itself uses.
-    pub(crate) const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
+    pub(crate) const NATIVE: Self = if cfg!(target_arch = "aarch64") {
+        Self::Aarch64
+    } else {
+        Self::X86_64
+    };
 
     /// The profile's name for it; `None` for machines that we have no table of, which this host is not.
     pub(crate) fn of(arch: Arch) -> Option<Self> {

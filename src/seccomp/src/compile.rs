@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall};
+use spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
+};
 use sys::seccomp::SockFilter;
 
 use crate::arch::{self, Abi, X32_BIT};
@@ -50,7 +52,12 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program, Error> {
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let notify = check_notify(profile, rules)?;
     let mut abis = vec![Abi::NATIVE];
-    for abi in profile.architectures().iter().flatten().filter_map(|arch| Abi::of(*arch)) {
+    for abi in profile
+        .architectures()
+        .iter()
+        .flatten()
+        .filter_map(|arch| Abi::of(*arch))
+    {
         if !abis.contains(&abi) {
             abis.push(abi);
         }
@@ -77,8 +84,17 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program, Error> {
     if filter.len() > MAX_INSTRUCTIONS {
         return Err(Error::TooLarge(filter.len()));
     }
-    let unknown: BTreeSet<&String> = rules.iter().flat_map(LinuxSyscall::names).filter(|name| !arch::is_known(name)).collect();
-    Ok(Program { filter, flags: flags(profile, notify), notify, ignored: unknown.into_iter().cloned().collect() })
+    let unknown: BTreeSet<&String> = rules
+        .iter()
+        .flat_map(LinuxSyscall::names)
+        .filter(|name| !arch::is_known(name))
+        .collect();
+    Ok(Program {
+        filter,
+        flags: flags(profile, notify),
+        notify,
+        ignored: unknown.into_iter().cloned().collect(),
+    })
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> {
@@ -105,7 +121,11 @@ fn check_notify(profile: &LinuxSeccomp, rules: &[LinuxSyscall]) -> Result<bool, 
     if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
         return Err(Error::Notify("cannot be the default action"));
     }
-    if rules.iter().filter(notifies).any(|rule| rule.names().iter().any(|name| name == "write")) {
+    if rules
+        .iter()
+        .filter(notifies)
+        .any(|rule| rule.names().iter().any(|name| name == "write"))
+    {
         return Err(Error::Notify("cannot be used for write"));
     }
     let notify = rules.iter().any(|rule| notifies(&rule));
@@ -146,7 +166,10 @@ fn ranges_of(abi: Abi, rules: &[LinuxSyscall], default: u32) -> Result<Vec<(u32,
             if args.is_empty() {
                 verdict.always = Some(verdict.always.map_or(answer, |other| stricter(answer, other)));
             } else {
-                let conditions = args.iter().map(|arg| condition(abi, name, arg)).collect::<Result<_, _>>()?;
+                let conditions = args
+                    .iter()
+                    .map(|arg| condition(abi, name, arg))
+                    .collect::<Result<_, _>>()?;
                 verdict.rules.push((conditions, answer));
             }
         }
@@ -156,7 +179,14 @@ fn ranges_of(abi: Abi, rules: &[LinuxSyscall], default: u32) -> Result<Vec<(u32,
     let newest = verdicts.last_key_value().map(|(number, _)| *number);
     for (number, verdict) in verdicts {
         let otherwise = verdict.always.unwrap_or(default);
-        let decision = if verdict.rules.is_empty() { Decision::Always(otherwise) } else { Decision::Ask { rules: verdict.rules, otherwise } };
+        let decision = if verdict.rules.is_empty() {
+            Decision::Always(otherwise)
+        } else {
+            Decision::Ask {
+                rules: verdict.rules,
+                otherwise,
+            }
+        };
         ranges.push((number, decision));
         ranges.push((number + 1, Decision::Always(default)));
     }
@@ -194,14 +224,19 @@ fn merge(ranges: Vec<(u32, Decision)>) -> Vec<(u32, Decision)> {
 
 /// The kernel's own order (seccomp(2)): as signed numbers, the lower wins.
 fn stricter(a: u32, b: u32) -> u32 {
-    if (a & 0xffff_0000).cast_signed() <= (b & 0xffff_0000).cast_signed() { a } else { b }
+    if (a & 0xffff_0000).cast_signed() <= (b & 0xffff_0000).cast_signed() {
+        a
+    } else {
+        b
+    }
 }
 
 fn condition(abi: Abi, name: &str, arg: &LinuxSeccompArg) -> Result<Condition, Error> {
-    let index = match arg.index() {
-        index @ 0..=5 => index as u32,
-        index => return Err(Error::Argument { syscall: name.to_owned(), index }),
-    };
+    let index = u32::try_from(arg.index()).ok().filter(|index| *index <= 5);
+    let index = index.ok_or_else(|| Error::Argument {
+        syscall: name.to_owned(),
+        index: arg.index(),
+    })?;
     let (value, second) = (arg.value(), arg.value_two().unwrap_or(0));
     let test = match arg.op() {
         LinuxSeccompOperator::ScmpCmpNe => Test::NotEqual(value),
@@ -210,7 +245,10 @@ fn condition(abi: Abi, name: &str, arg: &LinuxSeccompArg) -> Result<Condition, E
         LinuxSeccompOperator::ScmpCmpEq => Test::Equal(value),
         LinuxSeccompOperator::ScmpCmpGe => Test::GreaterEqual(value),
         LinuxSeccompOperator::ScmpCmpGt => Test::Greater(value),
-        LinuxSeccompOperator::ScmpCmpMaskedEq => Test::Masked { mask: value, value: second },
+        LinuxSeccompOperator::ScmpCmpMaskedEq => Test::Masked {
+            mask: value,
+            value: second,
+        },
     };
     // A value that has high bits of its own (but for a sign) was not meant for a 32-bit argument: left as it is.
     let fits = |value: u64| value >> 32 == 0 || value >> 31 == 0x1_ffff_ffff;

@@ -6,12 +6,15 @@
 //! mounts, loads BPF or modules, sets clocks or opens by handle follows the capability that the kernel asks for: with
 //! the capability dropped nothing is lost, and the code behind it is out of reach (CVE-2022-0185, CVE-2024-1086).
 
-use spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
+use spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
+};
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 /// Files, directories and their attributes.
+#[rustfmt::skip]
 const FILES: &[&str] = &[
     "access", "cachestat", "chdir", "chmod", "chown", "chown32", "close", "close_range", "copy_file_range", "creat", "dup",
     "dup2", "dup3", "faccessat", "faccessat2", "fadvise64", "fadvise64_64", "fallocate", "fanotify_mark", "fchdir", "fchmod",
@@ -29,6 +32,7 @@ const FILES: &[&str] = &[
 ];
 
 /// Memory.
+#[rustfmt::skip]
 const MEMORY: &[&str] = &[
     "brk", "get_mempolicy", "madvise", "map_shadow_stack", "membarrier", "memfd_create", "memfd_secret", "mincore", "mlock",
     "mlock2", "mlockall", "mmap", "mmap2", "modify_ldt", "mprotect", "mremap", "mseal", "msync", "munlock", "munlockall",
@@ -37,6 +41,7 @@ const MEMORY: &[&str] = &[
 ];
 
 /// Processes, threads, signals, identities and limits.
+#[rustfmt::skip]
 const PROCESSES: &[&str] = &[
     "alarm", "arch_prctl", "capget", "capset", "execve", "execveat", "exit", "exit_group", "fork", "futex", "futex_requeue",
     "futex_time64", "futex_wait", "futex_waitv", "futex_wake", "get_robust_list", "getcpu", "getegid", "getegid32",
@@ -58,6 +63,7 @@ const PROCESSES: &[&str] = &[
 ];
 
 /// Waiting, timers, pipes, messages, asynchronous I/O.
+#[rustfmt::skip]
 const EVENTS: &[&str] = &[
     "adjtimex", "clock_adjtime", "clock_adjtime64", "clock_getres", "clock_getres_time64", "clock_gettime",
     "clock_gettime64", "clock_nanosleep", "clock_nanosleep_time64", "epoll_create", "epoll_create1", "epoll_ctl",
@@ -72,12 +78,14 @@ const EVENTS: &[&str] = &[
 ];
 
 /// Sockets, once made.
+#[rustfmt::skip]
 const SOCKETS: &[&str] = &[
-    "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recv", "recvfrom",
-    "recvmmsg", "recvmmsg_time64", "recvmsg", "send", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socketpair",
+    "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom",
+    "recvmmsg", "recvmmsg_time64", "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socketpair",
 ];
 
 /// What a capability opens.
+#[rustfmt::skip]
 const BY_CAPABILITY: &[(&str, &[&str])] = &[
     ("DAC_READ_SEARCH", &["open_by_handle_at"]),
     (
@@ -119,7 +127,11 @@ const SOCKETCALL_SOCKET: u64 = 1;
 /// The default profile for a process with these effective capabilities (`CAP_SYS_ADMIN` or `SYS_ADMIN`).
 #[must_use]
 pub fn default_profile<S: AsRef<str>>(capabilities: &[S]) -> LinuxSeccomp {
-    let has = |name: &str| capabilities.iter().any(|own| own.as_ref().trim_start_matches("CAP_") == name);
+    let has = |name: &str| {
+        capabilities
+            .iter()
+            .any(|own| own.as_ref().trim_start_matches("CAP_") == name)
+    };
     let mut syscalls = vec![
         allow(FILES, &[]),
         allow(MEMORY, &[]),
@@ -128,16 +140,28 @@ pub fn default_profile<S: AsRef<str>>(capabilities: &[S]) -> LinuxSeccomp {
         allow(SOCKETS, &[]),
     ];
     for value in PERSONALITIES {
-        syscalls.push(allow(&["personality"], &[arg(LinuxSeccompOperator::ScmpCmpEq, value, None)]));
+        syscalls.push(allow(
+            &["personality"],
+            &[arg(LinuxSeccompOperator::ScmpCmpEq, value, None)],
+        ));
     }
     // Three sorts of rules rather than two "not equal" on one argument: other compilers OR those (runc), and an equality
     // cannot be dodged by setting bits that the kernel cuts off. AF_ALG: CVE-2026-31431; AF_VSOCK (40) reaches the host of
     // a virtual machine and is not namespaced.
-    syscalls.push(allow(&["socket"], &[arg(LinuxSeccompOperator::ScmpCmpLt, AF_ALG, None)]));
+    syscalls.push(allow(
+        &["socket"],
+        &[arg(LinuxSeccompOperator::ScmpCmpLt, AF_ALG, None)],
+    ));
     for family in FAMILIES_ABOVE_ALG {
-        syscalls.push(allow(&["socket"], &[arg(LinuxSeccompOperator::ScmpCmpEq, family, None)]));
+        syscalls.push(allow(
+            &["socket"],
+            &[arg(LinuxSeccompOperator::ScmpCmpEq, family, None)],
+        ));
     }
-    syscalls.push(allow(&["socketcall"], &[arg(LinuxSeccompOperator::ScmpCmpNe, SOCKETCALL_SOCKET, None)]));
+    syscalls.push(allow(
+        &["socketcall"],
+        &[arg(LinuxSeccompOperator::ScmpCmpNe, SOCKETCALL_SOCKET, None)],
+    ));
     if !has("SYS_ADMIN") {
         let mask = arg(LinuxSeccompOperator::ScmpCmpMaskedEq, CLONE_NAMESPACES, Some(0));
         syscalls.push(allow(&["clone"], &[mask]));
@@ -146,7 +170,12 @@ pub fn default_profile<S: AsRef<str>>(capabilities: &[S]) -> LinuxSeccomp {
         clone3.set_errno_ret(Some(ENOSYS));
         syscalls.push(clone3);
     }
-    syscalls.extend(BY_CAPABILITY.iter().filter(|(name, _)| has(name)).map(|(_, names)| allow(names, &[])));
+    syscalls.extend(
+        BY_CAPABILITY
+            .iter()
+            .filter(|(name, _)| has(name))
+            .map(|(_, names)| allow(names, &[])),
+    );
     let mut profile = LinuxSeccomp::default();
     profile.set_default_action(LinuxSeccompAction::ScmpActErrno);
     profile.set_default_errno_ret(Some(EPERM));
@@ -176,11 +205,16 @@ fn rule(names: &[&str], action: LinuxSeccompAction, args: &[LinuxSeccompArg]) ->
 }
 
 /// A condition on the first argument.
+#[expect(
+    clippy::expect_used,
+    reason = "the builder has a default for every field: it cannot fail"
+)]
 fn arg(op: LinuxSeccompOperator, value: u64, second: Option<u64>) -> LinuxSeccompArg {
-    let mut arg = LinuxSeccompArg::default();
-    arg.set_index(0);
-    arg.set_op(op);
-    arg.set_value(value);
-    arg.set_value_two(second);
-    arg
+    let builder = LinuxSeccompArgBuilder::default().index(0usize).op(op).value(value);
+    match second {
+        Some(second) => builder.value_two(second),
+        None => builder,
+    }
+    .build()
+    .expect("complete")
 }

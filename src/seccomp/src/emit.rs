@@ -42,7 +42,10 @@ fn insn(code: u16, jt: u8, jf: u8, k: u32) -> SockFilter {
     SockFilter { code, jt, jf, k }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a program has at most 4096 instructions, checked at the end")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a program has at most 4096 instructions, checked at the end"
+)]
 fn length(code: &[SockFilter]) -> u32 {
     code.len() as u32
 }
@@ -72,7 +75,10 @@ pub(crate) struct Condition {
 pub(crate) enum Decision {
     Always(u32),
     /// The first rule whose conditions all hold; else the last action.
-    Ask { rules: Vec<(Vec<Condition>, u32)>, otherwise: u32 },
+    Ask {
+        rules: Vec<(Vec<Condition>, u32)>,
+        otherwise: u32,
+    },
 }
 
 /// The search: `ranges` are first numbers, ascending from the lowest that can arrive, each with what holds up to the
@@ -101,7 +107,10 @@ fn leaf(decision: &Decision) -> Vec<SockFilter> {
     match decision {
         Decision::Always(action) => vec![ret(*action)],
         Decision::Ask { rules, otherwise } => {
-            let mut code: Vec<SockFilter> = rules.iter().flat_map(|(conditions, action)| rule(conditions, *action)).collect();
+            let mut code: Vec<SockFilter> = rules
+                .iter()
+                .flat_map(|(conditions, action)| rule(conditions, *action))
+                .collect();
             code.push(ret(*otherwise));
             code
         }
@@ -133,7 +142,8 @@ fn condition(one: &Condition) -> Vec<SockFilter> {
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of a 64-bit value")]
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
     if one.is_32_bit {
-        let code = |jump, value, holds: bool| vec![low, insn(jump, u8::from(holds), u8::from(!holds), halves(value).1), out];
+        let code =
+            |jump, value, holds: bool| vec![low, insn(jump, u8::from(holds), u8::from(!holds), halves(value).1), out];
         return match one.test {
             Test::Equal(value) => code(JEQ, value, true),
             Test::NotEqual(value) => code(JEQ, value, false),
@@ -141,17 +151,36 @@ fn condition(one: &Condition) -> Vec<SockFilter> {
             Test::LessEqual(value) => code(JGT, value, false),
             Test::Greater(value) => code(JGT, value, true),
             Test::GreaterEqual(value) => code(JGE, value, true),
-            Test::Masked { mask, value } => vec![low, insn(AND, 0, 0, halves(mask).1), insn(JEQ, 1, 0, halves(value).1), out],
+            Test::Masked { mask, value } => vec![
+                low,
+                insn(AND, 0, 0, halves(mask).1),
+                insn(JEQ, 1, 0, halves(value).1),
+                out,
+            ],
         };
     }
     // Jump distances count from the next instruction to `out` or behind it.
     let order = |value: u64, jump: u16| {
         let (top, bottom) = halves(value);
-        vec![high, insn(JGT, 4, 0, top), insn(JEQ, 0, 2, top), low, insn(jump, 1, 0, bottom), out]
+        vec![
+            high,
+            insn(JGT, 4, 0, top),
+            insn(JEQ, 0, 2, top),
+            low,
+            insn(jump, 1, 0, bottom),
+            out,
+        ]
     };
     let reverse = |value: u64, jump: u16| {
         let (top, bottom) = halves(value);
-        vec![high, insn(JGT, 3, 0, top), insn(JEQ, 0, 3, top), low, insn(jump, 0, 1, bottom), out]
+        vec![
+            high,
+            insn(JGT, 3, 0, top),
+            insn(JEQ, 0, 3, top),
+            low,
+            insn(jump, 0, 1, bottom),
+            out,
+        ]
     };
     match one.test {
         Test::Equal(value) => {
@@ -168,7 +197,15 @@ fn condition(one: &Condition) -> Vec<SockFilter> {
         Test::LessEqual(value) => reverse(value, JGT),
         Test::Masked { mask, value } => {
             let ((mask_top, mask_bottom), (top, bottom)) = (halves(mask), halves(value));
-            vec![high, insn(AND, 0, 0, mask_top), insn(JEQ, 0, 3, top), low, insn(AND, 0, 0, mask_bottom), insn(JEQ, 1, 0, bottom), out]
+            vec![
+                high,
+                insn(AND, 0, 0, mask_top),
+                insn(JEQ, 0, 3, top),
+                low,
+                insn(AND, 0, 0, mask_bottom),
+                insn(JEQ, 1, 0, bottom),
+                out,
+            ]
         }
     }
 }

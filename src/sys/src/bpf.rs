@@ -4,8 +4,6 @@
 //! access only if all of them return 1 (Documentation/admin-guide/cgroup-v2.rst, "Device
 //! controller"). Who decides what a program says is `cgroup`; here are only the calls.
 
-#![allow(unsafe_code, reason = "bpf(2) has no safe wrapper")]
-
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 

@@ -31,6 +31,7 @@ pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod signalfd;
 pub mod tty;
 
 mod call;
