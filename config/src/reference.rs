@@ -91,7 +91,33 @@ fn write_entry(text: &mut String, entry: &Entry, default: Option<&Entry>, origin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::origin::Origins;
     use serde_json::Value;
+
+    /// The checked-in example. To write it anew: `bulkhead config > config/files/config.yaml`,
+    /// where no configuration is installed.
+    #[test]
+    fn the_example_file_is_what_the_generator_prints() {
+        let loaded = Loaded {
+            config: Config::default(),
+            origins: Origins::default(),
+            files: Vec::new(),
+        };
+        assert_eq!(include_str!("../files/config.yaml"), reference(&loaded));
+    }
+
+    #[test]
+    fn the_example_network_is_a_list_of_plugins_we_have() {
+        let list: Value = serde_json::from_str(include_str!("../files/10-bulkhead.conflist")).unwrap();
+        let kinds: Vec<&str> = list["plugins"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(kinds, ["bridge", "portmap"]);
+        assert_eq!(list["plugins"][0]["ipam"]["type"], "host-local");
+    }
 
     fn keys(value: &Value, prefix: &str, out: &mut Vec<String>) {
         if let Value::Object(fields) = value {
