@@ -167,7 +167,7 @@ mod tests {
         let pump = tokio::spawn(async move { link.pump(1, from).await });
         let writer = tokio::spawn(async move {
             let mut written = 0_usize;
-            while tokio::time::timeout(std::time::Duration::from_millis(200), process.write_all(&[7; 4096])).await.is_ok() {
+            while tokio::time::timeout(Duration::from_millis(200), process.write_all(&[7; 4096])).await.is_ok() {
                 written += 4096;
             }
             written

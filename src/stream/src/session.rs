@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Deserialize;
 use spec::Kind;
 use tokio::io::{AsyncReadExt as _, DuplexStream};
@@ -147,21 +147,24 @@ fn newest_size(text: &mut BytesMut) -> Option<Size> {
     let mut items = serde_json::Deserializer::from_slice(text).into_iter::<WireSize>();
     let mut whole = 0;
     let mut rubbish = false;
-    for item in &mut items {
+    while let Some(item) = items.next() {
         match item {
-            Ok(size) if size.width == 0 && size.height == 0 => {}
-            Ok(size) => newest = Some(Size { width: size.width, height: size.height }),
-            Err(error) => rubbish = !error.is_eof(),
-        }
-        if rubbish {
-            break;
+            Ok(size) => {
+                whole = items.byte_offset();
+                if size.width > 0 || size.height > 0 {
+                    newest = Some(Size { width: size.width, height: size.height });
+                }
+            }
+            Err(error) => {
+                rubbish = !error.is_eof();
+                break;
+            }
         }
     }
-    whole += items.byte_offset();
-    if rubbish || text.len() - whole.min(text.len()) > MAX_SIZE_TEXT {
+    if rubbish || text.len() - whole > MAX_SIZE_TEXT {
         text.clear();
     } else {
-        bytes::Buf::advance(text, whole.min(text.len()));
+        text.advance(whole);
     }
     newest
 }
@@ -204,7 +207,7 @@ mod tests {
         assert_eq!(newest_size(&mut text), None);
         text.extend_from_slice(b"0}\n{\"width\":1,\"height\":2}");
         assert_eq!(newest_size(&mut text), Some(Size { width: 1, height: 2 }));
-        assert!(text.iter().all(u8::is_ascii_whitespace));
+        assert!(text.is_empty());
     }
 
     #[test]
