@@ -1,1 +1,258 @@
-//! config
+//! The daemon's configuration: defaults, file, drop-ins, flags, and every path on disk.
+//!
+//! Order of authority, lowest first: the defaults below, the main file, the drop-ins in
+//! lexical order, the command line. Mappings merge key by key; a list replaces a list.
+//! A `Config` that [`load`] returned is valid: nothing further down checks it again.
+//!
+//! One list only. A key exists because [`section!`](section) names it here, with its type,
+//! its default and its explanation; the struct, the reader, the merger and the reference
+//! text (`bulkhead config`) all come from that one line.
+//!
+//! May use: `spec`.
+
+mod error;
+mod handler;
+mod load;
+mod locate;
+mod origin;
+mod paths;
+mod reference;
+mod section;
+mod validate;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::Error;
+pub use handler::{BUILT_IN_HANDLER, Handler, HandlerKind};
+pub use load::{DEFAULT_DIR, DEFAULT_FILE, Flags, Loaded, Sources, load};
+pub use origin::{Origin, Origins};
+pub use paths::{NETNS_DIR, Paths};
+pub use reference::{Entry, entries, reference};
+pub use validate::Problem;
+pub use value::{CgroupDriver, LogLevel, SeccompDefault};
+
+use section::section;
+
+section! {
+    /// Everything an administrator can set.
+    Config, GivenConfig {
+        /// Lasting state: records, image layers, writable layers of containers.
+        root: PathBuf = "/var/lib/bulkhead".into();
+        /// State that ends with the boot: sockets, namespaces, exit records.
+        state: PathBuf = "/run/bulkhead".into();
+        /// The CRI socket; null means bulkhead.sock in the state directory.
+        listen: Option<PathBuf> = None;
+        /// Log lines at least this serious are written: error, warn, info, debug or trace.
+        log_level: LogLevel = LogLevel::Info;
+        /// Cgroup of our own below the mount's root: monitors, and pods that come without a parent.
+        cgroup_root: String = "bulkhead".into();
+        /// Who makes cgroups: cgroupfs (we write the files ourselves).
+        cgroup_driver: CgroupDriver = CgroupDriver::Cgroupfs;
+        /// The bulkhead-conmon program; null means the one beside the bulkhead program.
+        monitor_path: Option<PathBuf> = None;
+        /// Pod networks.
+        cni: Cni = Cni::default();
+        /// Images and registries.
+        image: Image = Image::default();
+        /// The server for exec, attach and port-forward.
+        stream: Stream = Stream::default();
+        /// How containers are made and what they get.
+        runtime: Runtime = Runtime::default();
+        /// The Prometheus endpoint.
+        metrics: Metrics = Metrics::default();
+        /// Runtime handlers beside the built-in one, by the name that a RuntimeClass uses.
+        handlers: BTreeMap<String, Handler> = BTreeMap::new();
+    }
+}
+
+section! {
+    /// Pod networks.
+    Cni, GivenCni {
+        /// Directory of network configurations; the first in lexical order is used.
+        conf_dir: PathBuf = "/etc/cni/net.d".into();
+        /// Directories searched for plugins, first match wins.
+        bin_dirs: Vec<PathBuf> = vec!["/opt/cni/bin".into()];
+        /// Longest a plugin may take before its process group is killed.
+        timeout_seconds: u64 = 60;
+        /// Use the network of this name only; null means the first one found.
+        network_name: Option<String> = None;
+    }
+}
+
+section! {
+    /// Images and registries.
+    Image, GivenImage {
+        /// Directory of <registry>/hosts.toml files: mirrors and TLS settings.
+        hosts_dir: PathBuf = "/etc/bulkhead/certs.d".into();
+        /// Layers of one pull that are fetched and unpacked at the same time.
+        max_parallel_layers: usize = 3;
+        /// A pull that receives nothing for so long is given up.
+        progress_timeout_seconds: u64 = 300;
+        /// References of images that are never offered for garbage collection.
+        pinned: Vec<String> = Vec::new();
+    }
+}
+
+section! {
+    /// The server for exec, attach and port-forward.
+    Stream, GivenStream {
+        /// Address it listens on; port 0 lets the kernel choose.
+        listen: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+        /// A session in which nothing moves for so long is closed.
+        idle_timeout_seconds: u64 = 14_400;
+        /// Seconds in which the one-time URL of a session must be used.
+        token_ttl_seconds: u64 = 60;
+        /// PEM certificate chain; null means plain HTTP.
+        tls_cert: Option<PathBuf> = None;
+        /// PEM private key of tls_cert.
+        tls_key: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// How containers are made and what they get.
+    Runtime, GivenRuntime {
+        /// Handler of pods that name none.
+        default_handler: String = BUILT_IN_HANDLER.into();
+        /// Bytes of one log line; a longer one is split, with the tag P on all parts but the last.
+        max_log_line: u32 = 16_384;
+        /// Capabilities of a container that asks for nothing else, without the CAP_ prefix.
+        default_capabilities: Vec<String> = value::DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect();
+        /// Profile of a container that names none: runtime_default or unconfined.
+        default_seccomp: SeccompDefault = SeccompDefault::RuntimeDefault;
+    }
+}
+
+section! {
+    /// The Prometheus endpoint.
+    Metrics, GivenMetrics {
+        /// Address of GET /metrics; null means none.
+        listen: Option<SocketAddr> = None;
+    }
+}
+
+impl Config {
+    /// Every path on disk.
+    #[must_use]
+    pub fn paths(&self) -> Paths {
+        Paths {
+            root: self.root.clone(),
+            state: self.state.clone(),
+        }
+    }
+
+    /// The CRI socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.listen.clone().unwrap_or_else(|| self.paths().socket())
+    }
+
+    /// Cgroup of the monitors, relative to the mount's root.
+    #[must_use]
+    pub fn monitors_cgroup(&self) -> String {
+        format!("/{}/monitors", self.cgroup_root)
+    }
+
+    /// Parent cgroup of a pod for which CRI names none, relative to the mount's root.
+    #[must_use]
+    pub fn pod_cgroup(&self, pod: &spec::SandboxId) -> String {
+        format!("/{}/pods/{pod}", self.cgroup_root)
+    }
+
+    /// The handler that a pod asks for; an empty name means the default one.
+    #[must_use]
+    pub fn handler(&self, name: &str) -> Option<Handler> {
+        let name = if name.is_empty() {
+            self.runtime.default_handler.as_str()
+        } else {
+            name
+        };
+        match self.handlers.get(name) {
+            Some(handler) => Some(handler.clone()),
+            None if name == BUILT_IN_HANDLER => Some(Handler::default()),
+            None => None,
+        }
+    }
+
+    /// Names of all handlers, the built-in one first.
+    #[must_use]
+    pub fn handler_names(&self) -> Vec<&str> {
+        let others = self
+            .handlers
+            .keys()
+            .map(String::as_str)
+            .filter(|name| *name != BUILT_IN_HANDLER);
+        std::iter::once(BUILT_IN_HANDLER).chain(others).collect()
+    }
+}
+
+impl Cni {
+    /// Longest a plugin may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+}
+
+impl Image {
+    /// A pull that receives nothing for so long is given up.
+    #[must_use]
+    pub fn progress_timeout(&self) -> Duration {
+        Duration::from_secs(self.progress_timeout_seconds)
+    }
+}
+
+impl Stream {
+    /// Idle limit of a session.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_seconds)
+    }
+
+    /// Life of a one-time URL.
+    #[must_use]
+    pub fn token_ttl(&self) -> Duration {
+        Duration::from_secs(self.token_ttl_seconds)
+    }
+
+    /// Certificate and key, where both are set.
+    #[must_use]
+    pub fn tls(&self) -> Option<(PathBuf, PathBuf)> {
+        self.tls_cert.clone().zip(self.tls_key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().problems(), Vec::new());
+    }
+
+    #[test]
+    fn a_handler_is_found_by_name_or_as_the_default() {
+        let mut config = Config::default();
+        config.handlers.insert("walled".into(), Handler::default());
+        assert_eq!(config.handler(""), Some(Handler::default()));
+        assert_eq!(config.handler("walled"), Some(Handler::default()));
+        assert_eq!(config.handler("kata"), None);
+        assert_eq!(config.handler_names(), ["bulkhead", "walled"]);
+    }
+
+    #[test]
+    fn the_socket_follows_the_state_directory() {
+        let mut config = Config {
+            state: "/run/two".into(),
+            ..Config::default()
+        };
+        assert_eq!(config.socket(), PathBuf::from("/run/two/bulkhead.sock"));
+        config.listen = Some("/tmp/cri.sock".into());
+        assert_eq!(config.socket(), PathBuf::from("/tmp/cri.sock"));
+    }
+}

@@ -5,4 +5,5 @@
 
 #[cfg(feature = "cri")]
 pub mod cri;
+pub mod frame;
 pub mod monitor;

@@ -1,1 +1,36 @@
-//! cgroup
+//! Control groups: make, join, limit, read, stop and remove them, v1, hybrid and v2 with one code.
+//!
+//! A [`Host`] is what `/proc/self/mountinfo` says about this machine: a set of hierarchies, each a
+//! directory and the controllers it carries. A [`Cgroup`] is one path in all of them. "Hybrid" is no
+//! third case: it is v1 hierarchies plus one v2 hierarchy that carries few controllers or none, which
+//! still gives `cgroup.kill`.
+//!
+//! | module     | does                                                                        |
+//! |------------|-----------------------------------------------------------------------------|
+//! | `host`     | mounts and controllers; makes and opens cgroups                             |
+//! | `make`     | mkdir in each hierarchy, cpuset inheritance (v1), `subtree_control` (v2)    |
+//! | `fs`       | join, procs, remove                                                         |
+//! | `stop`     | kill, freeze, thaw                                                          |
+//! | `apply`    | OCI limits to a list of (file, value), pure; then written                   |
+//! | `stats`    | counters, one read a file                                                   |
+//! | `events`   | the OOM counter and its notification                                        |
+//!
+//! State belongs to the kernel: nothing is cached between calls. Controllers that are mounted but not
+//! in [`host::WANTED`] are left alone. May use: `spec`, `sys`.
+
+mod apply;
+mod error;
+mod events;
+mod file;
+mod fs;
+mod host;
+mod make;
+mod path;
+mod stats;
+mod stop;
+
+pub use error::Error;
+pub use events::OomWatch;
+pub use fs::Cgroup;
+pub use host::{DriverKind, Host, UnknownDriver, Version};
+pub use stats::Stats;

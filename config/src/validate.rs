@@ -1,0 +1,207 @@
+//! What a value may be, beyond its type. Pure; knows nothing of the host: what the host
+//! lacks is `bulkhead check`'s business, and a missing directory may come later.
+
+use std::path::{Component, Path};
+use std::time::Duration;
+
+use crate::value::CAPABILITIES;
+use crate::{BUILT_IN_HANDLER, Config};
+
+/// A value that cannot be, by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted key.
+    pub key: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl Config {
+    /// All that is wrong; empty for a configuration that can be used.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Found(Vec::new());
+        self.check_paths(&mut found);
+        self.check_top(&mut found);
+        self.check_limits(&mut found);
+        self.check_names(&mut found);
+        found.0
+    }
+
+    fn check_paths(&self, found: &mut Found) {
+        found.path("root", &self.root);
+        found.path("state", &self.state);
+        found.path("cni.conf_dir", &self.cni.conf_dir);
+        found.path("image.hosts_dir", &self.image.hosts_dir);
+        for dir in &self.cni.bin_dirs {
+            found.path("cni.bin_dirs", dir);
+        }
+        let optional = [
+            ("listen", &self.listen),
+            ("monitor_path", &self.monitor_path),
+            ("stream.tls_cert", &self.stream.tls_cert),
+            ("stream.tls_key", &self.stream.tls_key),
+        ];
+        for (key, path) in optional {
+            if let Some(path) = path {
+                found.path(key, path);
+            }
+        }
+    }
+
+    fn check_top(&self, found: &mut Found) {
+        for (key, path) in [("root", &self.root), ("state", &self.state)] {
+            if path.components().count() < 2 {
+                found.add(key, "must be a directory of its own, not \"/\"");
+            }
+        }
+        if self.root.starts_with(&self.state) || self.state.starts_with(&self.root) {
+            found.add("state", format!("must lie apart from root ({})", self.root.display()));
+        }
+        let part = |part: &str| {
+            !part.is_empty()
+                && part != "."
+                && part != ".."
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        };
+        if !self.cgroup_root.split('/').all(part) {
+            found.add(
+                "cgroup_root",
+                format!(
+                    "{:?} is no cgroup name: letters, digits, '_', '-' and '.', with '/' between parts",
+                    self.cgroup_root
+                ),
+            );
+        }
+        match (&self.stream.tls_cert, &self.stream.tls_key) {
+            (Some(_), None) => found.add("stream.tls_cert", "needs stream.tls_key beside it"),
+            (None, Some(_)) => found.add("stream.tls_key", "needs stream.tls_cert beside it"),
+            _ => {}
+        }
+        if self.cni.bin_dirs.is_empty() {
+            found.add("cni.bin_dirs", "must name at least one directory");
+        }
+    }
+
+    fn check_limits(&self, found: &mut Found) {
+        const DAY: u64 = 24 * 60 * 60;
+        found.range("cni.timeout_seconds", self.cni.timeout_seconds, 1, 60 * 60);
+        found.range(
+            "image.progress_timeout_seconds",
+            self.image.progress_timeout_seconds,
+            1,
+            DAY,
+        );
+        found.range(
+            "image.max_parallel_layers",
+            self.image.max_parallel_layers as u64,
+            1,
+            64,
+        );
+        found.range(
+            "stream.idle_timeout_seconds",
+            self.stream.idle_timeout_seconds,
+            1,
+            30 * DAY,
+        );
+        found.range("stream.token_ttl_seconds", self.stream.token_ttl_seconds, 1, 60 * 60);
+        // A page is the smallest piece that keeps the tag and time small beside the text; the
+        // kubelet reads lines of up to 1 MiB.
+        found.range(
+            "runtime.max_log_line",
+            u64::from(self.runtime.max_log_line),
+            4096,
+            1 << 20,
+        );
+        if let Some(listen) = self.metrics.listen
+            && listen.port() == 0
+        {
+            found.add(
+                "metrics.listen",
+                "needs a port: nobody would find one that the kernel chose",
+            );
+        }
+    }
+
+    fn check_names(&self, found: &mut Found) {
+        for name in &self.runtime.default_capabilities {
+            if !CAPABILITIES.contains(&name.as_str()) {
+                let hint = match name.strip_prefix("CAP_") {
+                    Some(short) if CAPABILITIES.contains(&short) => format!("; write {short}"),
+                    _ => String::new(),
+                };
+                found.add(
+                    "runtime.default_capabilities",
+                    format!("{name:?} is no capability{hint}"),
+                );
+            }
+        }
+        if self.cni.network_name.as_deref() == Some("") {
+            found.add(
+                "cni.network_name",
+                "must not be empty; null means the first network found",
+            );
+        }
+        if self.image.pinned.iter().any(|name| name.trim().is_empty()) {
+            found.add("image.pinned", "has an empty name");
+        }
+        for name in self.handlers.keys() {
+            if !is_label(name) {
+                let what = "is no handler name: lower-case letters, digits and '-', 63 at most";
+                found.add(&format!("handlers.{name}"), format!("{name:?} {what}"));
+            }
+        }
+        let default = &self.runtime.default_handler;
+        if default != BUILT_IN_HANDLER && !self.handlers.contains_key(default) {
+            found.add(
+                "runtime.default_handler",
+                format!("{default:?} is not among the handlers"),
+            );
+        }
+    }
+}
+
+/// A DNS label, which is what the API server takes as `RuntimeClass.handler`.
+fn is_label(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.0.push(Problem {
+            key: key.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    fn path(&mut self, key: &str, path: &Path) {
+        let Some(text) = path.to_str() else {
+            return self.add(key, format!("{} is not UTF-8", path.display()));
+        };
+        if !path.is_absolute() {
+            self.add(key, format!("{text:?} must be an absolute path"));
+        } else if path.components().any(|part| part == Component::ParentDir) {
+            self.add(key, format!("{text:?} must not contain \"..\""));
+        } else if text.contains(char::is_control) {
+            self.add(key, format!("{text:?} must not contain control characters"));
+        }
+    }
+
+    fn range(&mut self, key: &str, value: u64, least: u64, most: u64) {
+        if !(least..=most).contains(&value) {
+            let hint = if most.is_multiple_of(3600) && key.ends_with("_seconds") {
+                format!(" ({:?})", Duration::from_secs(most))
+            } else {
+                String::new()
+            };
+            self.add(key, format!("{value} is out of range: {least} to {most}{hint}"));
+        }
+    }
+}

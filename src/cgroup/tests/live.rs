@@ -1,0 +1,248 @@
+//! The real hierarchies of this host. Needs root; every cgroup has a name of its own and is removed.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "all of this file is a test"
+)]
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cgroup::{Cgroup, Host, Version};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+struct Scratch {
+    group: Cgroup,
+    children: Vec<Child>,
+}
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = format!("/bulkhead-test-{}-{name}/inner", std::process::id());
+        Self {
+            group: Host::detect().unwrap().create(&path).unwrap(),
+            children: Vec::new(),
+        }
+    }
+
+    fn parent(&self) -> Cgroup {
+        let parent = self.group.path().trim_end_matches("/inner").to_owned();
+        Host::detect().unwrap().open(&parent).unwrap()
+    }
+
+    /// A shell that waits for a line before it runs `script`, so that it can be put into the cgroup first.
+    fn shell(&mut self, script: &str) -> i32 {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("read line; {script}")])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        self.group.join(pid).unwrap();
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+        self.children.push(child);
+        pid
+    }
+
+    fn limits(&self, json: &str) -> Result<(), cgroup::Error> {
+        self.group.apply(&serde_json::from_str(json).unwrap())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let parent = self.parent();
+        self.group.kill().unwrap();
+        self.children.iter_mut().for_each(|child| drop(child.wait()));
+        parent.remove().unwrap();
+        assert!(
+            Host::detect().unwrap().open(parent.path()).is_err(),
+            "{} was left behind",
+            parent.path()
+        );
+    }
+}
+
+fn until(what: &str, mut test: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !test() {
+        assert!(Instant::now() < deadline, "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_process_joins_every_hierarchy_and_is_killed() {
+    let mut scratch = Scratch::new("join");
+    let pid = scratch.shell("sleep 100 & sleep 100 & wait");
+    until("three processes", || scratch.group.procs().unwrap().len() == 3);
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let wanted = [
+        "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
+    ];
+    for line in own.lines() {
+        let controllers: Vec<&str> = line.split(':').nth(1).unwrap().split(',').collect();
+        if controllers.iter().any(|name| wanted.contains(name)) || controllers == [""] {
+            assert!(line.ends_with(scratch.group.path()), "{line}");
+        } else {
+            assert!(!line.contains("bulkhead-test"), "{line} was to be left alone");
+        }
+    }
+    scratch.group.kill().unwrap();
+    scratch.children[0].wait().unwrap();
+    until("empty", || scratch.group.procs().unwrap().is_empty());
+}
+
+#[test]
+fn limits_are_written_raised_lowered_and_refused() {
+    let scratch = Scratch::new("limits");
+    scratch.limits(r#"{"memory": {"limit": 67108864, "swap": 67108864}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}, "pids": {"limit": 50}}"#).unwrap();
+    let stats = scratch.group.stats().unwrap();
+    assert_eq!((stats.memory_limit, stats.pids_limit), (Some(67_108_864), Some(50)));
+    scratch
+        .limits(r#"{"memory": {"limit": 134217728, "swap": 134217728}, "cpu": {"quota": 200000, "period": 50000}}"#)
+        .unwrap();
+    assert_eq!(scratch.group.stats().unwrap().memory_limit, Some(134_217_728));
+    scratch
+        .limits(r#"{"memory": {"limit": 33554432, "swap": 33554432}, "cpu": {"quota": 10000, "period": 1000000}}"#)
+        .unwrap();
+    scratch
+        .limits(r#"{"memory": {"limit": -1, "swap": -1}, "pids": {"limit": -1}}"#)
+        .unwrap();
+    let stats = scratch.group.stats().unwrap();
+    assert_eq!((stats.memory_limit, stats.pids_limit), (None, None));
+    let error = scratch.limits(r#"{"cpu": {"quota": 1, "period": 1}}"#).unwrap_err();
+    assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
+    let error = scratch.limits(r#"{"cpu": {"cpus": "4000"}}"#).unwrap_err();
+    assert!(error.to_string().contains("cpuset.cpus"), "{error}");
+}
+
+#[test]
+fn counters_count() {
+    let mut scratch = Scratch::new("stats");
+    scratch.shell(
+        "x=$(head -c 4194304 /dev/zero | tr '\\0' x); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 100",
+    );
+    until("cpu time", || {
+        scratch.group.stats().unwrap().cpu_usage_ns.unwrap() > 1_000_000
+    });
+    let stats = scratch.group.stats().unwrap();
+    assert!(stats.pids_current.unwrap() >= 1);
+    assert!(stats.memory_usage.unwrap() >= stats.memory_working_set.unwrap());
+    until("memory counters", || {
+        // The kernel folds its per-CPU counts in with some delay.
+        let stats = scratch.group.stats().unwrap();
+        stats.memory_rss.unwrap() > 1_000_000 && stats.page_faults.unwrap() > 0
+    });
+}
+
+#[test]
+fn an_oom_kill_is_counted_and_told() {
+    let mut scratch = Scratch::new("oom");
+    scratch.limits(r#"{"memory": {"limit": 8388608}}"#).unwrap();
+    assert_eq!(scratch.group.oom_kills().unwrap(), 0);
+    let watch = scratch.group.watch_oom().unwrap();
+    // A shell variable of 64 MiB.
+    scratch.shell("x=$(head -c 67108864 /dev/zero | tr '\\0' x); sleep 100");
+    let mut fds = [PollFd::new(&watch, PollFlags::IN)];
+    let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(poll(&mut fds, Some(&timeout)).unwrap(), 1, "no notification");
+    until("the counter", || scratch.group.oom_kills().unwrap() >= 1);
+    watch.drain();
+}
+
+#[test]
+fn frozen_stands_still_and_thawed_runs() {
+    let mut scratch = Scratch::new("freeze");
+    let pid = scratch.shell("while :; do :; done");
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ")
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(11)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    until("it runs", || ticks() > 2);
+    scratch.group.freeze().unwrap();
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(ticks(), before);
+    scratch.group.thaw().unwrap();
+    until("it runs again", || ticks() > before + 2);
+    scratch.group.freeze().unwrap();
+    scratch.group.kill().unwrap();
+    scratch.children[0].wait().unwrap();
+}
+
+#[test]
+fn devices_are_denied_but_for_the_list() {
+    let mut scratch = Scratch::new("devices");
+    scratch.limits(r#"{"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"}]}"#).unwrap();
+    let out = std::env::temp_dir().join(format!("bulkhead-dev-{}", std::process::id()));
+    scratch.shell(&format!(
+        "(: < /dev/null && echo null; : < /dev/zero && echo zero; mknod {0}.node c 1 5 && echo mknod) > {0} 2>/dev/null",
+        out.display()
+    ));
+    scratch.children[0].wait().unwrap();
+    let said = std::fs::read_to_string(&out).unwrap();
+    std::fs::remove_file(&out).unwrap();
+    assert_eq!(said, "null\n");
+}
+
+#[test]
+fn a_fork_bomb_is_killed() {
+    let mut scratch = Scratch::new("bomb");
+    scratch.limits(r#"{"pids": {"limit": 60}}"#).unwrap();
+    scratch.shell("b() { b | b & }; while :; do b 2>/dev/null; done");
+    until("it spreads", || {
+        scratch.group.stats().unwrap().pids_current.unwrap() > 30
+    });
+    let mut rounds = 0;
+    until("it dies", || {
+        rounds += 1;
+        scratch.group.kill().unwrap();
+        scratch.group.procs().unwrap().is_empty()
+    });
+    assert!(rounds < 100);
+}
+
+#[test]
+fn remove_takes_children_and_what_is_gone_is_fine() {
+    let scratch = Scratch::new("remove");
+    let host = Host::detect().unwrap();
+    host.create(&format!("{}/a/b", scratch.group.path())).unwrap();
+    scratch.group.remove().unwrap();
+    scratch.group.remove().unwrap();
+    assert!(scratch.group.procs().unwrap().is_empty());
+    scratch.group.kill().unwrap();
+    assert_eq!(scratch.group.stats().unwrap_err().kind(), spec::Kind::NotFound);
+    assert_eq!(
+        host.open(scratch.group.path()).unwrap_err().kind(),
+        spec::Kind::NotFound
+    );
+    // The parent was pruned from a v2 tree beside v1; Drop expects the rest.
+    host.create(scratch.group.path()).unwrap();
+}
+
+#[test]
+fn a_live_process_makes_removal_busy() {
+    let mut scratch = Scratch::new("busy");
+    scratch.shell("sleep 100");
+    assert_eq!(
+        scratch.group.remove().unwrap_err().kind(),
+        spec::Kind::FailedPrecondition
+    );
+}
+
+#[test]
+fn version_and_clone_into_agree() {
+    let scratch = Scratch::new("version");
+    assert_eq!(
+        scratch.group.clone_into().is_some(),
+        scratch.group.version() == Version::V2
+    );
+}

@@ -1,0 +1,146 @@
+//! The CRI socket: HTTP/2 by hyper, each request to the service its path names.
+//!
+//! One task a connection; hyper runs each stream in a task of its own, so that a panic in
+//! one call ends that call alone. A failed accept (EMFILE, ECONNABORTED) is waited out and
+//! never ends the server (CVE-2024-47609). Limits against a client that floods: streams,
+//! resets, header size, a ping for those that went away silently (CVE-2023-44487,
+//! CVE-2025-8671). On `stop` nothing new is accepted and calls in flight may end.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tower_service::Service;
+
+/// Connections at a time. The kubelet holds two; the rest is for administrators.
+const CONNECTIONS: usize = 256;
+/// Calls at a time on one connection: the kubelet makes one for each pod and probe.
+const STREAMS: u32 = 1024;
+/// Resets by the client that are not yet accounted for; hyper's own default is 20.
+const PENDING_RESETS: usize = 20;
+/// Resets that the client made us send, over the connection's life.
+const LOCAL_RESETS: usize = 1024;
+/// Bytes of all headers of a request.
+const HEADERS: u32 = 64 << 10;
+/// Time between pings, and for the answer to one.
+const PING: Duration = Duration::from_secs(60);
+/// How long calls in flight may take to end after `stop`.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Wait after an accept that failed: with no descriptor free, the next fails at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A gRPC service as tonic generates them.
+pub(crate) trait Grpc:
+    Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Grpc for S where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Serves both services on `listener` until `stop`, then drains.
+pub(crate) async fn serve<R: Grpc, I: Grpc>(
+    listener: UnixListener,
+    runtime: R,
+    image: I,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let connections = TaskTracker::new();
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &free) => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let served = connection(stream, runtime.clone(), image.clone(), stop.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        tracing::warn!(calls = connections.len(), "connections still busy are cut");
+    }
+    Ok(())
+}
+
+/// Waits for a place and then for a connection.
+async fn accept(listener: &UnixListener, free: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(free).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn connection<R: Grpc, I: Grpc>(stream: UnixStream, runtime: R, image: I, stop: CancellationToken) {
+    let service = service_fn(move |request| route(request, runtime.clone(), image.clone()));
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_header_list_size(HEADERS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that are killed end this way every day.
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+async fn route<R: Grpc, I: Grpc>(
+    request: http::Request<Incoming>,
+    mut runtime: R,
+    mut image: I,
+) -> Result<http::Response<Body>, Infallible> {
+    let path = request.uri().path();
+    if path.starts_with("/runtime.v1.RuntimeService/") {
+        std::future::poll_fn(|context| runtime.poll_ready(context)).await?;
+        runtime.call(request).await
+    } else if path.starts_with("/runtime.v1.ImageService/") {
+        std::future::poll_fn(|context| image.poll_ready(context)).await?;
+        image.call(request).await
+    } else {
+        let name = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let what = format!("no service {name:?} here: runtime.v1.RuntimeService and runtime.v1.ImageService are");
+        Ok(tonic::Status::unimplemented(what).into_http())
+    }
+}

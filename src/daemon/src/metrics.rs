@@ -1,0 +1,140 @@
+//! The Prometheus endpoint: `GET /metrics`, OpenMetrics text, nothing else.
+//!
+//! HTTP/1.1 without keep-alive and with a deadline on the whole exchange: a scraper asks
+//! every few seconds, and an idle or slow client must not hold a descriptor.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Scrapes at a time.
+const CLIENTS: usize = 16;
+/// Longest exchange.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// What a scraper looks for.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Listens at `address`.
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen for metrics on {address} (metrics.listen)"))
+}
+
+/// Answers until `stop`.
+pub(crate) async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: CancellationToken) {
+    let free = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept a scraper");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let registry = Arc::clone(&registry);
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| {
+                let answer = answer(&request, &registry);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), answer);
+            match tokio::time::timeout(DEADLINE, served).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a scraper went away"),
+                Err(_) => tracing::debug!("a scraper took too long"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn answer<B: Body>(request: &Request<B>, registry: &Registry) -> Response<Full<Bytes>> {
+    let (status, kind, text) = if request.uri().path() != "/metrics" {
+        (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "only /metrics is here\n".to_owned(),
+        )
+    } else if request.method() != Method::GET {
+        (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned())
+    } else {
+        let mut text = String::new();
+        match encode(&mut text, registry) {
+            Ok(()) => (StatusCode::OK, CONTENT_TYPE, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n")),
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn ask(address: SocketAddr, line: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_scraper_gets_the_counters() {
+        let mut registry = Registry::default();
+        let counter = Counter::<u64>::default();
+        counter.inc_by(7);
+        registry.register("pulls", "Images pulled", counter);
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, Arc::new(registry), stop.clone()));
+
+        let text = ask(address, "GET /metrics").await;
+        assert!(
+            text.starts_with("HTTP/1.1 200") && text.contains("pulls_total 7"),
+            "{text}"
+        );
+        assert!(ask(address, "GET /").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(address, "POST /metrics").await.starts_with("HTTP/1.1 405"));
+        stop.cancel();
+        server.await.unwrap();
+    }
+}

@@ -1,0 +1,47 @@
+//! Removes all that a stopped daemon left: processes, cgroups, mounts, namespaces, files.
+//!
+//! Found by what lies below this daemon's own root and state, never by a name that another
+//! daemon could share: the ids of its pods and containers are the names of its directories,
+//! and cgroups and network namespaces carry those ids. Order: network (CNI DEL needs the
+//! namespace), then processes, then cgroups, then mounts, then files; what fails is told
+//! and the rest goes on. Run twice, the second run finds nothing.
+
+mod act;
+mod find;
+mod mounts;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub(crate) use act::act;
+pub(crate) use find::{Place, find};
+
+/// One thing to be done. They are done in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Ends the monitor of a container.
+    EndMonitor { pid: i32, container: String },
+    /// Kills all in a cgroup, and removes it.
+    RemoveCgroup { path: String },
+    /// Removes a cgroup directory of our own that may be shared with another daemon, if it is empty.
+    RemoveIfEmpty { path: PathBuf },
+    /// Takes a mount away.
+    Unmount { path: PathBuf },
+    /// Removes a file.
+    RemoveFile { path: PathBuf },
+    /// Removes a directory and all below it.
+    RemoveTree { path: PathBuf },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndMonitor { pid, container } => write!(f, "end monitor {pid} of container {container}"),
+            Self::RemoveCgroup { path } => write!(f, "kill all in cgroup {path} and remove it"),
+            Self::RemoveIfEmpty { path } => write!(f, "remove {} if it is empty", path.display()),
+            Self::Unmount { path } => write!(f, "unmount {}", path.display()),
+            Self::RemoveFile { path } => write!(f, "remove {}", path.display()),
+            Self::RemoveTree { path } => write!(f, "remove {} and all below it", path.display()),
+        }
+    }
+}

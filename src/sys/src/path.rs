@@ -1,0 +1,332 @@
+//! Paths below a directory that somebody else controls.
+//!
+//! A [`Root`] is one directory descriptor; every lookup below it is one `openat2` with `RESOLVE_IN_ROOT` and
+//! `RESOLVE_NO_MAGICLINKS`: links resolve as they would after chroot, `/proc/self/fd/N` resolves to nothing, and
+//! a component swapped meanwhile cannot lead out. What comes back is a descriptor; callers verify and act on it,
+//! never on the path again.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+
+/// How links on the way are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Resolved inside the root, also in the last component.
+    Follow,
+    /// Resolved inside the root on the way; the last component is opened as it is.
+    NotLast,
+    /// Any link anywhere is ELOOP.
+    Refuse,
+}
+
+/// A directory that no path given to this handle can leave.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Root {
+    /// The directory `path` of the host.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            fd: rustix::fs::openat(CWD, path.as_ref(), flags, Mode::empty())?,
+        })
+    }
+
+    /// The directory behind `fd`, which may be an `O_PATH` or a detached mount's descriptor.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// Opens `path` below the root with `flags` (close-on-exec is added).
+    ///
+    /// # Errors
+    /// What openat2(2) says.
+    pub fn open_with(&self, path: impl AsRef<Path>, flags: OFlags, links: Links) -> io::Result<OwnedFd> {
+        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut flags = flags | OFlags::CLOEXEC;
+        match links {
+            Links::Follow => {}
+            Links::NotLast => flags |= OFlags::NOFOLLOW,
+            Links::Refuse => resolve |= ResolveFlags::NO_SYMLINKS,
+        }
+        openat2(self.fd.as_fd(), path.as_ref(), flags, resolve)
+    }
+
+    /// An `O_PATH` descriptor of what `path` is.
+    ///
+    /// # Errors
+    /// What openat2(2) says.
+    pub fn open_path(&self, path: impl AsRef<Path>, links: Links) -> io::Result<OwnedFd> {
+        self.open_with(path, OFlags::PATH, links)
+    }
+
+    /// The directory `path`, made with its parents (`mode`, before the umask) where it does not exist.
+    ///
+    /// # Errors
+    /// `NotADirectory`; `NotFound` for a link that dangles on the way; ELOOP with [`Links::Refuse`]; `InvalidInput`
+    /// for `..` below a directory that does not exist yet.
+    pub fn mkdir_all(&self, path: impl AsRef<Path>, mode: u32, links: Links) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        match self.open_with(path.as_ref(), flags, links) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        let mut done = PathBuf::new();
+        let mut dir = self.open_with("/", flags, links)?;
+        for component in path.as_ref().components() {
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::ParentDir => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
+                _ => continue,
+            };
+            done.push(name);
+            dir = match self.open_with(&done, flags, links) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+                        Ok(()) | Err(rustix::io::Errno::EXIST) => self.open_with(&done, flags, links)?,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                other => other?,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// The directory that holds the last component of `path`, made with its parents where it does not exist, and
+    /// that component.
+    ///
+    /// # Errors
+    /// As [`Root::mkdir_all`]; `InvalidInput` for a path without a last component (`/`, `a/..`).
+    pub fn parent<'a>(&self, path: &'a Path, mode: u32, links: Links) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = path
+            .file_name()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let dir = self.mkdir_all(path.parent().unwrap_or_else(|| Path::new("/")), mode, links)?;
+        Ok((dir, name))
+    }
+
+    /// An `O_PATH` descriptor of `path`, made as an empty file (with its parents) where it does not exist: the
+    /// target of a bind mount of something that is not a directory.
+    ///
+    /// # Errors
+    /// As [`Root::mkdir_all`]; `IsADirectory` where a directory is there.
+    pub fn make_file(&self, path: impl AsRef<Path>, mode: u32, links: Links) -> io::Result<OwnedFd> {
+        let path = path.as_ref();
+        let found = match self.open_path(path, links) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (dir, name) = self.parent(path, 0o755, links)?;
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)) {
+                    // A dangling link has the name as well; opened again it is NotFound, which is the answer.
+                    Ok(_) | Err(rustix::io::Errno::EXIST) => self.open_path(path, links)?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            other => other?,
+        };
+        if file_type(found.as_fd())? == FileType::Directory {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        Ok(found)
+    }
+
+    /// The content of the regular file `path`.
+    ///
+    /// # Errors
+    /// What openat2(2) says; `InvalidInput` for anything but a regular file; `FileTooLarge` above `most` bytes.
+    pub fn read(&self, path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
+        // NONBLOCK: a fifo in the place of the file must not hold us up.
+        let fd = self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK, Links::Follow)?;
+        if file_type(fd.as_fd())? != FileType::RegularFile {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(
+            &mut io::Read::take(std::fs::File::from(fd), most as u64 + 1),
+            &mut bytes,
+        )?;
+        if bytes.len() > most {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        Ok(bytes)
+    }
+}
+
+/// openat2(2), again while a rename elsewhere disturbs it (EAGAIN, bounded).
+///
+/// # Errors
+/// What openat2(2) says.
+pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+    let mut left = 128;
+    loop {
+        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN) if left > 0 => left -= 1,
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// What kind of file is behind `fd`.
+///
+/// # Errors
+/// What fstat(2) says.
+pub fn file_type(fd: BorrowedFd<'_>) -> io::Result<FileType> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode))
+}
+
+/// Whether `stat` is the character device `major`:`minor`.
+#[must_use]
+pub fn is_char_device(stat: &Stat, major: u32, minor: u32) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && rustix::fs::major(stat.st_rdev) == major
+        && rustix::fs::minor(stat.st_rdev) == minor
+}
+
+/// `path` without `.`, doubled slashes and `..`, as an absolute path: for comparing destinations as written.
+/// Never for opening: what a component is, only the kernel knows.
+#[must_use]
+pub fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Whether `path` holds a NUL byte, which no system call takes.
+#[must_use]
+pub fn has_nul(path: &Path) -> bool {
+    path.as_os_str().as_bytes().contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("bulkhead-path-{name}-{}", std::process::id()));
+            fs::create_dir_all(dir.join("root")).unwrap();
+            fs::create_dir_all(dir.join("canary")).unwrap();
+            Self(dir)
+        }
+
+        fn root(&self) -> Root {
+            Root::open(self.0.join("root")).unwrap()
+        }
+
+        fn canary_is_empty(&self) -> bool {
+            fs::read_dir(self.0.join("canary")).unwrap().next().is_none()
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn directories_are_made_inside_through_absolute_and_climbing_links() {
+        let dir = Dir::new("mkdir");
+        symlink(dir.0.join("canary"), dir.0.join("root/abs")).unwrap();
+        symlink("../../../../canary", dir.0.join("root/up")).unwrap();
+        // Both links point at places that do not exist inside the root: refused, and nothing made outside.
+        assert!(dir.root().mkdir_all("abs/x", 0o755, Links::Follow).is_err());
+        assert!(dir.root().mkdir_all("up/x", 0o755, Links::Follow).is_err());
+        fs::create_dir(dir.0.join("root/canary")).unwrap();
+        dir.root().mkdir_all("up/x/y", 0o755, Links::Follow).unwrap();
+        assert!(dir.0.join("root/canary/x/y").is_dir());
+        assert!(dir.canary_is_empty());
+    }
+
+    #[test]
+    fn links_are_refused_where_asked() {
+        let dir = Dir::new("refuse");
+        fs::create_dir(dir.0.join("root/real")).unwrap();
+        symlink("real", dir.0.join("root/link")).unwrap();
+        let root = dir.root();
+        assert!(root.mkdir_all("link", 0o755, Links::Follow).is_ok());
+        let error = root.mkdir_all("link", 0o755, Links::Refuse).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+        let error = root.make_file("link/file", 0o644, Links::Refuse).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn files_are_made_with_parents_and_never_through_a_dangling_link() {
+        let dir = Dir::new("file");
+        let root = dir.root();
+        root.make_file("a/b/file", 0o644, Links::Follow).unwrap();
+        assert!(dir.0.join("root/a/b/file").is_file());
+        symlink(dir.0.join("canary/new"), dir.0.join("root/dangling")).unwrap();
+        assert!(root.make_file("dangling", 0o644, Links::Follow).is_err());
+        assert!(dir.canary_is_empty());
+        assert_eq!(
+            root.make_file("a", 0o644, Links::Follow).unwrap_err().kind(),
+            io::ErrorKind::IsADirectory
+        );
+    }
+
+    #[test]
+    fn dot_dot_below_nothing_is_refused() {
+        let dir = Dir::new("dotdot");
+        assert!(dir.root().mkdir_all("a/../../b", 0o755, Links::Follow).is_err());
+        dir.root().mkdir_all("../../b", 0o755, Links::Follow).unwrap_err();
+        assert!(!dir.0.join("b").exists());
+    }
+
+    #[test]
+    fn magic_links_lead_nowhere() {
+        let root = Root::open("/proc").unwrap();
+        assert!(root.open_path("self/exe", Links::Follow).is_err());
+        assert!(root.open_path("self/cwd/etc", Links::Follow).is_err());
+    }
+
+    #[test]
+    fn reading_is_bounded_and_of_regular_files() {
+        let dir = Dir::new("read");
+        fs::write(dir.0.join("root/file"), b"12345").unwrap();
+        rustix::fs::mknodat(CWD, dir.0.join("root/fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let root = dir.root();
+        assert_eq!(root.read("file", 5).unwrap(), b"12345");
+        assert_eq!(root.read("file", 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(root.read("fifo", 4).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn clean_is_lexical() {
+        assert_eq!(clean(Path::new("/a/./b/../c//d/")), Path::new("/a/c/d"));
+        assert_eq!(clean(Path::new("../../x")), Path::new("/x"));
+    }
+}
