@@ -34,6 +34,7 @@ pub struct Cri {
     pub runtime: RuntimeServiceClient<Channel>,
     /// The image service.
     pub images: ImageServiceClient<Channel>,
+    channel: Channel,
 }
 
 impl Cri {
@@ -44,6 +45,7 @@ impl Cri {
         let endpoint = Endpoint::from_shared(uri).unwrap_or_else(|_| Endpoint::from_static("http://invalid"));
         let channel = endpoint.connect_lazy();
         Self {
+            channel: channel.clone(),
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(64 << 20)
                 .max_encoding_message_size(64 << 20),
@@ -500,4 +502,14 @@ pub fn with_deadline<T>(message: T, limit: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limit);
     request
+}
+
+/// ContainerStatus with a message of any bytes, past what the client's types would encode.
+///
+/// # Errors
+/// The server's.
+pub async fn raw_status(cri: &Cri, message: &[u8]) -> Answer<()> {
+    crate::raw::call(&cri.channel, "/runtime.v1.RuntimeService/ContainerStatus", message)
+        .await
+        .map(drop)
 }

@@ -61,7 +61,7 @@ pub fn configure(node: &Node) -> Result<()> {
     let ours = node.options().engine == Engine::Bulkhead && node.options().plugins == Plugins::OfEngine;
     for plugin in PLUGINS {
         let target = if ours {
-            places::product("bulkhead-cni")?
+            node.product("bulkhead-cni")?
         } else {
             places::tool(plugin)?
         };
@@ -88,7 +88,7 @@ pub fn configure(node: &Node) -> Result<()> {
 pub fn command(node: &Node) -> Result<Command> {
     let mut command = match node.options().engine {
         Engine::Bulkhead => {
-            let mut command = node.enter(places::product("bulkhead")?);
+            let mut command = node.enter(node.product("bulkhead")?);
             command.arg("serve").arg("--config").arg(node.dir().join("config.yaml"));
             command
                 .arg("--root")

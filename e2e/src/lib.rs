@@ -32,6 +32,7 @@ pub mod logs;
 pub mod netns;
 pub mod node;
 pub mod places;
+mod raw;
 pub mod registry;
 pub mod run;
 pub mod tar;

@@ -40,6 +40,8 @@ pub struct Options {
     pub small_disk: Option<u32>,
     /// Start docker-registry with the catalogue.
     pub registry: bool,
+    /// Where our programs are, if not where [`places::product`] looks (a build with fail points).
+    pub programs: Option<PathBuf>,
 }
 
 /// Which CNI plugins a node gets.
@@ -61,6 +63,7 @@ impl Default for Options {
             config: String::new(),
             small_disk: None,
             registry: true,
+            programs: None,
         }
     }
 }
@@ -445,6 +448,17 @@ impl Node {
         self.options.engine == Engine::Bulkhead
     }
 
+    /// A program of ours.
+    ///
+    /// # Errors
+    /// Where it is not built.
+    pub fn product(&self, name: &str) -> Result<PathBuf> {
+        match &self.options.programs {
+            Some(directory) => Ok(directory.join(name)),
+            None => places::product(name),
+        }
+    }
+
     /// How it was set up.
     #[must_use]
     pub fn options(&self) -> &Options {
@@ -511,6 +525,72 @@ impl Node {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.dir().join("daemon.log")
+    }
+}
+
+/// A second server in a node's namespaces, with directories and a cgroup of its own.
+#[derive(Debug)]
+pub struct Companion {
+    service: Service,
+    socket: PathBuf,
+}
+
+impl Companion {
+    /// A client of it.
+    #[must_use]
+    pub fn cri(&self) -> Cri {
+        Cri::connect(&self.socket)
+    }
+
+    /// SIGTERM; it must end well.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn stop(mut self) -> Result<()> {
+        let how = self.service.terminate(Duration::from_secs(20))?;
+        if how != "exit code 0" {
+            bail!("after SIGTERM the second server ended with {how}");
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Starts a second server of ours beside the first; its cgroups are below the first's.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn companion(&self) -> Result<Companion> {
+        let base = self.dir().join("second");
+        for name in ["root", "state"] {
+            fs::create_dir_all(base.join(name))?;
+        }
+        let config = base.join("config.yaml");
+        fs::write(&config, format!("cgroup_root: {}-second\n", self.name()))?;
+        let socket = base.join("state/cri.sock");
+        let mut command = self.enter(self.product("bulkhead")?);
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .arg("--root")
+            .arg(base.join("root"));
+        command
+            .arg("--state")
+            .arg(base.join("state"))
+            .arg("--listen")
+            .arg(&socket);
+        command
+            .arg("--cni-conf-dir")
+            .arg(self.conf_dir())
+            .arg("--cni-bin-dir")
+            .arg(self.bin_dir());
+        command.arg("--hosts-dir").arg(self.hosts_dir());
+        let service = Service::start(command, &base.join("log"))?;
+        wait::blocking("the second server listens", Duration::from_secs(20), || {
+            Ok(socket.exists().then_some(()))
+        })?;
+        Ok(Companion { service, socket })
     }
 }
 

@@ -32,7 +32,7 @@ pub fn test_with(options: Options, body: impl AsyncFnOnce(&mut Node) -> Result<(
         })
     });
     if let Err(error) = result {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 

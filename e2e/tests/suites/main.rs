@@ -4,5 +4,11 @@
 //! `cargo test -p e2e --test suites cri::` runs one of them.
 #![allow(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
 
+mod bad;
 mod cri;
+mod image;
+mod logs;
+mod pair;
 mod pod;
+mod restart;
+mod stream;

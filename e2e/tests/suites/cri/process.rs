@@ -231,13 +231,9 @@ fn e7_limits_reach_the_cgroup() {
         let pid = outer_pid(node, &bed, &id).await?;
         let read = |controller: &str, file: &str| -> Result<String> {
             let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-            let path = cgroups
-                .lines()
-                .filter_map(|line| line.splitn(3, ':').nth(1).zip(line.splitn(3, ':').nth(2)));
-            let path = path
-                .filter(|(name, _)| name.split(',').any(|name| name == controller))
-                .map(|(_, path)| path.to_owned())
-                .next();
+            let mut parts = cgroups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+            let found = parts.find(|parts| parts.len() == 3 && parts[1].split(',').any(|name| name == controller));
+            let path = found.map(|parts| parts[2].to_owned());
             let path = path.ok_or_else(|| anyhow::anyhow!("no {controller} in {cgroups}"))?;
             Ok(
                 std::fs::read_to_string(format!("/sys/fs/cgroup/{controller}{path}/{file}"))?

@@ -8,7 +8,13 @@ use v1::NamespaceMode::{Container, Node as Host, Pod};
 
 /// A container that has the pod's modes, as the kubelet always sends it.
 async fn with_modes(node: &Node, change: impl Fn(&mut v1::NamespaceOption)) -> Result<(Bed, String)> {
-    let bed = Bed::with(node, |config| change(pod_namespaces(config))).await?;
+    let bed = Bed::with(node, |config| {
+        change(pod_namespaces(config));
+        if pod_namespaces(config).network() == Host {
+            config.hostname.clear();
+        }
+    })
+    .await?;
     let mut config = sleeper("main");
     change(security(&mut config).namespace_options.get_or_insert_default());
     let id = bed.run(&config).await?;
