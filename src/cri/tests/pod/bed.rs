@@ -22,6 +22,7 @@ const PLUGIN: &str = r#"#!/bin/sh
 dir=$(dirname "$0")
 echo "$CNI_COMMAND $CNI_CONTAINERID" >> "$dir/calls"
 cat >/dev/null
+test -e "$dir/slow-$CNI_COMMAND" && sleep 1
 test -e "$dir/fail-$CNI_COMMAND" && { echo '{"cniVersion":"1.0.0","code":11,"msg":"told to fail"}'; exit 1; }
 case "$CNI_COMMAND" in
 ADD) echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"x"}],"ips":[{"address":"10.99.0.7/24","interface":0}]}';;
@@ -245,6 +246,21 @@ impl Life {
 
     pub(crate) fn services(&self) -> cri::Services {
         self.services.clone()
+    }
+
+    pub(crate) fn streaming(&self) -> cri::Streaming {
+        cri::Streaming::new(self.rt.as_ref().unwrap())
+    }
+
+    /// The file of a pod's network namespace.
+    pub(crate) fn netns(&self, pod: &str) -> String {
+        let request = api::PodSandboxStatusRequest {
+            pod_sandbox_id: pod.into(),
+            verbose: true,
+        };
+        let info = self.pod_sandbox_status(request).unwrap().info["info"].clone();
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        info["networkNamespace"].as_str().unwrap().to_owned()
     }
 
     rpcs! {
