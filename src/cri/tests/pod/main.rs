@@ -6,6 +6,8 @@
 
 mod bed;
 mod crash;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod kernel;
 mod life;
 mod node;

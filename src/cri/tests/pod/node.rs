@@ -58,11 +58,11 @@ fn images_are_listed_and_kept_while_in_use() {
         })
         .unwrap()
     };
-    assert!(status(&bed.registry.image()).image.is_none());
+    assert!(status(&bed.image.clone()).image.is_none());
     life.pull(&bed);
-    let found = status(&bed.registry.image());
+    let found = status(&bed.image.clone());
     let image = found.image.unwrap();
-    assert_eq!(image.repo_tags, [bed.registry.image()]);
+    assert_eq!(image.repo_tags, [bed.image.clone()]);
     assert!(image.size > 0 && image.repo_digests.len() == 1 && found.info.contains_key("info"));
     assert_eq!(status(&image.id[7..20]).image.unwrap().id, image.id);
     let usage = life.image_fs_info(api::ImageFsInfoRequest {}).unwrap();
@@ -71,7 +71,7 @@ fn images_are_listed_and_kept_while_in_use() {
     let pod = run(&life, pod(&bed, "image"));
     let id = create(&life, &pod, container(&bed, "c", "exit 0")).unwrap();
     let shown = life.state(&id);
-    assert_eq!(shown.image.unwrap().image, bed.registry.image());
+    assert_eq!(shown.image.unwrap().image, bed.image.clone());
     assert_eq!(
         (shown.image_ref, shown.image_id),
         (image.repo_digests[0].clone(), image.id.clone())
@@ -85,7 +85,7 @@ fn images_are_listed_and_kept_while_in_use() {
     life.remove_pod(&pod);
     remove().unwrap();
     remove().unwrap();
-    assert!(status(&bed.registry.image()).image.is_none());
+    assert!(status(&bed.image.clone()).image.is_none());
     bed.assert_clean();
 }
 
