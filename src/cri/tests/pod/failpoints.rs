@@ -73,7 +73,6 @@ fn death_at_every_step() {
     let before = life.state(&runs);
     drop(life);
     for step in STEPS {
-        println!("{step}");
         drop(std::fs::remove_file(bed.path("ack")));
         die_at(&bed, step);
         let life = bed.start();

@@ -212,9 +212,7 @@ fn limits_are_set_and_an_oom_is_told() {
     };
     let id = with(&bed, &life, &pod, "lives", limited);
     let stats = life
-        .container_stats(api::ContainerStatsRequest {
-            container_id: id.clone(),
-        })
+        .container_stats(api::ContainerStatsRequest { container_id: id })
         .unwrap()
         .stats
         .unwrap();

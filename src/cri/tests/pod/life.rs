@@ -295,7 +295,7 @@ fn exec_sync_keeps_its_promises() {
     let out = life.exec(&id, "i=0; while [ $i -lt 300 ]; do cat /bin/sh; i=$((i+1)); done");
     assert_eq!((out.stdout.len(), out.exit_code), (16 << 20, 0));
     let missing = api::ExecSyncRequest {
-        container_id: id.clone(),
+        container_id: id,
         cmd: vec!["/no/such".into()],
         timeout: 1,
     };

@@ -11,5 +11,6 @@ mod failpoints;
 mod kernel;
 mod life;
 mod node;
+mod pace;
 mod registry;
 mod streams;

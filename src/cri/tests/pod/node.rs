@@ -62,7 +62,7 @@ fn images_are_listed_and_kept_while_in_use() {
     life.pull(&bed);
     let found = status(&bed.image.clone());
     let image = found.image.unwrap();
-    assert_eq!(image.repo_tags, [bed.image.clone()]);
+    assert_eq!(image.repo_tags, std::slice::from_ref(&bed.image));
     assert!(image.size > 0 && image.repo_digests.len() == 1 && found.info.contains_key("info"));
     assert_eq!(status(&image.id[7..20]).image.unwrap().id, image.id);
     let usage = life.image_fs_info(api::ImageFsInfoRequest {}).unwrap();
