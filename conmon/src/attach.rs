@@ -7,7 +7,9 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, recv, sendmsg, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, recv, sendmsg, socketpair,
+};
 
 use crate::error::Error;
 use crate::log::Stream;
@@ -29,7 +31,10 @@ const BACKLOG: usize = 1 << 20;
 pub(crate) enum Packet<'a> {
     Input(&'a [u8]),
     EndOfInput,
-    Resize { columns: u16, rows: u16 },
+    Resize {
+        columns: u16,
+        rows: u16,
+    },
     /// Of a newer daemon.
     Unknown,
 }
@@ -53,9 +58,17 @@ impl Client {
     /// A client, and the end of the relay that goes to the daemon.
     pub(crate) fn new(id: u32) -> Result<(Self, OwnedFd), Error> {
         let at = |errno: Errno| Error::io("make", "a relay for attach", errno.into());
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(at)?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(at)?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(at)?;
-        let client = Self { id, socket: ours, queue: VecDeque::new(), queued: 0, had_input: false, is_dead: false };
+        let client = Self {
+            id,
+            socket: ours,
+            queue: VecDeque::new(),
+            queued: 0,
+            had_input: false,
+            is_dead: false,
+        };
         Ok((client, theirs))
     }
 
@@ -88,7 +101,12 @@ impl Client {
     fn try_send(&mut self, head: &[u8], body: &[u8]) -> bool {
         let parts = [IoSlice::new(head), IoSlice::new(body)];
         loop {
-            match sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match sendmsg(
+                &self.socket,
+                &parts,
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
                 Ok(_) => return true,
                 Err(Errno::INTR) => {}
                 // ENOBUFS: the kernel is short of memory, not the client of willingness.
@@ -144,7 +162,10 @@ impl Client {
 fn parse(packet: &[u8]) -> Packet<'_> {
     match packet {
         [STDIN, bytes @ ..] => Packet::Input(bytes),
-        [RESIZE, a, b, c, d, ..] => Packet::Resize { columns: u16::from_le_bytes([*a, *b]), rows: u16::from_le_bytes([*c, *d]) },
+        [RESIZE, a, b, c, d, ..] => Packet::Resize {
+            columns: u16::from_le_bytes([*a, *b]),
+            rows: u16::from_le_bytes([*c, *d]),
+        },
         [END_OF_STDIN, ..] => Packet::EndOfInput,
         _ => Packet::Unknown,
     }

@@ -46,7 +46,10 @@ pub(crate) struct Container {
 impl Container {
     /// Makes it, up to just before execve.
     pub(crate) fn create(request: &wire::Create, rootfs: Option<&OwnedFd>) -> Result<Self, Error> {
-        let driver = request.cgroup_driver.parse::<cgroup::DriverKind>().map_err(|error| Error::state(spec::Kind::InvalidArgument, error.to_string()))?;
+        let driver = request
+            .cgroup_driver
+            .parse::<cgroup::DriverKind>()
+            .map_err(|error| Error::state(spec::Kind::InvalidArgument, error.to_string()))?;
         let bundle = PathBuf::from(&request.bundle);
         // The log first: where it cannot be written nothing has been made yet.
         let log = LogFile::open(&request.log_path)?;
@@ -56,7 +59,10 @@ impl Container {
         } else {
             let ends = io::pipes(request.stdin)?;
             let [stdin, stdout, stderr] = ends.process;
-            (isolation::Stdio::Pipes { stdin, stdout, stderr }, Some((ends.stdin, ends.stdout, ends.stderr)))
+            (
+                isolation::Stdio::Pipes { stdin, stdout, stderr },
+                Some((ends.stdin, ends.stdout, ends.stderr)),
+            )
         };
         let mut created = isolation::create(isolation::CreateRequest {
             id: &request.container_id,
@@ -69,15 +75,30 @@ impl Container {
         let (stdin, stdout, stderr) = match ours {
             Some((stdin, stdout, stderr)) => (stdin, stdout, Some(stderr)),
             None => {
-                let console = created.console.take().ok_or_else(|| Error::state(spec::Kind::Internal, "no terminal was made"))?;
-                let stdin = if request.stdin { Some(dup(console.as_fd())?) } else { None };
+                let console = created
+                    .console
+                    .take()
+                    .ok_or_else(|| Error::state(spec::Kind::Internal, "no terminal was made"))?;
+                let stdin = if request.stdin {
+                    Some(dup(console.as_fd())?)
+                } else {
+                    None
+                };
                 (stdin, console, None)
             }
         };
-        let max = if request.max_log_line == 0 { DEFAULT_LINE } else { request.max_log_line.min(LONGEST_LINE) };
+        let max = if request.max_log_line == 0 {
+            DEFAULT_LINE
+        } else {
+            request.max_log_line.min(LONGEST_LINE)
+        };
         let output = |fd: OwnedFd, stream| -> Result<Output, Error> {
             nonblocking(&fd)?;
-            Ok(Output { fd, stream, lines: Lines::new(stream, max as usize) })
+            Ok(Output {
+                fd,
+                stream,
+                lines: Lines::new(stream, max as usize),
+            })
         };
         stdin.as_ref().map_or(Ok(()), nonblocking)?;
         // Where there is no memory controller there is no verdict either.
@@ -88,7 +109,10 @@ impl Container {
             cgroup,
             driver,
             input: Input::new(stdin, is_terminal, request.stdin_once),
-            outputs: [Some(output(stdout, Stream::Stdout)?), stderr.map(|fd| output(fd, Stream::Stderr)).transpose()?],
+            outputs: [
+                Some(output(stdout, Stream::Stdout)?),
+                stderr.map(|fd| output(fd, Stream::Stderr)).transpose()?,
+            ],
             is_terminal,
             log,
             clients: Vec::new(),
@@ -131,13 +155,19 @@ impl Container {
             }
             if !self.log.is_discarding() {
                 let (log, clock) = (&mut self.log, &mut self.clock);
-                output.lines.push(bytes, &stamp, &mut batch, |batch| log.relieve(batch, clock));
+                output
+                    .lines
+                    .push(bytes, &stamp, &mut batch, |batch| log.relieve(batch, clock));
             }
         } else {
             output.lines.finish(&stamp, &mut batch);
         }
         self.log.flush(batch, &mut self.clock);
-        if count > 0 { None } else { self.outputs[index].take().map(|output| output.fd) }
+        if count > 0 {
+            None
+        } else {
+            self.outputs[index].take().map(|output| output.fd)
+        }
     }
 
     /// What is left of a stream that will not be read any more.
@@ -198,6 +228,7 @@ fn wants_terminal(bundle: &Path) -> Result<bool, Error> {
     }
     let path = bundle.join("config.json");
     let text = std::fs::read(&path).map_err(|error| Error::io("read", path.display(), error))?;
-    let config: Config = serde_json::from_slice(&text).map_err(|error| Error::state(spec::Kind::InvalidArgument, format!("{}: {error}", path.display())))?;
+    let config: Config = serde_json::from_slice(&text)
+        .map_err(|error| Error::state(spec::Kind::InvalidArgument, format!("{}: {error}", path.display())))?;
     Ok(config.process.is_some_and(|process| process.terminal))
 }

@@ -58,7 +58,11 @@ impl Ending {
     /// Sets the time of the next attempt.
     pub(crate) fn wait_longer(&mut self, now: Instant) {
         self.retry_at = now + self.pause;
-        let longest = if self.leave_by.is_some() { PAUSE_WHEN_TOLD } else { LONGEST_PAUSE };
+        let longest = if self.leave_by.is_some() {
+            PAUSE_WHEN_TOLD
+        } else {
+            LONGEST_PAUSE
+        };
         self.pause = (self.pause * 2).min(longest);
     }
 

@@ -36,11 +36,18 @@ impl From<isolation::Error> for Error {
 
 impl Error {
     pub(crate) fn io(op: &'static str, object: impl ToString, source: io::Error) -> Self {
-        Self::Io { op, object: object.to_string(), source }
+        Self::Io {
+            op,
+            object: object.to_string(),
+            source,
+        }
     }
 
     pub(crate) fn state(kind: Kind, message: impl Into<String>) -> Self {
-        Self::State { kind, message: message.into() }
+        Self::State {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// The verb came at the wrong time.
@@ -72,6 +79,9 @@ impl Error {
     }
 
     pub(crate) fn to_wire(&self) -> Failure {
-        Failure { kind: self.kind().name().to_owned(), chain: self.chain() }
+        Failure {
+            kind: self.kind().name().to_owned(),
+            chain: self.chain(),
+        }
     }
 }

@@ -119,7 +119,12 @@ impl Stat {
     fn parse(pid: i32, text: &str) -> Option<Self> {
         let mut fields = text.rsplit_once(") ")?.1.split(' ').skip(1).map(str::parse);
         let mut next = || fields.next()?.ok();
-        Some(Self { pid, parent: next()?, group: next()?, session: next()? })
+        Some(Self {
+            pid,
+            parent: next()?,
+            group: next()?,
+            session: next()?,
+        })
     }
 }
 

@@ -30,13 +30,29 @@ pub(crate) fn verdict(exit: Exit, oom_kills: u64, started_at: i64, finished_at: 
     };
     // A clock that was set back must not make a container end before it began.
     let finished_at = finished_at.max(started_at);
-    ExitRecord { exit_code, signal, started_at, finished_at, oom_killed, reason, message: String::new() }
+    ExitRecord {
+        exit_code,
+        signal,
+        started_at,
+        finished_at,
+        oom_killed,
+        reason,
+        message: String::new(),
+    }
 }
 
 /// The end of one that never reached execve.
 pub(crate) fn start_error(message: String, finished_at: i64) -> ExitRecord {
     let reason = ExitReason::StartError;
-    ExitRecord { exit_code: 128, signal: 0, started_at: 0, finished_at, oom_killed: false, reason, message }
+    ExitRecord {
+        exit_code: 128,
+        signal: 0,
+        started_at: 0,
+        finished_at,
+        oom_killed: false,
+        reason,
+        message,
+    }
 }
 
 /// Writes the record: temporary file, rename. No fsync: /run does not outlive the kernel.
@@ -45,7 +61,8 @@ pub(crate) fn write(state_dir: &OwnedFd, record: &ExitRecord) -> Result<(), Erro
     let text = serde_json::to_vec(record).map_err(|error| at("encode")(error.into()))?;
     let temporary = "exit.json.tmp";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(state_dir, temporary, flags, Mode::from_raw_mode(0o600)).map_err(|errno| at("make")(errno.into()))?;
+    let file =
+        openat(state_dir, temporary, flags, Mode::from_raw_mode(0o600)).map_err(|errno| at("make")(errno.into()))?;
     std::fs::File::from(file).write_all(&text).map_err(at("write"))?;
     renameat(state_dir, temporary, state_dir, spec::exit::FILE).map_err(|errno| at("rename")(errno.into()))
 }

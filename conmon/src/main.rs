@@ -24,17 +24,27 @@ mod verbs;
 
 use std::process::ExitCode;
 
-#[expect(clippy::print_stderr, clippy::print_stdout, reason = "the only place that speaks to whoever started it")]
+#[expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the only place that speaks to whoever started it"
+)]
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match (arguments.next().as_deref(), arguments.next()) {
         (Some("spawner"), None) => sys::fds::inherited(spawner::CONTROL).and_then(spawner::run),
         (Some("--version"), None) => {
-            println!("bulkhead-conmon {} protocol {}", env!("CARGO_PKG_VERSION"), proto::monitor::VERSION);
+            println!(
+                "bulkhead-conmon {} protocol {}",
+                env!("CARGO_PKG_VERSION"),
+                proto::monitor::VERSION
+            );
             return ExitCode::SUCCESS;
         }
         _ => {
-            eprintln!("usage: bulkhead-conmon spawner    (the daemon starts it, with a control socket as descriptor 3)");
+            eprintln!(
+                "usage: bulkhead-conmon spawner    (the daemon starts it, with a control socket as descriptor 3)"
+            );
             return ExitCode::from(2);
         }
     };

@@ -140,7 +140,12 @@ impl Monitor {
             Token::Signals => sys::signalfd::drain(&self.signals),
             Token::Oom => self.oom(),
             Token::Init => {
-                if let Some(exit) = self.container.as_ref().filter(|_| !self.is_init_reaped).and_then(Container::ended) {
+                if let Some(exit) = self
+                    .container
+                    .as_ref()
+                    .filter(|_| !self.is_init_reaped)
+                    .and_then(Container::ended)
+                {
                     self.init_ended(exit);
                 }
             }
@@ -150,7 +155,11 @@ impl Monitor {
             Token::Client(id) => self.client(id, event),
             Token::Starting(id) => self.exec_started(id)?,
             Token::Exec(id) => {
-                let ended = self.execs.iter().find(|exec| exec.id == id).and_then(|exec| Some((exec.pid, exec.ended()?)));
+                let ended = self
+                    .execs
+                    .iter()
+                    .find(|exec| exec.id == id)
+                    .and_then(|exec| Some((exec.pid, exec.ended()?)));
                 if let Some((pid, exit)) = ended {
                     self.exec_ended(pid, exit);
                 }
@@ -162,7 +171,9 @@ impl Monitor {
     fn accept(&mut self) -> io::Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
         // EAGAIN, ECONNABORTED: whoever it was has gone; EMFILE passes.
-        let Ok(socket) = accept_with(listener, SocketFlags::CLOEXEC) else { return Ok(()) };
+        let Ok(socket) = accept_with(listener, SocketFlags::CLOEXEC) else {
+            return Ok(());
+        };
         if self.peers.len() < MOST_PEERS && socket::is_trusted(socket.as_fd()) {
             self.add_peer(socket)?;
         }
@@ -180,7 +191,9 @@ impl Monitor {
         }
         // A request may add or end peers: looked up anew each time.
         while let Some(index) = find(&mut self.peers) {
-            let Some(request) = self.peers[index].request() else { break };
+            let Some(request) = self.peers[index].request() else {
+                break;
+            };
             self.request(index, request);
         }
     }
@@ -210,7 +223,9 @@ impl Monitor {
 
     fn client(&mut self, id: u32, event: Ready) {
         let Some(container) = &mut self.container else { return };
-        let Some(index) = container.clients.iter().position(|client| client.id == id) else { return };
+        let Some(index) = container.clients.iter().position(|client| client.id == id) else {
+            return;
+        };
         if event.write {
             container.clients[index].flush();
         }
@@ -269,10 +284,16 @@ impl Monitor {
     }
 
     fn exec_ended(&mut self, pid: i32, exit: Exit) {
-        let Some(index) = self.execs.iter().position(|exec| exec.pid == pid) else { return };
+        let Some(index) = self.execs.iter().position(|exec| exec.pid == pid) else {
+            return;
+        };
         let exec = self.execs.swap_remove(index);
         self.poll.remove(&exec.pidfd);
-        let told = ExecExited { exec_id: u64::from(exec.id), exit_code: exec::code(exit), timed_out: exec.timed_out };
+        let told = ExecExited {
+            exec_id: u64::from(exec.id),
+            exit_code: exec::code(exit),
+            timed_out: exec.timed_out,
+        };
         self.tell(&event::What::ExecExited(told));
     }
 
@@ -283,7 +304,12 @@ impl Monitor {
             && let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG)
         {
             let (pid, exit) = (pid.as_raw_nonzero().get(), exit_of(status));
-            if self.container.as_ref().is_some_and(|container| container.created.pid == pid) && !self.is_init_reaped {
+            if self
+                .container
+                .as_ref()
+                .is_some_and(|container| container.created.pid == pid)
+                && !self.is_init_reaped
+            {
                 self.init_ended(exit);
             } else {
                 self.exec_ended(pid, exit);
@@ -331,7 +357,10 @@ impl Monitor {
         self.sweep(now);
         let Phase::Ending(ending) = &self.phase else { return };
         let (late, is_cgroup_gone) = (now >= ending.drain_until, ending.is_cgroup_gone);
-        let silent = self.container.as_ref().is_none_or(|container| container.outputs.iter().all(Option::is_none));
+        let silent = self
+            .container
+            .as_ref()
+            .is_none_or(|container| container.outputs.iter().all(Option::is_none));
         let over = silent && self.execs.is_empty() && self.starting.is_empty();
         let reaped = self.is_init_reaped || self.container.is_none();
         if !(late || over && is_cgroup_gone && reaped) {
@@ -387,7 +416,8 @@ impl Monitor {
             Phase::Ending(ending) => {
                 let Some(leave_by) = ending.leave_by else { return false };
                 let clients = self.container.iter().flat_map(|container| &container.clients);
-                let waits = self.peers.iter().any(Peer::has_backlog) || clients.into_iter().any(|client| client.has_backlog());
+                let waits =
+                    self.peers.iter().any(Peer::has_backlog) || clients.into_iter().any(|client| client.has_backlog());
                 if waits && Instant::now() < leave_by {
                     return false;
                 }
@@ -417,16 +447,24 @@ impl Monitor {
     /// Tells epoll what is waited for now, where that has changed.
     fn watch(&mut self) -> io::Result<()> {
         self.flush_input();
-        self.peer_interests.retain(|(id, _)| self.peers.iter().any(|peer| peer.id == *id));
+        self.peer_interests
+            .retain(|(id, _)| self.peers.iter().any(|peer| peer.id == *id));
         for peer in &self.peers {
             let interest = Interest::new(true, peer.has_backlog());
-            if let Some(known) = self.peer_interests.iter_mut().find(|(id, known)| *id == peer.id && *known != interest) {
+            if let Some(known) = self
+                .peer_interests
+                .iter_mut()
+                .find(|(id, known)| *id == peer.id && *known != interest)
+            {
                 self.poll.change(peer.fd(), Token::Peer(peer.id), interest)?;
                 known.1 = interest;
             }
         }
-        let Some(container) = &self.container else { return Ok(()) };
-        self.client_interests.retain(|(id, _)| container.clients.iter().any(|client| client.id == *id));
+        let Some(container) = &self.container else {
+            return Ok(());
+        };
+        self.client_interests
+            .retain(|(id, _)| container.clients.iter().any(|client| client.id == *id));
         for client in &container.clients {
             let interest = Interest::new(container.input.has_room(), client.has_backlog());
             match self.client_interests.iter_mut().find(|(id, _)| *id == client.id) {

@@ -12,7 +12,11 @@ use crate::error::Error;
 /// Does it and answers Done or Failure.
 pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
     let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-    let mut sysctls: Vec<(String, String)> = order.sysctls.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut sysctls: Vec<(String, String)> = order
+        .sysctls
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     sysctls.sort();
     let request = isolation::PinRequest {
         network: path(&order.network),
@@ -26,7 +30,12 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
         Ok(()) => reply::Result::Done(Done {}),
         Err(error) => reply::Result::Failure(Error::from(error).to_wire()),
     };
-    let frame = Frame { body: Some(Body::Reply(Reply { id: 0, result: Some(result) })) };
+    let frame = Frame {
+        body: Some(Body::Reply(Reply {
+            id: 0,
+            result: Some(result),
+        })),
+    };
     let bytes = frame::encode(&frame).map_err(io::Error::other)?;
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {

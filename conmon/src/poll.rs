@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 /// What a descriptor belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,9 @@ const MOST: usize = 16;
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -138,7 +140,10 @@ impl Poller {
     /// Waits; an interrupted wait is one without events.
     pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
-        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; MOST];
+        let mut events = [Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }; MOST];
         let timeout = timeout.map(|time| Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(time.subsec_nanos()),
@@ -152,7 +157,9 @@ impl Poller {
             let flags = event.flags;
             // The end of the other side and errors are found out by reading and writing.
             let over = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-            let Some(token) = Token::of_data(event.data) else { continue };
+            let Some(token) = Token::of_data(event.data) else {
+                continue;
+            };
             ready.push(Ready {
                 token,
                 read: over || flags.contains(EventFlags::IN),
@@ -169,7 +176,14 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_kernel() {
-        for token in [Token::Listener, Token::Init, Token::Output(1), Token::Peer(u32::MAX), Token::Exec(7), Token::Starting(9)] {
+        for token in [
+            Token::Listener,
+            Token::Init,
+            Token::Output(1),
+            Token::Peer(u32::MAX),
+            Token::Exec(7),
+            Token::Starting(9),
+        ] {
             assert_eq!(Token::of_data(token.to_data()), Some(token));
         }
     }

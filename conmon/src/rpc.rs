@@ -32,7 +32,15 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(id: u32, socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self { id, socket, decoder: Decoder::default(), fds: VecDeque::new(), out: VecDeque::new(), backlog: 0, is_dead: false })
+        Ok(Self {
+            id,
+            socket,
+            decoder: Decoder::default(),
+            fds: VecDeque::new(),
+            out: VecDeque::new(),
+            backlog: 0,
+            is_dead: false,
+        })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -63,7 +71,9 @@ impl Peer {
     /// The next request; what is none ends the connection.
     pub(crate) fn request(&mut self) -> Option<Request> {
         match self.decoder.take() {
-            Ok(Some(Frame { body: Some(Body::Request(request)) })) => Some(request),
+            Ok(Some(Frame {
+                body: Some(Body::Request(request)),
+            })) => Some(request),
             Ok(None) => None,
             // A reply or event cannot be ours, an unknown body is of a protocol that we do not speak.
             Ok(Some(_)) | Err(_) => {
@@ -79,11 +89,24 @@ impl Peer {
     }
 
     pub(crate) fn reply(&mut self, id: u64, result: reply::Result, fds: Vec<OwnedFd>) {
-        self.send(&Frame { body: Some(Body::Reply(Reply { id, result: Some(result) })) }, fds);
+        self.send(
+            &Frame {
+                body: Some(Body::Reply(Reply {
+                    id,
+                    result: Some(result),
+                })),
+            },
+            fds,
+        );
     }
 
     pub(crate) fn event(&mut self, what: event::What) {
-        self.send(&Frame { body: Some(Body::Event(Event { what: Some(what) })) }, Vec::new());
+        self.send(
+            &Frame {
+                body: Some(Body::Event(Event { what: Some(what) })),
+            },
+            Vec::new(),
+        );
     }
 
     fn send(&mut self, frame: &Frame, fds: Vec<OwnedFd>) {

@@ -45,7 +45,9 @@ pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
                 return Ok(());
             }
             // An order that is none closes its descriptor: that is its answer.
-            let (Ok(Spawn { what: Some(what) }), Some(socket)) = (Spawn::decode(&buffer[..count]), fds.pop()) else { continue };
+            let (Ok(Spawn { what: Some(what) }), Some(socket)) = (Spawn::decode(&buffer[..count]), fds.pop()) else {
+                continue;
+            };
             // Out of processes: the daemon sees its socket close.
             sys::process::fork(|| child(what, socket)).ok();
         }
@@ -54,7 +56,9 @@ pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
 
 fn child(what: What, socket: OwnedFd) -> u8 {
     // The spawner's own descriptors go: the control socket's end must not depend on monitors.
-    let Ok(socket) = sys::fds::keep_only(socket, CONTROL) else { return FAILED };
+    let Ok(socket) = sys::fds::keep_only(socket, CONTROL) else {
+        return FAILED;
+    };
     let result = match what {
         What::Monitor(_) => become_monitor(socket),
         What::Pin(order) => pin::run(&order, socket),

@@ -39,9 +39,16 @@ impl Monitor {
         let (peer_id, id) = (self.peers[peer].id, request.id);
         let said = match request.verb {
             // What the other side speaks is its affair: the protocol only grows.
-            Some(Verb::Hello(_)) => say(Answer::Hello(wire::Hello { version: wire::VERSION, pid: sys::process::own_pid() })),
+            Some(Verb::Hello(_)) => say(Answer::Hello(wire::Hello {
+                version: wire::VERSION,
+                pid: sys::process::own_pid(),
+            })),
             Some(Verb::Create(create)) => {
-                let fds = if create.rootfs_fd { self.peers[peer].take_fds() } else { Vec::new() };
+                let fds = if create.rootfs_fd {
+                    self.peers[peer].take_fds()
+                } else {
+                    Vec::new()
+                };
                 self.create(&create, &fds)
             }
             Some(Verb::Start(_)) => self.start(),
@@ -56,7 +63,10 @@ impl Monitor {
                 self.end(None, Some((peer_id, id)));
                 Ok(None)
             }
-            None => Err(Error::state(Kind::Unimplemented, "this monitor does not know that verb: it is older than the daemon")),
+            None => Err(Error::state(
+                Kind::Unimplemented,
+                "this monitor does not know that verb: it is older than the daemon",
+            )),
         };
         match said {
             Ok(Some((answer, fds))) => self.answer(peer_id, id, answer, fds),
@@ -81,7 +91,10 @@ impl Monitor {
             return Err(Error::too_early_or_late("this monitor has a container already"));
         }
         if request.rootfs_fd && fds.len() != 1 {
-            return Err(Error::state(Kind::InvalidArgument, "one descriptor, that of the root, must come with Create"));
+            return Err(Error::state(
+                Kind::InvalidArgument,
+                "one descriptor, that of the root, must come with Create",
+            ));
         }
         let state_dir = open_dir(&request.state_dir)?;
         let listener = socket::listen(&state_dir)?;
@@ -122,13 +135,21 @@ impl Monitor {
     fn watch_container(&self, container: &Container, listener: &OwnedFd) -> Result<(), Error> {
         let at = |error| Error::io("watch", "the container", error);
         self.poll.add(listener, Token::Listener, Interest::Read).map_err(at)?;
-        self.poll.add(container.pidfd(), Token::Init, Interest::Read).map_err(at)?;
+        self.poll
+            .add(container.pidfd(), Token::Init, Interest::Read)
+            .map_err(at)?;
         for (index, output) in container.outputs.iter().enumerate() {
             let Some(output) = output else { continue };
             let index = u32::from(index != 0);
-            self.poll.add(&output.fd, Token::Output(index), Interest::Read).map_err(at)?;
+            self.poll
+                .add(&output.fd, Token::Output(index), Interest::Read)
+                .map_err(at)?;
         }
-        container.oom.as_ref().map_or(Ok(()), |watch| self.poll.add(watch, Token::Oom, Interest::Read)).map_err(at)
+        container
+            .oom
+            .as_ref()
+            .map_or(Ok(()), |watch| self.poll.add(watch, Token::Oom, Interest::Read))
+            .map_err(at)
     }
 
     fn start(&mut self) -> Said {
@@ -144,7 +165,10 @@ impl Monitor {
             Err(error) => {
                 let error = Error::from(error);
                 // The record and its event follow the answer.
-                self.end(Some(exit::start_error(error.chain().join(": "), clock::nanoseconds())), None);
+                self.end(
+                    Some(exit::start_error(error.chain().join(": "), clock::nanoseconds())),
+                    None,
+                );
                 Err(error)
             }
         }
@@ -165,9 +189,16 @@ impl Monitor {
         if kill.all && kill.signal == SIGKILL {
             container.cgroup.kill()?;
         } else if kill.all {
-            for pid in container.cgroup.procs()?.into_iter().filter(|pid| *pid != container.created.pid) {
+            for pid in container
+                .cgroup
+                .procs()?
+                .into_iter()
+                .filter(|pid| *pid != container.created.pid)
+            {
                 // It may end meanwhile: then there is nobody to signal.
-                sys::process::pidfd_open(pid).and_then(|pidfd| sys::process::pidfd_signal(pidfd.as_fd(), kill.signal)).ok();
+                sys::process::pidfd_open(pid)
+                    .and_then(|pidfd| sys::process::pidfd_signal(pidfd.as_fd(), kill.signal))
+                    .ok();
             }
         }
         done()
@@ -197,7 +228,9 @@ impl Monitor {
             driver: container.driver,
         })?;
         let exec_id = self.new_id();
-        self.poll.add(pending.as_fd(), Token::Starting(exec_id), Interest::Read).map_err(|error| Error::io("watch", "an exec", error))?;
+        self.poll
+            .add(pending.as_fd(), Token::Starting(exec_id), Interest::Read)
+            .map_err(|error| Error::io("watch", "an exec", error))?;
         self.starting.push(Starting {
             id: exec_id,
             pending,
@@ -212,7 +245,9 @@ impl Monitor {
 
     /// An exec has reached execve, or failed.
     pub(crate) fn exec_started(&mut self, id: u32) -> std::io::Result<()> {
-        let Some(index) = self.starting.iter().position(|one| one.id == id) else { return Ok(()) };
+        let Some(index) = self.starting.iter().position(|one| one.id == id) else {
+            return Ok(());
+        };
         let starting = self.starting.swap_remove(index);
         self.poll.remove(starting.pending.as_fd());
         let execed = match starting.pending.finish() {
@@ -231,7 +266,13 @@ impl Monitor {
             }
             fds.push(console);
         }
-        let running = Running { id, pid: execed.pid, pidfd: execed.pidfd, deadline: starting.deadline, timed_out: false };
+        let running = Running {
+            id,
+            pid: execed.pid,
+            pidfd: execed.pidfd,
+            deadline: starting.deadline,
+            timed_out: false,
+        };
         self.poll.add(&running.pidfd, Token::Exec(id), Interest::Read)?;
         if !self.peers.iter().any(|peer| peer.id == starting.peer)
             && let Some(container) = &self.container
@@ -239,7 +280,10 @@ impl Monitor {
             // Nobody holds its streams or waits for it.
             running.signal(SIGKILL, &container.cgroup).ok();
         }
-        let answer = wire::ExecStarted { exec_id: u64::from(id), pid: running.pid };
+        let answer = wire::ExecStarted {
+            exec_id: u64::from(id),
+            pid: running.pid,
+        };
         self.execs.push(running);
         self.answer(starting.peer, starting.request, Answer::ExecStarted(answer), fds);
         Ok(())
@@ -249,7 +293,10 @@ impl Monitor {
         check_signal(kill.signal)?;
         let container = self.container()?;
         let Some(exec) = self.execs.iter().find(|exec| u64::from(exec.id) == kill.exec_id) else {
-            return Err(Error::state(Kind::NotFound, format!("there is no exec {}; it may have ended", kill.exec_id)));
+            return Err(Error::state(
+                Kind::NotFound,
+                format!("there is no exec {}; it may have ended", kill.exec_id),
+            ));
         };
         exec.signal(kill.signal, &container.cgroup)?;
         done()
@@ -260,7 +307,9 @@ impl Monitor {
             return Err(Error::too_early_or_late("the container is not running"));
         }
         let (client, theirs) = Client::new(self.new_id())?;
-        let Some(container) = &mut self.container else { return done() };
+        let Some(container) = &mut self.container else {
+            return done();
+        };
         container.clients.push(client);
         Ok(Some((Answer::Done(wire::Done {}), vec![theirs])))
     }
@@ -287,18 +336,31 @@ impl Monitor {
             Phase::Running { started_at } => (wire::Status::Running, *started_at, None),
             Phase::Ending(ending) => {
                 let started_at = ending.record.as_ref().map_or(0, |record| record.started_at);
-                (wire::Status::Exited, started_at, ending.record.as_ref().map(exit::to_wire))
+                (
+                    wire::Status::Exited,
+                    started_at,
+                    ending.record.as_ref().map(exit::to_wire),
+                )
             }
         };
-        wire::State { status: status.into(), pid, started_at, exited }
+        wire::State {
+            status: status.into(),
+            pid,
+            started_at,
+            exited,
+        }
     }
 
     fn container(&self) -> Result<&Container, Error> {
-        self.container.as_ref().ok_or_else(|| Error::too_early_or_late("there is no container yet"))
+        self.container
+            .as_ref()
+            .ok_or_else(|| Error::too_early_or_late("there is no container yet"))
     }
 
     fn container_mut(&mut self) -> Result<&mut Container, Error> {
-        self.container.as_mut().ok_or_else(|| Error::too_early_or_late("there is no container yet"))
+        self.container
+            .as_mut()
+            .ok_or_else(|| Error::too_early_or_late("there is no container yet"))
     }
 }
 
@@ -306,7 +368,10 @@ fn check_signal(signal: i32) -> Result<(), Error> {
     if (0..=LARGEST_SIGNAL).contains(&signal) {
         return Ok(());
     }
-    Err(Error::state(Kind::InvalidArgument, format!("signal {signal} does not exist")))
+    Err(Error::state(
+        Kind::InvalidArgument,
+        format!("signal {signal} does not exist"),
+    ))
 }
 
 fn is_gone(error: &std::io::Error) -> bool {

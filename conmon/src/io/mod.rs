@@ -8,7 +8,7 @@ mod pipe;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-pub(crate) use pipe::{Ends, null, pipes};
+pub(crate) use pipe::pipes;
 
 /// As much as a pipe holds.
 const INPUT_LIMIT: usize = 64 * 1024;
@@ -26,7 +26,13 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn new(fd: Option<OwnedFd>, is_terminal: bool, once: bool) -> Self {
-        Self { fd, is_terminal, once, buffer: Vec::new(), close_when_empty: false }
+        Self {
+            fd,
+            is_terminal,
+            once,
+            buffer: Vec::new(),
+            close_when_empty: false,
+        }
     }
 
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -79,7 +85,11 @@ impl Input {
         } else {
             self.buffer.drain(..written);
         }
-        if broken || self.close_when_empty && self.buffer.is_empty() { self.fd.take() } else { None }
+        if broken || self.close_when_empty && self.buffer.is_empty() {
+            self.fd.take()
+        } else {
+            None
+        }
     }
 }
 

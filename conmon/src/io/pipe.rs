@@ -27,10 +27,16 @@ pub(crate) fn pipes(with_stdin: bool) -> Result<Ends, Error> {
     };
     let (stdout_ours, stdout) = make()?;
     let (stderr_ours, stderr) = make()?;
-    Ok(Ends { process: [stdin, stdout, stderr], stdin: stdin_ours, stdout: stdout_ours, stderr: stderr_ours })
+    Ok(Ends {
+        process: [stdin, stdout, stderr],
+        stdin: stdin_ours,
+        stdout: stdout_ours,
+        stderr: stderr_ours,
+    })
 }
 
 /// /dev/null, for a process without input.
-pub(crate) fn null() -> Result<OwnedFd, Error> {
-    openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| Error::io("open", "/dev/null", errno.into()))
+fn null() -> Result<OwnedFd, Error> {
+    openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::io("open", "/dev/null", errno.into()))
 }

@@ -15,7 +15,10 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { second: i64::MIN, stamp: *b"1970-01-01T00:00:00.000000000Z" }
+        Self {
+            second: i64::MIN,
+            stamp: *b"1970-01-01T00:00:00.000000000Z",
+        }
     }
 
     /// The time now.
@@ -44,9 +47,20 @@ impl Clock {
         let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let month_from_march = (5 * day_of_year + 2) / 153;
         let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let month = if month_from_march < 10 {
+            month_from_march + 3
+        } else {
+            month_from_march - 9
+        };
         let year = era * 400 + year_of_era + i64::from(month <= 2);
-        let parts = [(0..4, year), (5..7, month), (8..10, day_of_month), (11..13, in_day / 3600), (14..16, in_day / 60 % 60), (17..19, in_day % 60)];
+        let parts = [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day_of_month),
+            (11..13, in_day / 3600),
+            (14..16, in_day / 60 % 60),
+            (17..19, in_day % 60),
+        ];
         for (range, value) in parts {
             digits(&mut self.stamp[range], u32::try_from(value).unwrap_or(0));
         }

@@ -35,11 +35,21 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn new(stream: Stream, max: usize) -> Self {
-        Self { stream, max, pending: Vec::new() }
+        Self {
+            stream,
+            max,
+            pending: Vec::new(),
+        }
     }
 
     /// Appends what `bytes` completes to `out`, as records; each call of `full` comes between two records.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], stamp: &[u8; STAMP], out: &mut Vec<u8>, mut full: impl FnMut(&mut Vec<u8>)) {
+    pub(crate) fn push(
+        &mut self,
+        mut bytes: &[u8],
+        stamp: &[u8; STAMP],
+        out: &mut Vec<u8>,
+        mut full: impl FnMut(&mut Vec<u8>),
+    ) {
         while let Some(end) = newline(bytes) {
             let (mut line, rest) = (&bytes[..end], &bytes[end + 1..]);
             while self.pending.len() + line.len() > self.max {
@@ -98,7 +108,9 @@ fn newline(bytes: &[u8]) -> Option<usize> {
             return Some(index * 8 + found.trailing_zeros() as usize / 8);
         }
     }
-    rest.iter().position(|byte| *byte == b'\n').map(|at| words.len() * 8 + at)
+    rest.iter()
+        .position(|byte| *byte == b'\n')
+        .map(|at| words.len() * 8 + at)
 }
 
 #[cfg(test)]
@@ -115,7 +127,9 @@ mod tests {
         }
         lines.finish(STAMP_TEXT, &mut out);
         assert_eq!(lines.pending.capacity(), 0);
-        String::from_utf8(out).unwrap().replace("2026-11-20T09:01:59.123456789Z stdout ", "")
+        String::from_utf8(out)
+            .unwrap()
+            .replace("2026-11-20T09:01:59.123456789Z stdout ", "")
     }
 
     #[test]
@@ -138,12 +152,15 @@ mod tests {
 
     #[test]
     fn any_bytes_cut_anywhere_come_back() {
-        let text: Vec<u8> = (0..3000u32).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 27).unwrap()).collect();
+        let text: Vec<u8> = (0..3000u32)
+            .map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 27).unwrap())
+            .collect();
         for cut in [1, 2, 3, 7, 8, 9, 100, 2999] {
             for max in [1, 5, 16, 5000] {
                 let mut lines = Lines::new(Stream::Stderr, max);
                 let mut out = Vec::new();
-                text.chunks(cut).for_each(|part| lines.push(part, STAMP_TEXT, &mut out, |_| {}));
+                text.chunks(cut)
+                    .for_each(|part| lines.push(part, STAMP_TEXT, &mut out, |_| {}));
                 lines.finish(STAMP_TEXT, &mut out);
                 let mut back = Vec::new();
                 for record in out.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n') {

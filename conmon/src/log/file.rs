@@ -37,8 +37,18 @@ impl LogFile {
     /// Opens (creates, appends to) the file at `path`; an empty path is no file.
     pub(crate) fn open(path: &str) -> Result<Self, Error> {
         let path = PathBuf::from(path);
-        let file = if path.as_os_str().is_empty() { None } else { Some(open(&path)?) };
-        Ok(Self { path, file, batch: Vec::new(), torn: Vec::new(), lost: Lost::default() })
+        let file = if path.as_os_str().is_empty() {
+            None
+        } else {
+            Some(open(&path)?)
+        };
+        Ok(Self {
+            path,
+            file,
+            batch: Vec::new(),
+            torn: Vec::new(),
+            lost: Lost::default(),
+        })
     }
 
     /// Whether there is a file.
@@ -90,7 +100,7 @@ impl LogFile {
 
     fn write(&mut self, records: &[u8], clock: &mut Clock) {
         let Some(file) = self.file.take() else { return };
-        if self.write_before(&file, clock) {
+        if self.write_before(&file, records, clock) {
             let written = write_some(&file, records);
             if written < records.len() {
                 self.split(records, written);
@@ -102,7 +112,7 @@ impl LogFile {
     }
 
     /// What must come before new records: the rest of a torn one and the record about lost ones. False: still no room.
-    fn write_before(&mut self, file: &OwnedFd, clock: &mut Clock) -> bool {
+    fn write_before(&mut self, file: &OwnedFd, records: &[u8], clock: &mut Clock) -> bool {
         if !self.torn.is_empty() {
             let written = write_some(file, &self.torn);
             self.torn.drain(..written);
@@ -114,10 +124,14 @@ impl LogFile {
         if self.lost.records == 0 {
             return true;
         }
-        let Lost { records, bytes } = self.lost;
-        let stamp: [u8; STAMP] = clock.now();
+        let (count, bytes) = (self.lost.records, self.lost.bytes);
+        // Not later than the record behind it: times in a log do not go back.
+        let stamp: [u8; STAMP] = records.first_chunk().copied().unwrap_or_else(|| clock.now());
         let mut gap = stamp.to_vec();
-        gap.extend_from_slice(format!(" stderr F [bulkhead: {records} log records ({bytes} bytes) could not be written and are lost]\n").as_bytes());
+        gap.extend_from_slice(
+            format!(" stderr F [bulkhead: {count} log records ({bytes} bytes) could not be written and are lost]\n")
+                .as_bytes(),
+        );
         let written = write_some(file, &gap);
         if written == 0 {
             return false;
@@ -131,7 +145,13 @@ impl LogFile {
     fn split(&mut self, records: &[u8], written: usize) {
         let is_between = written == 0 || records[written - 1] == b'\n';
         let rest = &records[written..];
-        let end = if is_between { 0 } else { rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1) };
+        let end = if is_between {
+            0
+        } else {
+            rest.iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(rest.len(), |at| at + 1)
+        };
         self.torn = rest[..end].to_vec();
         self.lose(&rest[end..]);
     }
@@ -159,12 +179,21 @@ fn write_some(file: &OwnedFd, bytes: &[u8]) -> usize {
 
 fn open(path: &Path) -> Result<OwnedFd, Error> {
     // Non-blocking, so that a fifo in the log's place answers at once (ENXIO) instead of stopping the monitor.
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::WRONLY
+        | OFlags::CREATE
+        | OFlags::APPEND
+        | OFlags::NOFOLLOW
+        | OFlags::CLOEXEC
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY;
     let at = |op| move |errno: rustix::io::Errno| Error::io(op, path.display(), errno.into());
     let file = openat(CWD, path, flags, Mode::from_raw_mode(0o640)).map_err(at("open the log"))?;
     let stat = fstat(&file).map_err(at("stat the log"))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::state(spec::Kind::InvalidArgument, format!("the log {} is no regular file", path.display())));
+        return Err(Error::state(
+            spec::Kind::InvalidArgument,
+            format!("the log {} is no regular file", path.display()),
+        ));
     }
     Ok(file)
 }

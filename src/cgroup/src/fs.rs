@@ -141,7 +141,14 @@ impl Cgroup {
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        if self.try_remove()? { Ok(()) } else { Err(Error::Busy { path: self.path.clone(), attempts: ATTEMPTS }) }
+        if self.try_remove()? {
+            Ok(())
+        } else {
+            Err(Error::Busy {
+                path: self.path.clone(),
+                attempts: ATTEMPTS,
+            })
+        }
     }
 
     /// As [`Cgroup::remove`], once and without waiting, for an event loop. False where something is busy.

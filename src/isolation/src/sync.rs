@@ -200,7 +200,7 @@ impl Channel {
     /// As `send`, with write(2) alone: behind a seccomp filter, which may know no sendmsg(2).
     pub(crate) fn write_failure(&self, error: &Error) {
         // Nobody is left to tell if this fails; the exit status says the rest.
-        drop(rustix::io::write(&self.socket, &Message::failed(error).encode()));
+        rustix::io::write(&self.socket, &Message::failed(error).encode()).ok();
     }
 
     /// The next message and what came with it; `None` at the end.

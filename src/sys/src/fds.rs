@@ -28,8 +28,7 @@ pub fn keep_only(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: both are plain numbers; what `number` was before is closed by the kernel.
     check(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) })?;
-    // Closed below with the others.
-    drop(fd.into_raw_fd());
+    let _closed_below = fd.into_raw_fd();
     crate::process::close_from(number.cast_unsigned() + 1)?;
     // SAFETY: dup3 has just made it; what was there before is closed and, by contract, never dropped.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })

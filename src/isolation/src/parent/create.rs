@@ -58,7 +58,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let mut opener = Some(opener);
     // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
     let later = libc::CLONE_NEWCGROUP | sys::ns::NEWTIME;
-    let flags = CLONE_PARENT | (plan.namespaces.new & !later).cast_unsigned().into();
+    let flags = CLONE_PARENT | u64::from((plan.namespaces.new & !later).cast_unsigned());
     let args = CloneArgs {
         flags,
         cgroup: group.clone_into(),

@@ -35,12 +35,7 @@ pub(super) fn supported(spec: &Spec) -> Result<(), Error> {
         refuse(some(hooks.start_container()), "hooks.startContainer", NOT_YET)?;
         refuse(some(hooks.poststart()), "hooks.poststart", NOT_YET)?;
         refuse(some(hooks.poststop()), "hooks.poststop", NOT_YET)?;
-        #[expect(
-            deprecated,
-            reason = "deprecated in the spec, so some still set it: it must not be ignored"
-        )]
-        let prestart = some(hooks.prestart());
-        refuse(prestart, "hooks.prestart", NOT_YET)?;
+        refuse(some(hooks.prestart()), "hooks.prestart", NOT_YET)?;
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let net_devices = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
