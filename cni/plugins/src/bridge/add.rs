@@ -185,6 +185,8 @@ fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: P
     } else {
         host::await_port(socket, &ends.port)?
     };
+    // The first port may have given the bridge its hardware address.
+    let bridge = host::find(socket, &ends.bridge.name)?.unwrap_or_else(|| ends.bridge.clone());
     let interface = |link: &Link| Interface {
         name: link.name.clone(),
         mac: link.mac_text(),
@@ -192,7 +194,7 @@ fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: P
     };
     let sandbox = ends.netns.path().display().to_string();
     result.interfaces = vec![
-        interface(&ends.bridge),
+        interface(&bridge),
         interface(&port),
         Interface {
             sandbox,
