@@ -70,7 +70,10 @@ cause!(Error, e => e.kind);
 impl Error {
     /// An error of `kind`; `message` says what, where and what to do.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// The caller asked for something malformed.
@@ -95,7 +98,10 @@ impl Error {
 
     /// `op object: cause`, with the kind of the cause.
     pub(crate) fn at<C: Cause>(op: &str, object: impl Display, cause: &C) -> Self {
-        Self { kind: cause.kind(), message: format!("{op} {object}: {}", cause.chain()) }
+        Self {
+            kind: cause.kind(),
+            message: format!("{op} {object}: {}", cause.chain()),
+        }
     }
 
     /// The same error, said to have happened during `op` on `object`.
@@ -137,7 +143,10 @@ impl StdError for Error {}
 
 impl From<Error> for stream::BackendError {
     fn from(error: Error) -> Self {
-        Self { kind: error.kind, message: error.message }
+        Self {
+            kind: error.kind,
+            message: error.message,
+        }
     }
 }
 

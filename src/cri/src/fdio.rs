@@ -15,7 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Puts a descriptor into the event loop.
 pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    #[expect(deprecated, reason = "its successor is unsafe for types that may give away another descriptor; OwnedFd cannot")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for types that may give away another descriptor; OwnedFd cannot"
+    )]
     AsyncFd::new(fd)
 }
 

@@ -56,7 +56,12 @@ const BY_NUMBER: [Capability; 41] = [
 
 /// The capabilities of a hexadecimal mask, as /proc/<pid>/status prints it.
 fn from_mask(mask: u64) -> HashSet<Capability> {
-    BY_NUMBER.iter().enumerate().filter(|(n, _)| mask >> n & 1 == 1).map(|(_, c)| *c).collect()
+    BY_NUMBER
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| mask >> n & 1 == 1)
+        .map(|(_, c)| *c)
+        .collect()
 }
 
 fn read(path: &str) -> Result<String, Error> {
@@ -82,7 +87,11 @@ pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Resul
         .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
         .ok_or_else(|| Error::new(spec::Kind::Internal, "/proc/self/status shows no CapBnd"))?;
     let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
-    let defaults = config.default_capabilities.iter().map(|n| capability(n)).collect::<Result<_, _>>()?;
+    let defaults = config
+        .default_capabilities
+        .iter()
+        .map(|n| capability(n))
+        .collect::<Result<_, _>>()?;
     Ok(HostFacts {
         apparmor,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),

@@ -63,7 +63,9 @@ pub(crate) async fn rpc<T>(
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(
                 Kind::DeadlineExceeded,
-                format!("{verb} was not done within the caller's deadline of {limit:?}; it goes on where it can, retry to find its result"),
+                format!(
+                    "{verb} was not done within the caller's deadline of {limit:?}; it goes on where it can, retry to find its result"
+                ),
             )),
         }
     };
@@ -119,7 +121,12 @@ mod tests {
         let status = rpc("Test", Weight::Look, "x", &metadata, never).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
         let failed = async { Err::<(), _>(Error::not_found("no such thing")) };
-        let status = rpc("Test", Weight::Look, "x", &MetadataMap::new(), failed).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (tonic::Code::NotFound, "no such thing"));
+        let status = rpc("Test", Weight::Look, "x", &MetadataMap::new(), failed)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::NotFound, "no such thing")
+        );
     }
 }

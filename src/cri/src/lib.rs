@@ -47,10 +47,16 @@ fn panicked(what: &tokio::task::JoinError) -> Error {
 /// Runs blocking work on a thread for it.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let span = tracing::Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work)).await.unwrap_or_else(|e| Err(panicked(&e)))
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .unwrap_or_else(|e| Err(panicked(&e)))
 }
 
 /// Runs a verb's work in a task of its own, so that it outlives a caller who goes away.
-async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
-    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|e| Err(panicked(&e)))
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(work.in_current_span())
+        .await
+        .unwrap_or_else(|e| Err(panicked(&e)))
 }

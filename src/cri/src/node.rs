@@ -22,7 +22,12 @@ pub(crate) fn version() -> cri::VersionResponse {
 fn condition(name: &str, fault: Option<(&str, String)>) -> cri::RuntimeCondition {
     let status = fault.is_none();
     let (reason, message) = fault.unwrap_or_default();
-    cri::RuntimeCondition { r#type: name.into(), status, reason: reason.to_owned(), message }
+    cri::RuntimeCondition {
+        r#type: name.into(),
+        status,
+        reason: reason.to_owned(),
+        message,
+    }
 }
 
 /// Answers Status.
@@ -38,11 +43,17 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
         let pods = rt.index.sandboxes().len();
         let containers = rt.index.containers().len();
         let cidr = rt.pod_cidr.read().unwrap_or_else(PoisonError::into_inner).clone();
-        info.insert("counts".to_owned(), json!({"pods": pods, "containers": containers}).to_string());
+        info.insert(
+            "counts".to_owned(),
+            json!({"pods": pods, "containers": containers}).to_string(),
+        );
         info.insert("podCIDR".to_owned(), json!(cidr).to_string());
     }
     // Recursive read-only mounts need mount_setattr (Linux 5.12), which isolation relies on.
-    let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+    let features = cri::RuntimeHandlerFeatures {
+        recursive_read_only_mounts: true,
+        user_namespaces: false,
+    };
     let handlers = std::iter::once("").chain(rt.config.handler_names());
     Ok(cri::StatusResponse {
         status: Some(cri::RuntimeStatus {
@@ -50,23 +61,35 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
         }),
         info,
         runtime_handlers: handlers
-            .map(|name| cri::RuntimeHandler { name: name.to_owned(), features: Some(features) })
+            .map(|name| cri::RuntimeHandler {
+                name: name.to_owned(),
+                features: Some(features),
+            })
             .collect(),
-        features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+        features: Some(cri::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            ..Default::default()
+        }),
     })
 }
 
 /// Answers RuntimeConfig: the driver that the kubelet must use too.
 pub(crate) fn config() -> cri::RuntimeConfigResponse {
     cri::RuntimeConfigResponse {
-        linux: Some(cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() }),
+        linux: Some(cri::LinuxRuntimeConfiguration {
+            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+        }),
     }
 }
 
 /// Answers UpdateRuntimeConfig. The pod CIDR is noted and shown in the verbose status; CNI
 /// configurations on this node say their ranges themselves.
 pub(crate) fn update(rt: &Runtime, request: cri::UpdateRuntimeConfigRequest) {
-    let cidr = request.runtime_config.and_then(|c| c.network_config).map(|n| n.pod_cidr).unwrap_or_default();
+    let cidr = request
+        .runtime_config
+        .and_then(|c| c.network_config)
+        .map(|n| n.pod_cidr)
+        .unwrap_or_default();
     if !cidr.is_empty() {
         tracing::info!(cidr, "the kubelet says the pod CIDR");
         *rt.pod_cidr.write().unwrap_or_else(PoisonError::into_inner) = cidr;

@@ -35,8 +35,14 @@ pub(crate) fn url(rt: &Runtime, request: &cri::PortForwardRequest) -> Result<cri
         let port = u16::try_from(*port).ok().filter(|p| *p > 0);
         ports.push(port.ok_or_else(|| Error::invalid("ports are 1 to 65535"))?);
     }
-    let params = PortForwardParams { sandbox_id: sandbox.id.to_string(), ports };
-    let url = rt.stream.port_forward_url(params).map_err(|e| Error::new(e.kind, e.message))?;
+    let params = PortForwardParams {
+        sandbox_id: sandbox.id.to_string(),
+        ports,
+    };
+    let url = rt
+        .stream
+        .port_forward_url(params)
+        .map_err(|e| Error::new(e.kind, e.message))?;
     Ok(cri::PortForwardResponse { url })
 }
 
@@ -77,7 +83,9 @@ pub(crate) async fn session(
         .stack_size(128 * 1024)
         .spawn(move || drop(sender.send(connect(netns.as_deref(), port))))
         .map_err(|e| at(&e))?;
-    let connected = receiver.await.map_err(|_| Error::new(Kind::Internal, "the connecting thread ended"))?;
+    let connected = receiver
+        .await
+        .map_err(|_| Error::new(Kind::Internal, "the connecting thread ended"))?;
     let stream = tokio::net::TcpStream::from_std(connected.map_err(|e| at(&e))?).map_err(|e| at(&e))?;
     let (mut from_pod, mut to_pod) = stream.into_split();
     let up = async {

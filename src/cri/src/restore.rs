@@ -90,7 +90,11 @@ async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
     let (record, mut status): (SandboxRecord, SandboxStatus) = decode(&row.record, &row.status)?;
     let id = SandboxId::parse(&row.id).map_err(|e| Error::new(spec::Kind::DataLoss, e.to_string()))?;
     let request = record.request.clone().ok_or_else(|| damaged("request"))?;
-    let metadata = request.config.as_ref().and_then(|c| c.metadata.clone()).ok_or_else(|| damaged("metadata"))?;
+    let metadata = request
+        .config
+        .as_ref()
+        .and_then(|c| c.metadata.clone())
+        .ok_or_else(|| damaged("metadata"))?;
     if status.phase == SandboxPhase::Creating {
         tracing::info!(pod = %id, "taking down a half-made pod");
         if teardown::whole(rt, &id, &record).await.is_ok() {
@@ -136,7 +140,11 @@ async fn container(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
         rt.index.insert_container(Arc::clone(&container));
         return remove::away(rt, &container).await;
     }
-    rt.container_names.adopt(&key, Arc::new(CreateRequest { sandbox_id, config }), container.id.as_str());
+    rt.container_names.adopt(
+        &key,
+        Arc::new(CreateRequest { sandbox_id, config }),
+        container.id.as_str(),
+    );
     match client {
         Some(client) => adopt(rt, &container, &client).await,
         None if container.with_status(|s| s.exit().is_none()) => ended(rt, &container).await?,
@@ -210,7 +218,12 @@ async fn adopt(rt: &Arc<Runtime>, container: &Arc<Container>, client: &Client) {
 async fn ended(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> {
     let record = match exit::lost(rt, container).await {
         Some(record) => record,
-        None => exit::record(255, ExitReason::Unknown, 0, "the container was lost while it was being removed"),
+        None => exit::record(
+            255,
+            ExitReason::Unknown,
+            0,
+            "the container was lost while it was being removed",
+        ),
     };
     exit::settle(rt, container, record).await
 }
@@ -261,10 +274,19 @@ async fn sweep(rt: &Arc<Runtime>, known: &Known) {
     for id in rt.images.snapshots() {
         if !known.containers.contains(id.as_str()) && !known.pods.contains(id.as_str()) {
             tracing::info!(container = %id, "removing a writable layer that no record owns");
-            warned(&id, rt.images.snapshot_remove(&id).await.map_err(|e| Error::at("remove the layer of", &id, &e)));
+            warned(
+                &id,
+                rt.images
+                    .snapshot_remove(&id)
+                    .await
+                    .map_err(|e| Error::at("remove the layer of", &id, &e)),
+            );
         }
     }
-    let pods: HashSet<String> = names(&rt.paths.pods()).into_iter().chain(names(&rt.paths.namespaces())).collect();
+    let pods: HashSet<String> = names(&rt.paths.pods())
+        .into_iter()
+        .chain(names(&rt.paths.namespaces()))
+        .collect();
     for name in pods {
         let Ok(id) = SandboxId::parse(&name) else { continue };
         if known.pods.contains(&name) {

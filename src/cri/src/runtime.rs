@@ -82,13 +82,21 @@ impl Runtime {
     /// # Errors
     /// When the state cannot be opened or the monitor program cannot be started.
     pub async fn build(parts: Parts) -> Result<Arc<Self>, Error> {
-        let Parts { config, images, cni, stream, monitor } = parts;
+        let Parts {
+            config,
+            images,
+            cni,
+            stream,
+            monitor,
+        } = parts;
         let paths = config.paths();
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
         let host = host::facts(&config.runtime, cgroups.version())?;
         let name = config.monitors_cgroup();
-        let monitors = cgroups.create(&name).map_err(|e| Error::at("make the cgroup", &name, &e))?;
+        let monitors = cgroups
+            .create(&name)
+            .map_err(|e| Error::at("make the cgroup", &name, &e))?;
         let spawner = Spawner::new(&monitor, monitors).await?;
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {

@@ -35,8 +35,12 @@ impl Services {
 pub fn services(rt: &Arc<Runtime>) -> (RuntimeServiceServer<Services>, ImageServiceServer<Services>) {
     let both = || Services::new(rt);
     (
-        RuntimeServiceServer::new(both()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
-        ImageServiceServer::new(both()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+        RuntimeServiceServer::new(both())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE),
+        ImageServiceServer::new(both())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE),
     )
 }
 
@@ -44,7 +48,9 @@ type Answer<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn absent<T>(verb: &str) -> Answer<T> {
-    Err(Status::unimplemented(format!("{verb} is not implemented by this version of Bulkhead")))
+    Err(Status::unimplemented(format!(
+        "{verb} is not implemented by this version of Bulkhead"
+    )))
 }
 
 /// One RPC: `rpc!(self, request, Verb|Look, "Name", about => work)`.
@@ -62,12 +68,16 @@ fn short(text: &str) -> String {
 
 fn pod_name(config: Option<&cri::PodSandboxConfig>) -> String {
     let metadata = config.and_then(|c| c.metadata.as_ref());
-    metadata.map(|m| short(&format!("{}/{}#{}", m.namespace, m.name, m.attempt))).unwrap_or_default()
+    metadata
+        .map(|m| short(&format!("{}/{}#{}", m.namespace, m.name, m.attempt)))
+        .unwrap_or_default()
 }
 
 fn container_name(config: Option<&cri::ContainerConfig>) -> String {
     let metadata = config.and_then(|c| c.metadata.as_ref());
-    metadata.map(|m| short(&format!("{}#{}", m.name, m.attempt))).unwrap_or_default()
+    metadata
+        .map(|m| short(&format!("{}#{}", m.name, m.attempt)))
+        .unwrap_or_default()
 }
 
 fn image_name(spec: Option<&cri::ImageSpec>) -> String {
@@ -77,15 +87,21 @@ fn image_name(spec: Option<&cri::ImageSpec>) -> String {
 #[tonic::async_trait]
 impl RuntimeService for Services {
     async fn version(&self, r: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
-        answer!(self, r, Look, "Version", |_: &_| "", |_, _| async { Ok(node::version()) })
+        answer!(self, r, Look, "Version", |_: &_| "", |_, _| async {
+            Ok(node::version())
+        })
     }
 
     async fn status(&self, r: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
-        answer!(self, r, Look, "Status", |_: &_| "", |rt, m| async move { node::status(rt, &m).await })
+        answer!(self, r, Look, "Status", |_: &_| "", |rt, m| async move {
+            node::status(rt, &m).await
+        })
     }
 
     async fn runtime_config(&self, r: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
-        answer!(self, r, Look, "RuntimeConfig", |_: &_| "", |_, _| async { Ok(node::config()) })
+        answer!(self, r, Look, "RuntimeConfig", |_: &_| "", |_, _| async {
+            Ok(node::config())
+        })
     }
 
     async fn update_runtime_config(
@@ -101,15 +117,26 @@ impl RuntimeService for Services {
     async fn run_pod_sandbox(&self, r: Request<cri::RunPodSandboxRequest>) -> Answer<cri::RunPodSandboxResponse> {
         let about = |m: &cri::RunPodSandboxRequest| pod_name(m.config.as_ref());
         answer!(self, r, Verb, "RunPodSandbox", about, |rt, m| async move {
-            Ok(cri::RunPodSandboxResponse { pod_sandbox_id: sandbox::run::run(rt, m).await? })
+            Ok(cri::RunPodSandboxResponse {
+                pod_sandbox_id: sandbox::run::run(rt, m).await?,
+            })
         })
     }
 
     async fn stop_pod_sandbox(&self, r: Request<cri::StopPodSandboxRequest>) -> Answer<cri::StopPodSandboxResponse> {
         let about = |m: &cri::StopPodSandboxRequest| short(&m.pod_sandbox_id);
-        answer!(self, r, Verb, "StopPodSandbox", about, |rt, m: cri::StopPodSandboxRequest| async move {
-            sandbox::stop::stop(rt, &m.pod_sandbox_id).await.map(|()| cri::StopPodSandboxResponse {})
-        })
+        answer!(
+            self,
+            r,
+            Verb,
+            "StopPodSandbox",
+            about,
+            |rt, m: cri::StopPodSandboxRequest| async move {
+                sandbox::stop::stop(rt, &m.pod_sandbox_id)
+                    .await
+                    .map(|()| cri::StopPodSandboxResponse {})
+            }
+        )
     }
 
     async fn remove_pod_sandbox(
@@ -117,9 +144,18 @@ impl RuntimeService for Services {
         r: Request<cri::RemovePodSandboxRequest>,
     ) -> Answer<cri::RemovePodSandboxResponse> {
         let about = |m: &cri::RemovePodSandboxRequest| short(&m.pod_sandbox_id);
-        answer!(self, r, Verb, "RemovePodSandbox", about, |rt, m: cri::RemovePodSandboxRequest| async move {
-            sandbox::remove::remove(rt, &m.pod_sandbox_id).await.map(|()| cri::RemovePodSandboxResponse {})
-        })
+        answer!(
+            self,
+            r,
+            Verb,
+            "RemovePodSandbox",
+            about,
+            |rt, m: cri::RemovePodSandboxRequest| async move {
+                sandbox::remove::remove(rt, &m.pod_sandbox_id)
+                    .await
+                    .map(|()| cri::RemovePodSandboxResponse {})
+            }
+        )
     }
 
     async fn pod_sandbox_status(
@@ -127,48 +163,85 @@ impl RuntimeService for Services {
         r: Request<cri::PodSandboxStatusRequest>,
     ) -> Answer<cri::PodSandboxStatusResponse> {
         let about = |m: &cri::PodSandboxStatusRequest| short(&m.pod_sandbox_id);
-        answer!(self, r, Look, "PodSandboxStatus", about, |rt, m| async move { sandbox::status::status(rt, &m) })
+        answer!(self, r, Look, "PodSandboxStatus", about, |rt, m| async move {
+            sandbox::status::status(rt, &m)
+        })
     }
 
     async fn list_pod_sandbox(&self, r: Request<cri::ListPodSandboxRequest>) -> Answer<cri::ListPodSandboxResponse> {
-        answer!(self, r, Look, "ListPodSandbox", |_: &_| "", |rt, m| async move { sandbox::list::list(rt, &m) })
+        answer!(self, r, Look, "ListPodSandbox", |_: &_| "", |rt, m| async move {
+            sandbox::list::list(rt, &m)
+        })
     }
 
     async fn create_container(&self, r: Request<cri::CreateContainerRequest>) -> Answer<cri::CreateContainerResponse> {
         let about = |m: &cri::CreateContainerRequest| container_name(m.config.as_ref());
         answer!(self, r, Verb, "CreateContainer", about, |rt, m| async move {
-            Ok(cri::CreateContainerResponse { container_id: create::create(rt, m).await? })
+            Ok(cri::CreateContainerResponse {
+                container_id: create::create(rt, m).await?,
+            })
         })
     }
 
     async fn start_container(&self, r: Request<cri::StartContainerRequest>) -> Answer<cri::StartContainerResponse> {
         let about = |m: &cri::StartContainerRequest| short(&m.container_id);
-        answer!(self, r, Verb, "StartContainer", about, |rt, m: cri::StartContainerRequest| async move {
-            start::start(rt, &m.container_id).await.map(|()| cri::StartContainerResponse {})
-        })
+        answer!(
+            self,
+            r,
+            Verb,
+            "StartContainer",
+            about,
+            |rt, m: cri::StartContainerRequest| async move {
+                start::start(rt, &m.container_id)
+                    .await
+                    .map(|()| cri::StartContainerResponse {})
+            }
+        )
     }
 
     async fn stop_container(&self, r: Request<cri::StopContainerRequest>) -> Answer<cri::StopContainerResponse> {
         let about = |m: &cri::StopContainerRequest| short(&m.container_id);
-        answer!(self, r, Verb, "StopContainer", about, |rt, m: cri::StopContainerRequest| async move {
-            stop::stop(rt, &m.container_id, m.timeout).await.map(|()| cri::StopContainerResponse {})
-        })
+        answer!(
+            self,
+            r,
+            Verb,
+            "StopContainer",
+            about,
+            |rt, m: cri::StopContainerRequest| async move {
+                stop::stop(rt, &m.container_id, m.timeout)
+                    .await
+                    .map(|()| cri::StopContainerResponse {})
+            }
+        )
     }
 
     async fn remove_container(&self, r: Request<cri::RemoveContainerRequest>) -> Answer<cri::RemoveContainerResponse> {
         let about = |m: &cri::RemoveContainerRequest| short(&m.container_id);
-        answer!(self, r, Verb, "RemoveContainer", about, |rt, m: cri::RemoveContainerRequest| async move {
-            remove::remove(rt, &m.container_id).await.map(|()| cri::RemoveContainerResponse {})
-        })
+        answer!(
+            self,
+            r,
+            Verb,
+            "RemoveContainer",
+            about,
+            |rt, m: cri::RemoveContainerRequest| async move {
+                remove::remove(rt, &m.container_id)
+                    .await
+                    .map(|()| cri::RemoveContainerResponse {})
+            }
+        )
     }
 
     async fn list_containers(&self, r: Request<cri::ListContainersRequest>) -> Answer<cri::ListContainersResponse> {
-        answer!(self, r, Look, "ListContainers", |_: &_| "", |rt, m| async move { list::list(rt, &m) })
+        answer!(self, r, Look, "ListContainers", |_: &_| "", |rt, m| async move {
+            list::list(rt, &m)
+        })
     }
 
     async fn container_status(&self, r: Request<cri::ContainerStatusRequest>) -> Answer<cri::ContainerStatusResponse> {
         let about = |m: &cri::ContainerStatusRequest| short(&m.container_id);
-        answer!(self, r, Look, "ContainerStatus", about, |rt, m| async move { status::status(rt, &m).await })
+        answer!(self, r, Look, "ContainerStatus", about, |rt, m| async move {
+            status::status(rt, &m).await
+        })
     }
 
     async fn reopen_container_log(
@@ -176,14 +249,25 @@ impl RuntimeService for Services {
         r: Request<cri::ReopenContainerLogRequest>,
     ) -> Answer<cri::ReopenContainerLogResponse> {
         let about = |m: &cri::ReopenContainerLogRequest| short(&m.container_id);
-        answer!(self, r, Verb, "ReopenContainerLog", about, |rt, m: cri::ReopenContainerLogRequest| async move {
-            logs::reopen(rt, &m.container_id).await.map(|()| cri::ReopenContainerLogResponse {})
-        })
+        answer!(
+            self,
+            r,
+            Verb,
+            "ReopenContainerLog",
+            about,
+            |rt, m: cri::ReopenContainerLogRequest| async move {
+                logs::reopen(rt, &m.container_id)
+                    .await
+                    .map(|()| cri::ReopenContainerLogResponse {})
+            }
+        )
     }
 
     async fn exec_sync(&self, r: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
         let about = |m: &cri::ExecSyncRequest| short(&m.container_id);
-        answer!(self, r, Look, "ExecSync", about, |rt, m| async move { exec_sync::exec_sync(rt, m).await })
+        answer!(self, r, Look, "ExecSync", about, |rt, m| async move {
+            exec_sync::exec_sync(rt, m).await
+        })
     }
 
     async fn exec(&self, r: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
@@ -193,26 +277,42 @@ impl RuntimeService for Services {
 
     async fn attach(&self, r: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
         let about = |m: &cri::AttachRequest| short(&m.container_id);
-        answer!(self, r, Verb, "Attach", about, |rt, m| async move { attach::url(rt, &m) })
+        answer!(
+            self,
+            r,
+            Verb,
+            "Attach",
+            about,
+            |rt, m| async move { attach::url(rt, &m) }
+        )
     }
 
     async fn port_forward(&self, r: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
         let about = |m: &cri::PortForwardRequest| short(&m.pod_sandbox_id);
-        answer!(self, r, Verb, "PortForward", about, |rt, m| async move { port_forward::url(rt, &m) })
+        answer!(self, r, Verb, "PortForward", about, |rt, m| async move {
+            port_forward::url(rt, &m)
+        })
     }
 
     async fn container_stats(&self, r: Request<cri::ContainerStatsRequest>) -> Answer<cri::ContainerStatsResponse> {
         let about = |m: &cri::ContainerStatsRequest| short(&m.container_id);
-        answer!(self, r, Look, "ContainerStats", about, |rt, m: cri::ContainerStatsRequest| async move {
-            stats::one(rt, &m.container_id).await
-        })
+        answer!(
+            self,
+            r,
+            Look,
+            "ContainerStats",
+            about,
+            |rt, m: cri::ContainerStatsRequest| async move { stats::one(rt, &m.container_id).await }
+        )
     }
 
     async fn list_container_stats(
         &self,
         r: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
-        answer!(self, r, Look, "ListContainerStats", |_: &_| "", |rt, m| async move { stats::list(rt, m).await })
+        answer!(self, r, Look, "ListContainerStats", |_: &_| "", |rt, m| async move {
+            stats::list(rt, m).await
+        })
     }
 
     async fn update_container_resources(
@@ -222,10 +322,7 @@ impl RuntimeService for Services {
         absent("UpdateContainerResources")
     }
 
-    async fn pod_sandbox_stats(
-        &self,
-        _: Request<cri::PodSandboxStatsRequest>,
-    ) -> Answer<cri::PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(&self, _: Request<cri::PodSandboxStatsRequest>) -> Answer<cri::PodSandboxStatsResponse> {
         absent("PodSandboxStats")
     }
 
@@ -305,10 +402,7 @@ impl RuntimeService for Services {
     }
 
     type GetContainerEventsStream = Streamed<cri::ContainerEventResponse>;
-    async fn get_container_events(
-        &self,
-        _: Request<cri::GetEventsRequest>,
-    ) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
         absent("GetContainerEvents")
     }
 
@@ -324,7 +418,9 @@ impl RuntimeService for Services {
 #[tonic::async_trait]
 impl ImageService for Services {
     async fn list_images(&self, r: Request<cri::ListImagesRequest>) -> Answer<cri::ListImagesResponse> {
-        answer!(self, r, Look, "ListImages", |_: &_| "", |rt, m| async move { image::list(rt, &m) })
+        answer!(self, r, Look, "ListImages", |_: &_| "", |rt, m| async move {
+            image::list(rt, &m)
+        })
     }
 
     type StreamImagesStream = Streamed<cri::StreamImagesResponse>;
@@ -334,12 +430,16 @@ impl ImageService for Services {
 
     async fn image_status(&self, r: Request<cri::ImageStatusRequest>) -> Answer<cri::ImageStatusResponse> {
         let about = |m: &cri::ImageStatusRequest| image_name(m.image.as_ref());
-        answer!(self, r, Look, "ImageStatus", about, |rt, m| async move { image::status(rt, &m) })
+        answer!(self, r, Look, "ImageStatus", about, |rt, m| async move {
+            image::status(rt, &m)
+        })
     }
 
     async fn pull_image(&self, r: Request<cri::PullImageRequest>) -> Answer<cri::PullImageResponse> {
         let about = |m: &cri::PullImageRequest| image_name(m.image.as_ref());
-        answer!(self, r, Verb, "PullImage", about, |rt, m| async move { image::pull(rt, m).await })
+        answer!(self, r, Verb, "PullImage", about, |rt, m| async move {
+            image::pull(rt, m).await
+        })
     }
 
     async fn remove_image(&self, r: Request<cri::RemoveImageRequest>) -> Answer<cri::RemoveImageResponse> {
@@ -350,6 +450,8 @@ impl ImageService for Services {
     }
 
     async fn image_fs_info(&self, r: Request<cri::ImageFsInfoRequest>) -> Answer<cri::ImageFsInfoResponse> {
-        answer!(self, r, Look, "ImageFsInfo", |_: &_| "", |rt, _| async move { image::fs_info(rt).await })
+        answer!(self, r, Look, "ImageFsInfo", |_: &_| "", |rt, _| async move {
+            image::fs_info(rt).await
+        })
     }
 }

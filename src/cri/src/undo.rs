@@ -32,7 +32,10 @@ impl fmt::Debug for Undo {
 impl Undo {
     /// An empty stack for `verb`.
     pub(crate) fn new(verb: &'static str) -> Self {
-        Self { verb, steps: Vec::new() }
+        Self {
+            verb,
+            steps: Vec::new(),
+        }
     }
 
     /// Notes how to undo what was just done, then passes the step's fail point.
@@ -77,14 +80,22 @@ pub(crate) async fn failpoint(_verb: &'static str, _step: &'static str) -> Resul
 /// Passes the fail point `<verb>.<step>`.
 #[cfg(feature = "failpoints")]
 pub(crate) async fn failpoint(verb: &'static str, step: &'static str) -> Result<(), Error> {
-    let Ok(wanted) = std::env::var("BULKHEAD_FAILPOINT") else { return Ok(()) };
+    let Ok(wanted) = std::env::var("BULKHEAD_FAILPOINT") else {
+        return Ok(());
+    };
     let here = format!("{verb}.{step}");
-    let Some(action) = wanted.split(',').filter_map(|one| one.split_once('=')).find(|(at, _)| *at == here) else {
+    let Some(action) = wanted
+        .split(',')
+        .filter_map(|one| one.split_once('='))
+        .find(|(at, _)| *at == here)
+    else {
         return Ok(());
     };
     match action.1.split_once(':') {
         Some(("sleep", ms)) => {
-            let ms = ms.parse().map_err(|_| Error::invalid(format!("fail point {here}: {ms:?} is no number")))?;
+            let ms = ms
+                .parse()
+                .map_err(|_| Error::invalid(format!("fail point {here}: {ms:?} is no number")))?;
             tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
             Ok(())
         }

@@ -38,17 +38,30 @@ pub(crate) fn url(rt: &Runtime, request: &cri::AttachRequest) -> Result<cri::Att
     let config = container.config()?;
     if request.tty != config.tty {
         let has = if config.tty { "has" } else { "has no" };
-        return Err(Error::invalid(format!("container {} {has} terminal; attach with tty={}", container.id, config.tty)));
+        return Err(Error::invalid(format!(
+            "container {} {has} terminal; attach with tty={}",
+            container.id, config.tty
+        )));
     }
     if request.stdin && !config.stdin {
-        return Err(Error::invalid(format!("container {} was made without stdin; attach without it", container.id)));
+        return Err(Error::invalid(format!(
+            "container {} was made without stdin; attach without it",
+            container.id
+        )));
     }
     let params = AttachParams {
         container_id: container.id.to_string(),
         tty: request.tty,
-        wants: Wants { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
+        wants: Wants {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        },
     };
-    let url = rt.stream.attach_url(params).map_err(|e| Error::new(e.kind, e.message))?;
+    let url = rt
+        .stream
+        .attach_url(params)
+        .map_err(|e| Error::new(e.kind, e.message))?;
     Ok(cri::AttachResponse { url })
 }
 
@@ -93,8 +106,14 @@ impl Relay {
 pub(crate) async fn session(rt: &Runtime, params: AttachParams, mut streams: Streams) -> Result<(), Error> {
     let container = target(rt, &params.container_id)?;
     let at = |e: &io::Error| Error::at("attach to", format!("container {}", container.id), e);
-    let mut answer = container.monitor()?.call(Verb::Attach(wire::Attach {}), vec![], DEADLINE).await?;
-    let fd = answer.fds.pop().ok_or_else(|| Error::new(Kind::Internal, "the monitor sent no relay"))?;
+    let mut answer = container
+        .monitor()?
+        .call(Verb::Attach(wire::Attach {}), vec![], DEADLINE)
+        .await?;
+    let fd = answer
+        .fds
+        .pop()
+        .ok_or_else(|| Error::new(Kind::Internal, "the monitor sent no relay"))?;
     let relay = Relay::new(fd).map_err(|e| at(&e))?;
     let (mut stdout, mut stderr) = (streams.stdout.take(), streams.stderr.take());
     let output = async {

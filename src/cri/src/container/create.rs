@@ -43,13 +43,18 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Makes a container, or finds the one that the same request made.
 pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerRequest) -> Result<String, Error> {
-    let config = request.config.ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
+    let config = request
+        .config
+        .ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
     plan::check(&config)?;
     let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
     ready(&sandbox)?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let key = name_key(&metadata, sandbox.id.as_str());
-    let request = Arc::new(CreateRequest { sandbox_id: sandbox.id.to_string(), config });
+    let request = Arc::new(CreateRequest {
+        sandbox_id: sandbox.id.to_string(),
+        config,
+    });
     match rt.container_names.reserve(&key, &request)? {
         Reserved::Done(id) => match rt.index.find_container(&id)? {
             Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(id),
@@ -69,7 +74,10 @@ fn ready(sandbox: &Sandbox) -> Result<(), Error> {
     if sandbox.phase() == SandboxPhase::Ready {
         return Ok(());
     }
-    Err(Error::precondition(format!("pod {} is not ready; run the pod again with another attempt number", sandbox.id)))
+    Err(Error::precondition(format!(
+        "pod {} is not ready; run the pod again with another attempt number",
+        sandbox.id
+    )))
 }
 
 /// The log file, or nothing.
@@ -79,22 +87,43 @@ fn log_path(sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<String, 
         return Ok(String::new());
     }
     if config.log_path.starts_with('/') || config.log_path.split('/').any(|c| c == "..") {
-        return Err(Error::invalid(format!("log_path {:?} is not a clean path below the pod's log_directory", config.log_path)));
+        return Err(Error::invalid(format!(
+            "log_path {:?} is not a clean path below the pod's log_directory",
+            config.log_path
+        )));
     }
     Ok(format!("{directory}/{}", config.log_path))
 }
 
-fn record(rt: &Runtime, id: &ContainerId, sandbox: &Sandbox, config: &cri::ContainerConfig, image: &image::Image) -> Result<ContainerRecord, Error> {
+fn record(
+    rt: &Runtime,
+    id: &ContainerId,
+    sandbox: &Sandbox,
+    config: &cri::ContainerConfig,
+    image: &image::Image,
+) -> Result<ContainerRecord, Error> {
     let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
-    let by_user = config.image.as_ref().map(|i| i.user_specified_image.clone()).unwrap_or_default();
-    let name = image.repo_tags.iter().find(|t| **t == by_user || **t == asked).or_else(|| image.repo_tags.first());
+    let by_user = config
+        .image
+        .as_ref()
+        .map(|i| i.user_specified_image.clone())
+        .unwrap_or_default();
+    let name = image
+        .repo_tags
+        .iter()
+        .find(|t| **t == by_user || **t == asked)
+        .or_else(|| image.repo_tags.first());
     Ok(ContainerRecord {
         id: id.to_string(),
         sandbox_id: sandbox.id.to_string(),
         config: Some(config.clone()),
         created_at: clock::strictly_later(),
         image_id: image.id.to_string(),
-        image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.with_algorithm()),
+        image_ref: image
+            .repo_digests
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.with_algorithm()),
         image_name: name.cloned().unwrap_or(asked),
         cgroup: format!("{}/{id}", sandbox.record.cgroup),
         log_path: log_path(sandbox, config)?,
@@ -105,7 +134,10 @@ fn record(rt: &Runtime, id: &ContainerId, sandbox: &Sandbox, config: &cri::Conta
 
 async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::ContainerConfig) -> Result<String, Error> {
     let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
-    let image = rt.images.resolve(&asked).map_err(|e| Error::at("find the image", &asked, &e))?;
+    let image = rt
+        .images
+        .resolve(&asked)
+        .map_err(|e| Error::at("find the image", &asked, &e))?;
     let image = image.ok_or_else(|| Error::not_found(format!("image {asked:?} is not on this node; pull it first")))?;
     let id = ContainerId::random().map_err(|e| Error::new(Kind::Internal, format!("make an id: {e}")))?;
     let record = record(rt, &id, sandbox, config, &image)?;
@@ -139,6 +171,10 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
     Err(error)
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the script of the verb: each is one thing that it works on"
+)]
 async fn steps(
     rt: &Arc<Runtime>,
     sandbox: &Arc<Sandbox>,
@@ -152,17 +188,26 @@ async fn steps(
 
     let (images, layer) = (Arc::clone(rt), id.clone());
     let remove_layer = move || async move {
-        images.images.snapshot_remove(&layer).await.map_err(|e| Error::at("remove the writable layer of", &layer, &e))
+        images
+            .images
+            .snapshot_remove(&layer)
+            .await
+            .map_err(|e| Error::at("remove the writable layer of", &layer, &e))
     };
     undo.push("snapshot", remove_layer).await?;
     let dir = rt.paths.container(id);
-    undo.push("bundle", move || blocking(move || files::remove_tree(&dir))).await?;
+    undo.push("bundle", move || blocking(move || files::remove_tree(&dir)))
+        .await?;
     let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id));
     let client = client?;
     let discard = client.clone();
     undo.push("monitor", move || async move {
         // A monitor that is gone has nothing left to discard; its cgroup goes with the bundle.
-        drop(discard.done(Verb::Discard(wire::Discard {}), Duration::from_secs(10)).await);
+        drop(
+            discard
+                .done(Verb::Discard(wire::Discard {}), Duration::from_secs(10))
+                .await,
+        );
         Ok(())
     })
     .await?;
@@ -170,7 +215,13 @@ async fn steps(
 
     let config = record.config.clone().unwrap_or_default();
     let pid = pid_namespace(rt, sandbox, &config)?;
-    let lookup = Lookup { rt: Arc::clone(rt), sandbox: Arc::clone(sandbox), record: record.clone(), image: Arc::clone(image), pid };
+    let lookup = Lookup {
+        rt: Arc::clone(rt),
+        sandbox: Arc::clone(sandbox),
+        record: record.clone(),
+        image: Arc::clone(image),
+        pid,
+    };
     let (planned, mount) = blocking(move || look_up_and_plan(&lookup, mount)).await?;
     for note in &planned.notes {
         tracing::info!(container = %id, note, "the host withholds something");
@@ -183,7 +234,11 @@ async fn steps(
     record.gid = made.gid;
     record.groups = made.additional_gids;
     undo.pass("created").await?;
-    let status = Status { phase: Phase::Created, removing: false, stop_by: None };
+    let status = Status {
+        phase: Phase::Created,
+        removing: false,
+        stop_by: None,
+    };
     rt.db.put(Table::Container, row(&record, &status)?).await?;
     undo.pass("committed").await?;
     let container = Arc::new(Container::new(id.clone(), record, status));
@@ -198,13 +253,21 @@ async fn snapshot(rt: &Arc<Runtime>, id: &ContainerId, image: &spec::ImageId) ->
     let made = rt.images.snapshot_create(id, image).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
     let (rt, id) = (Arc::clone(rt), id.clone());
-    blocking(move || rt.images.snapshot_mount(&id).map_err(|e| Error::at("mount the root of", &id, &e))).await
+    blocking(move || {
+        rt.images
+            .snapshot_mount(&id)
+            .map_err(|e| Error::at("mount the root of", &id, &e))
+    })
+    .await
 }
 
 /// Which pid namespace the container is to be in.
 fn pid_namespace(rt: &Runtime, sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<PidNamespace, Error> {
     let context = plan::context(config);
-    let options = context.namespace_options.as_ref().or_else(|| sandbox.namespace_options());
+    let options = context
+        .namespace_options
+        .as_ref()
+        .or_else(|| sandbox.namespace_options());
     let process = |pid: i32| PidNamespace::Join(format!("/proc/{pid}/ns/pid").into());
     match pid_mode(options) {
         NamespaceMode::Container => Ok(PidNamespace::Own),
@@ -216,10 +279,16 @@ fn pid_namespace(rt: &Runtime, sandbox: &Sandbox, config: &cri::ContainerConfig)
             let target = options.map(|o| o.target_id.as_str()).unwrap_or_default();
             let target = rt.index.container(target)?;
             if target.record.sandbox_id != sandbox.id.as_str() {
-                return Err(Error::invalid(format!("target container {} is in another pod", target.id)));
+                return Err(Error::invalid(format!(
+                    "target container {} is in another pod",
+                    target.id
+                )));
             }
             if !target.with_status(Status::is_running) {
-                return Err(Error::precondition(format!("target container {} does not run", target.id)));
+                return Err(Error::precondition(format!(
+                    "target container {} does not run",
+                    target.id
+                )));
             }
             Ok(process(target.record.pid))
         }
@@ -236,13 +305,26 @@ struct Lookup {
 
 /// All blocking looks at the host and the image, the plan, and the bundle.
 fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), Error> {
-    let Lookup { rt, sandbox, record, image, .. } = at;
-    let config = record.config.as_ref().ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
+    let Lookup {
+        rt,
+        sandbox,
+        record,
+        image,
+        ..
+    } = at;
+    let config = record
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
     let context = plan::context(config);
     let wanted = mounts::wanted(config, context.privileged)?;
     sources::mounts(&wanted)?;
     let devices = sources::devices(config, context.privileged)?;
-    let default = rt.host.default_seccomp.clone().unwrap_or(plan::security::Seccomp::RuntimeDefault);
+    let default = rt
+        .host
+        .default_seccomp
+        .clone()
+        .unwrap_or(plan::security::Seccomp::RuntimeDefault);
     let seccomp = sources::seccomp(&plan::security::seccomp(&context, &default)?)?;
     let accounts = rootfs::accounts(mount.as_fd())?;
     let host_ipc = sandbox.record.ipcns.is_empty();
@@ -271,7 +353,10 @@ fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), E
 
 /// Writes the bundle. Readable by root alone: the environment may hold secrets.
 fn bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
-    fs::DirBuilder::new().mode(0o700).create(dir).map_err(|e| Error::at("make the bundle", dir.display(), &e))?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Error::at("make the bundle", dir.display(), &e))?;
     let path = dir.join("config.json");
     let text = serde_json::to_vec(spec).map_err(|e| Error::at("encode", path.display(), &e))?;
     let mut file = fs::OpenOptions::new()
@@ -280,14 +365,17 @@ fn bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
         .mode(0o600)
         .open(&path)
         .map_err(|e| Error::at("make", path.display(), &e))?;
-    file.write_all(&text).map_err(|e| Error::at("write", path.display(), &e))
+    file.write_all(&text)
+        .map_err(|e| Error::at("write", path.display(), &e))
 }
 
 /// The process of a bundle, from which execs are made; after a restart.
 pub(crate) fn process_of(path: &Path) -> Result<Process, Error> {
     let text = fs::read(path).map_err(|e| Error::at("read", path.display(), &e))?;
     let spec: spec::runtime::Spec = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
-    spec.process().clone().ok_or_else(|| Error::new(Kind::DataLoss, format!("{} has no process", path.display())))
+    spec.process()
+        .clone()
+        .ok_or_else(|| Error::new(Kind::DataLoss, format!("{} has no process", path.display())))
 }
 
 async fn ask(
@@ -310,7 +398,12 @@ async fn ask(
         max_log_line: rt.config.runtime.max_log_line,
     });
     let at = |e: Error| program_fault(e).during("create", format!("container {}", record.id));
-    match client.call(verb, vec![mount], CREATE_DEADLINE).await.map_err(at)?.result {
+    match client
+        .call(verb, vec![mount], CREATE_DEADLINE)
+        .await
+        .map_err(at)?
+        .result
+    {
         reply::Result::Created(created) => {
             for clamped in &created.clamped {
                 tracing::info!(container = %record.id, clamped, "the host withholds something");

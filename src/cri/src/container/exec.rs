@@ -63,7 +63,10 @@ impl Drop for Exec {
 impl Exec {
     /// Kills the process.
     pub(crate) fn kill(&self) {
-        self.client.post(Verb::KillExec(wire::KillExec { exec_id: self.id, signal: 9 }));
+        self.client.post(Verb::KillExec(wire::KillExec {
+            exec_id: self.id,
+            signal: 9,
+        }));
     }
 
     /// Waits for the end.
@@ -99,9 +102,12 @@ fn check(cmd: &[String]) -> Result<(), Error> {
 /// Runs a process in a container.
 pub(crate) async fn run(container: &Container, wish: &Wish) -> Result<Exec, Error> {
     check(&wish.cmd)?;
-    let process = container
-        .process()
-        .ok_or_else(|| Error::new(Kind::DataLoss, format!("container {} has no readable specification", container.id)))?;
+    let process = container.process().ok_or_else(|| {
+        Error::new(
+            Kind::DataLoss,
+            format!("container {} has no readable specification", container.id),
+        )
+    })?;
     let mut process = (*process).clone();
     process.set_args(Some(wish.cmd.clone()));
     process.set_terminal(Some(wish.tty));
@@ -130,14 +136,23 @@ pub(crate) async fn run(container: &Container, wish: &Wish) -> Result<Exec, Erro
         (reply::Result::ExecStarted(started), Some(end)) => (started, end),
         (other, _) => return Err(unexpected("ExecStarted", &other)),
     };
-    let mut exec = Exec { id: started.exec_id, client, end: Some(end), fds: vec![] };
+    let mut exec = Exec {
+        id: started.exec_id,
+        client,
+        end: Some(end),
+        fds: vec![],
+    };
     let wanted = if wish.tty { 1 } else { 2 + usize::from(wish.stdin) };
     if answer.fds.len() != wanted {
         let got = answer.fds.len();
-        return Err(Error::new(Kind::Internal, format!("the monitor sent {got} descriptors instead of {wanted}")));
+        return Err(Error::new(
+            Kind::Internal,
+            format!("the monitor sent {got} descriptors instead of {wanted}"),
+        ));
     }
     for fd in answer.fds {
-        exec.fds.push(AsyncFile::new(fd).map_err(|e| Error::at("use", "the process's stdio", &e))?);
+        exec.fds
+            .push(AsyncFile::new(fd).map_err(|e| Error::at("use", "the process's stdio", &e))?);
     }
     Ok(exec)
 }
@@ -150,7 +165,11 @@ pub(crate) fn url(rt: &Runtime, request: cri::ExecRequest) -> Result<cri::ExecRe
         container_id: container.id.to_string(),
         cmd: request.cmd,
         tty: request.tty,
-        wants: Wants { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
+        wants: Wants {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        },
     };
     let url = rt.stream.exec_url(params).map_err(|e| Error::new(e.kind, e.message))?;
     Ok(cri::ExecResponse { url })
@@ -168,7 +187,12 @@ pub(crate) async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWri
 
 async fn resize(master: &AsyncFile, sizes: &mut mpsc::Receiver<Size>) {
     while let Some(size) = sizes.recv().await {
-        let winsize = Winsize { ws_col: size.width, ws_row: size.height, ws_xpixel: 0, ws_ypixel: 0 };
+        let winsize = Winsize {
+            ws_col: size.width,
+            ws_row: size.height,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         if let Err(error) = rustix::termios::tcsetwinsize(master.get().as_fd(), winsize) {
             tracing::debug!(%error, "the terminal's size could not be set");
         }
@@ -188,13 +212,20 @@ pub(crate) async fn session(rt: &Runtime, params: ExecParams, mut streams: Strea
     };
     let tty = wish.tty;
     let mut exec = run(&container, &wish).await?;
-    let end = if tty { terminal(&mut exec, streams).await? } else { pipes(&mut exec, streams, wish.stdin).await? };
+    let end = if tty {
+        terminal(&mut exec, streams).await?
+    } else {
+        pipes(&mut exec, streams, wish.stdin).await?
+    };
     Ok(end.exit_code)
 }
 
 async fn terminal(exec: &mut Exec, mut streams: Streams) -> Result<wire::ExecExited, Error> {
     let clone = |file: &AsyncFile| file.try_clone().map_err(|e| Error::at("use", "the terminal", &e));
-    let master = exec.fds.pop().ok_or_else(|| Error::new(Kind::Internal, "no terminal"))?;
+    let master = exec
+        .fds
+        .pop()
+        .ok_or_else(|| Error::new(Kind::Internal, "no terminal"))?;
     let (reader, mut writer) = (clone(&master)?, clone(&master)?);
     let output = async {
         match streams.stdout.take() {
@@ -219,7 +250,11 @@ async fn terminal(exec: &mut Exec, mut streams: Streams) -> Result<wire::ExecExi
 async fn pipes(exec: &mut Exec, mut streams: Streams, with_stdin: bool) -> Result<wire::ExecExited, Error> {
     let mut fds = std::mem::take(&mut exec.fds).into_iter();
     let missing = || Error::new(Kind::Internal, "a descriptor of the process is missing");
-    let stdin = if with_stdin { Some(fds.next().ok_or_else(missing)?) } else { None };
+    let stdin = if with_stdin {
+        Some(fds.next().ok_or_else(missing)?)
+    } else {
+        None
+    };
     let (stdout, stderr) = (fds.next().ok_or_else(missing)?, fds.next().ok_or_else(missing)?);
     let (to_out, to_err) = (streams.stdout.take(), streams.stderr.take());
     let output = async {

@@ -44,16 +44,28 @@ async fn collect(mut from: AsyncFile, kept: &mut Vec<u8>) {
 }
 
 /// Answers ExecSync.
-pub(crate) async fn exec_sync(rt: &Arc<Runtime>, request: cri::ExecSyncRequest) -> Result<cri::ExecSyncResponse, Error> {
+pub(crate) async fn exec_sync(
+    rt: &Arc<Runtime>,
+    request: cri::ExecSyncRequest,
+) -> Result<cri::ExecSyncResponse, Error> {
     let container = target(rt, &request.container_id)?;
     let seconds = u64::try_from(request.timeout)
         .map_err(|_| Error::invalid(format!("timeout {} is negative", request.timeout)))?;
     let timeout = Duration::from_secs(seconds);
-    let wish = Wish { cmd: request.cmd, stdin: false, tty: false, size: None, timeout };
+    let wish = Wish {
+        cmd: request.cmd,
+        stdin: false,
+        tty: false,
+        size: None,
+        timeout,
+    };
     let mut exec = run(&container, &wish).await?;
     let late = || {
-        Error::new(Kind::DeadlineExceeded, format!("the command took longer than {seconds} s and was killed"))
-            .during("exec in", format!("container {}", container.id))
+        Error::new(
+            Kind::DeadlineExceeded,
+            format!("the command took longer than {seconds} s and was killed"),
+        )
+        .during("exec in", format!("container {}", container.id))
     };
     if seconds == 0 {
         return gather(&mut exec).await?.ok_or_else(late);
@@ -95,5 +107,9 @@ async fn gather(exec: &mut Exec) -> Result<Option<cri::ExecSyncResponse>, Error>
     if end.timed_out {
         return Ok(None);
     }
-    Ok(Some(cri::ExecSyncResponse { stdout: stdout.into(), stderr: stderr.into(), exit_code: end.exit_code }))
+    Ok(Some(cri::ExecSyncResponse {
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+        exit_code: end.exit_code,
+    }))
 }

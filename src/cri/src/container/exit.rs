@@ -61,7 +61,9 @@ pub(crate) fn read(path: &Path) -> Result<Option<ExitRecord>, Error> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::at("read the exit record", path.display(), &e)),
     };
-    serde_json::from_slice(&text).map(Some).map_err(|e| Error::at("read the exit record", path.display(), &e))
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|e| Error::at("read the exit record", path.display(), &e))
 }
 
 /// Waits in a task for the end that `client` will tell.
@@ -94,7 +96,11 @@ pub(crate) async fn lost(rt: &Arc<Runtime>, container: &Arc<Container>) -> Optio
         Err(error) => tracing::warn!(container = %container.id, %error, "unreadable exit record"),
     }
     let (done, started_at) = container.with_status(|s| {
-        let started = if let Phase::Running { started_at } = s.phase { started_at } else { 0 };
+        let started = if let Phase::Running { started_at } = s.phase {
+            started_at
+        } else {
+            0
+        };
         (s.removing || s.exit().is_some(), started)
     });
     if done {
@@ -104,7 +110,12 @@ pub(crate) async fn lost(rt: &Arc<Runtime>, container: &Arc<Container>) -> Optio
     if let Err(error) = teardown::remove_cgroup(rt, &container.record.cgroup).await {
         tracing::warn!(container = %container.id, %error, "the cgroup of a lost container stays for now");
     }
-    Some(record(255, ExitReason::Unknown, started_at, "the container's monitor was lost; its exit code is not known"))
+    Some(record(
+        255,
+        ExitReason::Unknown,
+        started_at,
+        "the container's monitor was lost; its exit code is not known",
+    ))
 }
 
 /// Makes the end known, once.

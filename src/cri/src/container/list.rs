@@ -12,7 +12,10 @@ use crate::store::container::Container;
 fn matches(filter: &cri::ContainerFilter, container: &Container, config: &cri::ContainerConfig) -> bool {
     container.id.as_str().starts_with(&filter.id)
         && container.record.sandbox_id.starts_with(&filter.pod_sandbox_id)
-        && filter.state.as_ref().is_none_or(|s| s.state() == container.with_status(crate::store::records::Status::state))
+        && filter
+            .state
+            .as_ref()
+            .is_none_or(|s| s.state() == container.with_status(crate::store::records::Status::state))
         && selects(&filter.label_selector, &config.labels)
 }
 

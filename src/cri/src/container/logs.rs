@@ -15,8 +15,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) async fn reopen(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
     let container = rt.index.container(id)?;
     if !container.with_status(|s| s.is_running()) {
-        return Err(Error::precondition(format!("container {} does not run: it writes no log", container.id)));
+        return Err(Error::precondition(format!(
+            "container {} does not run: it writes no log",
+            container.id
+        )));
     }
-    let reopened = container.monitor()?.done(Verb::ReopenLog(wire::ReopenLog {}), DEADLINE).await;
+    let reopened = container
+        .monitor()?
+        .done(Verb::ReopenLog(wire::ReopenLog {}), DEADLINE)
+        .await;
     reopened.map_err(|e| e.during("open the log anew of", format!("container {}", container.id)))
 }

@@ -14,7 +14,9 @@ use crate::{blocking, detached, undo};
 
 /// Removes a container.
 pub(crate) async fn remove(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
-    let Some(container) = rt.index.find_container(id)? else { return Ok(()) };
+    let Some(container) = rt.index.find_container(id)? else {
+        return Ok(());
+    };
     let rt = Arc::clone(rt);
     detached(async move { away(&rt, &container).await }).await
 }
@@ -22,7 +24,9 @@ pub(crate) async fn remove(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
 /// The work.
 pub(crate) async fn away(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> {
     let _turn = container.turn.lock().await;
-    container.update(&rt.db, |s| !std::mem::replace(&mut s.removing, true)).await?;
+    container
+        .update(&rt.db, |s| !std::mem::replace(&mut s.removing, true))
+        .await?;
     undo::failpoint("remove_container", "removing").await?;
     stop::end(rt, Arc::clone(container)).await?;
     undo::failpoint("remove_container", "stopped").await?;
@@ -31,7 +35,8 @@ pub(crate) async fn away(rt: &Arc<Runtime>, container: &Arc<Container>) -> Resul
     undo::failpoint("remove_container", "forgotten").await?;
     rt.index.remove_container(&container.id);
     if let Some(metadata) = container.config()?.metadata.as_ref() {
-        rt.container_names.release(&name_key(metadata, &container.record.sandbox_id), container.id.as_str());
+        rt.container_names
+            .release(&name_key(metadata, &container.record.sandbox_id), container.id.as_str());
     }
     Ok(())
 }
@@ -43,7 +48,10 @@ pub(crate) async fn clean(rt: &Arc<Runtime>, container: &Arc<Container>) -> Resu
     teardown::remove_cgroup(rt, &container.record.cgroup).await?;
     let dir = rt.paths.container(id);
     let snapshot = async {
-        rt.images.snapshot_remove(id).await.map_err(|e| Error::at("remove the writable layer of", id, &e))
+        rt.images
+            .snapshot_remove(id)
+            .await
+            .map_err(|e| Error::at("remove the writable layer of", id, &e))
     };
     let files = blocking(move || remove_tree(&dir));
     let (snapshot, files) = tokio::join!(snapshot, files);

@@ -29,13 +29,17 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<Option<String>, Error> {
     };
     let stat = rustix::fs::fstat(&fd).map_err(|e| Error::at("look at the image's", path, &e))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::invalid(format!("the image's {path} is no regular file; use another image")));
+        return Err(Error::invalid(format!(
+            "the image's {path} is no regular file; use another image"
+        )));
     }
     let mut bytes = Vec::new();
     let read = File::from(fd).take(MAX_ACCOUNTS + 1).read_to_end(&mut bytes);
     let size = read.map_err(|e| Error::at("read the image's", path, &e))? as u64;
     if size > MAX_ACCOUNTS {
-        return Err(Error::invalid(format!("the image's {path} is longer than {MAX_ACCOUNTS} bytes; use another image")));
+        return Err(Error::invalid(format!(
+            "the image's {path} is longer than {MAX_ACCOUNTS} bytes; use another image"
+        )));
     }
     // Names in other encodings cannot be asked for: CRI strings are UTF-8.
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))

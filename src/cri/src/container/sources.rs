@@ -29,10 +29,14 @@ pub(crate) fn mounts(wanted: &[Wanted]) -> Result<(), Error> {
         match fs::metadata(path) {
             Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(|e| {
-                    Error::at("make the missing mount source", path.display(), &e)
-                        .during("mount on", mount.target.display())
-                })?;
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(path)
+                    .map_err(|e| {
+                        Error::at("make the missing mount source", path.display(), &e)
+                            .during("mount on", mount.target.display())
+                    })?;
             }
             Err(e) => {
                 return Err(Error::at("look at the mount source", path.display(), &e)
@@ -42,8 +46,8 @@ pub(crate) fn mounts(wanted: &[Wanted]) -> Result<(), Error> {
     }
     let needs = |m: &&Wanted| m.propagation != cri::MountPropagation::PropagationPrivate;
     if wanted.iter().any(|m| needs(&m)) {
-        let info = fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|e| Error::at("read", "/proc/self/mountinfo", &e))?;
+        let info =
+            fs::read_to_string("/proc/self/mountinfo").map_err(|e| Error::at("read", "/proc/self/mountinfo", &e))?;
         for mount in wanted.iter().filter(needs) {
             propagates(&info, mount)?;
         }
@@ -57,7 +61,9 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = rest
+            .get(at + 1..at + 4)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(byte) => {
                 out.push(byte as char);
@@ -158,7 +164,10 @@ pub(crate) fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result
         } else if path.is_dir() {
             below(path, path, &target, &access, &mut out)?;
         } else {
-            return Err(Error::invalid(format!("device {}: it is no device node", path.display())));
+            return Err(Error::invalid(format!(
+                "device {}: it is no device node",
+                path.display()
+            )));
         }
     }
     Ok(out)
@@ -166,11 +175,15 @@ pub(crate) fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result
 
 /// The localhost profile, if one is asked for.
 pub(crate) fn seccomp(wanted: &Seccomp) -> Result<Option<LinuxSeccomp>, Error> {
-    let Seccomp::Localhost(path) = wanted else { return Ok(None) };
+    let Seccomp::Localhost(path) = wanted else {
+        return Ok(None);
+    };
     let file = fs::File::open(path)
         .map_err(|e| Error::at("open the seccomp profile", path, &e).with_kind(spec::Kind::InvalidArgument))?;
     let mut text = Vec::new();
-    file.take(MAX_PROFILE).read_to_end(&mut text).map_err(|e| Error::at("read the seccomp profile", path, &e))?;
+    file.take(MAX_PROFILE)
+        .read_to_end(&mut text)
+        .map_err(|e| Error::at("read the seccomp profile", path, &e))?;
     security::seccomp_profile(path, &text).map(Some)
 }
 
@@ -179,7 +192,13 @@ mod tests {
     use super::*;
 
     fn wanted(source: &Path, propagation: cri::MountPropagation) -> Wanted {
-        Wanted { target: "/x".into(), source: source.into(), propagation, readonly: false, recursive: false }
+        Wanted {
+            target: "/x".into(),
+            source: source.into(),
+            propagation,
+            readonly: false,
+            recursive: false,
+        }
     }
 
     #[test]
@@ -211,13 +230,23 @@ mod tests {
     #[test]
     fn devices_are_looked_up() {
         let wish = |path: &str| cri::ContainerConfig {
-            devices: vec![cri::Device { host_path: path.into(), permissions: "rw".into(), ..Default::default() }],
+            devices: vec![cri::Device {
+                host_path: path.into(),
+                permissions: "rw".into(),
+                ..Default::default()
+            }],
             ..Default::default()
         };
         let null = &devices(&wish("/dev/null"), false).unwrap()[0];
-        assert_eq!((null.major, null.minor, null.block, null.access.as_str()), (1, 3, false, "rw"));
+        assert_eq!(
+            (null.major, null.minor, null.block, null.access.as_str()),
+            (1, 3, false, "rw")
+        );
         assert!(devices(&wish("/etc/passwd"), false).is_err());
-        assert_eq!(devices(&wish("/dev/no-such"), false).unwrap_err().kind(), spec::Kind::NotFound);
+        assert_eq!(
+            devices(&wish("/dev/no-such"), false).unwrap_err().kind(),
+            spec::Kind::NotFound
+        );
         let all = devices(&cri::ContainerConfig::default(), true).unwrap();
         assert!(all.iter().any(|d| d.path == Path::new("/dev/null")));
         assert!(!all.iter().any(|d| d.path.starts_with("/dev/pts")));

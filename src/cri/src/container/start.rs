@@ -31,11 +31,19 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
     let _turn = container.turn.lock().await;
     let status = container.status();
     match status.phase {
-        _ if status.removing => return Err(Error::precondition(format!("container {} is being removed", container.id))),
+        _ if status.removing => {
+            return Err(Error::precondition(format!(
+                "container {} is being removed",
+                container.id
+            )));
+        }
         Phase::Creating | Phase::Created => {}
         Phase::Running { .. } => return Err(Error::precondition(format!("container {} runs already", container.id))),
         Phase::Exited(_) => {
-            return Err(Error::precondition(format!("container {} has ended; make a new one", container.id)));
+            return Err(Error::precondition(format!(
+                "container {} has ended; make a new one",
+                container.id
+            )));
         }
     }
     let sandbox = rt.index.sandbox(&container.record.sandbox_id)?;
@@ -43,7 +51,11 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
         return Err(Error::precondition(format!("pod {} is not ready", sandbox.id)));
     }
     undo::failpoint("start_container", "before").await?;
-    let started = match container.monitor()?.call(Verb::Start(wire::Start {}), vec![], START_DEADLINE).await {
+    let started = match container
+        .monitor()?
+        .call(Verb::Start(wire::Start {}), vec![], START_DEADLINE)
+        .await
+    {
         Ok(answer) => match answer.result {
             reply::Result::Started(started) => Ok(started.started_at),
             other => Err(unexpected("Started", &other)),

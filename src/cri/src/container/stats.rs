@@ -66,12 +66,17 @@ fn message(rt: &Runtime, container: &Container, read: &Stats) -> Result<cri::Con
         swap_available_bytes: some(read.swap_available),
         swap_usage_bytes: some(Some(usage)),
     });
-    let layer = rt.images.snapshot_usage(&container.id).map(|usage| cri::FilesystemUsage {
-        timestamp: usage.timestamp_ns,
-        fs_id: Some(cri::FilesystemIdentifier { mountpoint: rt.paths.snapshots().display().to_string() }),
-        used_bytes: some(Some(usage.used_bytes)),
-        inodes_used: some(Some(usage.inodes_used)),
-    });
+    let layer = rt
+        .images
+        .snapshot_usage(&container.id)
+        .map(|usage| cri::FilesystemUsage {
+            timestamp: usage.timestamp_ns,
+            fs_id: Some(cri::FilesystemIdentifier {
+                mountpoint: rt.paths.snapshots().display().to_string(),
+            }),
+            used_bytes: some(Some(usage.used_bytes)),
+            inodes_used: some(Some(usage.inodes_used)),
+        });
     Ok(cri::ContainerStats {
         attributes: Some(cri::ContainerAttributes {
             id: container.record.id.clone(),
@@ -92,7 +97,10 @@ fn read(rt: &Runtime, container: &Container) -> Result<cri::ContainerStats, Erro
         Some(group) => group,
         None => {
             let path = &container.record.cgroup;
-            let opened = rt.cgroups.open(path).map_err(|e| Error::at("open the cgroup", path, &e))?;
+            let opened = rt
+                .cgroups
+                .open(path)
+                .map_err(|e| Error::at("open the cgroup", path, &e))?;
             let opened = Arc::new(opened);
             if container.with_status(|s| s.is_running()) {
                 container.set_cgroup(Some(Arc::clone(&opened)));
@@ -100,7 +108,9 @@ fn read(rt: &Runtime, container: &Container) -> Result<cri::ContainerStats, Erro
             opened
         }
     };
-    let stats = group.stats().map_err(|e| Error::at("read the statistics of", format!("container {}", container.id), &e))?;
+    let stats = group
+        .stats()
+        .map_err(|e| Error::at("read the statistics of", format!("container {}", container.id), &e))?;
     message(rt, container, &stats)
 }
 
@@ -127,7 +137,9 @@ pub(crate) async fn one(rt: &Arc<Runtime>, id: &str) -> Result<cri::ContainerSta
 fn matches(filter: &cri::ContainerStatsFilter, container: &Container) -> bool {
     container.id.as_str().starts_with(&filter.id)
         && container.record.sandbox_id.starts_with(&filter.pod_sandbox_id)
-        && container.config().is_ok_and(|c| selects(&filter.label_selector, &c.labels))
+        && container
+            .config()
+            .is_ok_and(|c| selects(&filter.label_selector, &c.labels))
 }
 
 /// Answers ListContainerStats.

@@ -52,7 +52,10 @@ pub(crate) fn message(container: &Container) -> Result<cri::ContainerStatus, Err
         annotations: config.annotations.clone(),
         mounts: config.mounts.clone(),
         log_path: record.log_path.clone(),
-        resources: resources.map(|linux| cri::ContainerResources { linux: Some(linux), windows: None }),
+        resources: resources.map(|linux| cri::ContainerResources {
+            linux: Some(linux),
+            windows: None,
+        }),
         image_id: format!("sha256:{}", record.image_id),
         user: Some(cri::ContainerUser { linux: Some(user) }),
         stop_signal: process::to_cri(record.stop_signal).into(),
@@ -69,15 +72,24 @@ pub(crate) async fn status(
     if request.verbose {
         info.insert("info".to_owned(), verbose(rt, &container).await?);
     }
-    Ok(cri::ContainerStatusResponse { status: Some(message(&container)?), info })
+    Ok(cri::ContainerStatusResponse {
+        status: Some(message(&container)?),
+        info,
+    })
 }
 
 /// What tools read: `.info.pid`, `.info.runtimeSpec`.
 async fn verbose(rt: &Arc<Runtime>, container: &Container) -> Result<String, Error> {
-    let text = tokio::fs::read(rt.paths.config_json(&container.id)).await.unwrap_or_default();
+    let text = tokio::fs::read(rt.paths.config_json(&container.id))
+        .await
+        .unwrap_or_default();
     let spec: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let status = container.status();
-    let pid = if status.exit().is_some() { 0 } else { container.record.pid };
+    let pid = if status.exit().is_some() {
+        0
+    } else {
+        container.record.pid
+    };
     let context = plan::context(container.config()?);
     Ok(json!({
         "sandboxID": container.record.sandbox_id,

@@ -36,7 +36,9 @@ pub(crate) struct Stopping {
 
 /// Answers StopContainer. An unknown container, and one that does not run, is success.
 pub(crate) async fn stop(rt: &Arc<Runtime>, id: &str, timeout: i64) -> Result<(), Error> {
-    let Some(container) = rt.index.find_container(id)? else { return Ok(()) };
+    let Some(container) = rt.index.find_container(id)? else {
+        return Ok(());
+    };
     if !container.with_status(|s| s.is_running()) {
         return Ok(());
     }
@@ -91,7 +93,10 @@ pub(crate) fn ask(rt: &Arc<Runtime>, container: &Arc<Container>, grace: Duration
     let (rt, container) = (Arc::clone(rt), Arc::clone(container));
     tokio::spawn(async move {
         let by = clock::wall().saturating_add(i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX));
-        if let Err(error) = container.update(&rt.db, |s| s.is_running() && s.stop_by.replace(by).is_none()).await {
+        if let Err(error) = container
+            .update(&rt.db, |s| s.is_running() && s.stop_by.replace(by).is_none())
+            .await
+        {
             tracing::warn!(container = %container.id, %error, "a promised stop could not be recorded");
         }
         tokio::select! {

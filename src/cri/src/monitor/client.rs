@@ -70,7 +70,10 @@ impl Client {
         let (told, outcome) = watch::channel(Outcome::Alive);
         tokio::spawn(Connection::new(socket, told).run(queue));
         let client = Self { calls, outcome };
-        let hello = Verb::Hello(wire::Hello { version: wire::VERSION, pid: 0 });
+        let hello = Verb::Hello(wire::Hello {
+            version: wire::VERSION,
+            pid: 0,
+        });
         match client.call(hello, vec![], Duration::from_secs(10)).await?.result {
             reply::Result::Hello(_) => Ok(client),
             other => Err(unexpected("Hello", &other)),
@@ -83,7 +86,11 @@ impl Client {
         let handle = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| at(&e.into()))?;
         // sun_path holds 108 bytes; through the directory's handle no path is too long.
-        let path = format!("/proc/self/fd/{}/{}", std::os::fd::AsRawFd::as_raw_fd(&handle), spec::exit::SOCKET);
+        let path = format!(
+            "/proc/self/fd/{}/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&handle),
+            spec::exit::SOCKET
+        );
         let stream = tokio::net::UnixStream::connect(&path).await.map_err(|e| at(&e))?;
         let socket = stream.into_std().map_err(|e| at(&e))?;
         Self::start(socket.into()).await
@@ -92,13 +99,23 @@ impl Client {
     /// Asks and waits for the reply; a Failure becomes an error of its kind.
     pub(crate) async fn call(&self, verb: Verb, fds: Vec<OwnedFd>, deadline: Duration) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
-        self.calls.send(Call { verb, fds, reply: Some(reply) }).await.map_err(|_| gone())?;
+        self.calls
+            .send(Call {
+                verb,
+                fds,
+                reply: Some(reply),
+            })
+            .await
+            .map_err(|_| gone())?;
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(gone()),
             Err(_) => Err(Error::new(
                 Kind::DeadlineExceeded,
-                format!("the monitor did not answer within {} s; see whether it hangs", deadline.as_secs()),
+                format!(
+                    "the monitor did not answer within {} s; see whether it hangs",
+                    deadline.as_secs()
+                ),
             )),
         }
     }
@@ -114,7 +131,11 @@ impl Client {
     /// Asks without waiting and without caring; for places that cannot wait.
     pub(crate) fn post(&self, verb: Verb) {
         // A full queue or an ended monitor: there is nobody left who could obey.
-        drop(self.calls.try_send(Call { verb, fds: vec![], reply: None }));
+        drop(self.calls.try_send(Call {
+            verb,
+            fds: vec![],
+            reply: None,
+        }));
     }
 
     /// The container's end, as soon as it is known.
@@ -129,7 +150,10 @@ fn gone() -> Error {
 
 /// The error of a reply that does not belong to the request.
 pub(crate) fn unexpected(wanted: &str, got: &reply::Result) -> Error {
-    Error::new(Kind::Internal, format!("the monitor answered {got:?} where {wanted} was expected"))
+    Error::new(
+        Kind::Internal,
+        format!("the monitor answered {got:?} where {wanted} was expected"),
+    )
 }
 
 /// The error that a Failure carries.
@@ -242,14 +266,21 @@ impl Connection {
             }
             Ok(())
         };
-        tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
+        tokio::time::timeout(Duration::from_secs(1), all)
+            .await
+            .unwrap_or(Ok(()))
     }
 
     fn enqueue(&mut self, call: Call) {
         let id = self.next_id;
         self.next_id += 1;
         let wants_fds = matches!(call.verb, Verb::Exec(_) | Verb::Attach(_));
-        let frame = wire::Frame { body: Some(Body::Request(wire::Request { id, verb: Some(call.verb) })) };
+        let frame = wire::Frame {
+            body: Some(Body::Request(wire::Request {
+                id,
+                verb: Some(call.verb),
+            })),
+        };
         match frame::encode(&frame) {
             Ok(bytes) => {
                 if let Some(reply) = call.reply {
@@ -267,7 +298,10 @@ impl Connection {
 
     fn dispatch(&mut self, frame: wire::Frame) {
         match frame.body {
-            Some(Body::Reply(wire::Reply { id, result: Some(result) })) => self.reply(id, result),
+            Some(Body::Reply(wire::Reply {
+                id,
+                result: Some(result),
+            })) => self.reply(id, result),
             Some(Body::Event(wire::Event { what: Some(what) })) => match what {
                 wire::event::What::Exited(exited) => {
                     self.told.send_replace(Outcome::Exited(exited));
@@ -308,10 +342,21 @@ impl Connection {
             Some(waiter) => waiter.reply.send(answer).err(),
             None => Some(answer),
         };
-        if let Some(Ok(Answer { result: reply::Result::ExecStarted(started), .. })) = unclaimed {
+        if let Some(Ok(Answer {
+            result: reply::Result::ExecStarted(started),
+            ..
+        })) = unclaimed
+        {
             self.execs.remove(&started.exec_id);
-            let kill = wire::KillExec { exec_id: started.exec_id, signal: 9 };
-            self.enqueue(Call { verb: Verb::KillExec(kill), fds: vec![], reply: None });
+            let kill = wire::KillExec {
+                exec_id: started.exec_id,
+                signal: 9,
+            };
+            self.enqueue(Call {
+                verb: Verb::KillExec(kill),
+                fds: vec![],
+                reply: None,
+            });
         }
     }
 }

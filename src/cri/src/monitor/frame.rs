@@ -28,11 +28,16 @@ pub(crate) fn encode(frame: &Frame) -> io::Result<Bytes> {
     let length = frame.encoded_len();
     let prefix = u32::try_from(length).ok().filter(|n| *n as usize <= MAX_FRAME);
     let Some(prefix) = prefix else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a message of {length} bytes is too long")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a message of {length} bytes is too long"),
+        ));
     };
     let mut bytes = BytesMut::with_capacity(length + 4);
     bytes.put_u32_le(prefix);
-    frame.encode(&mut bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    frame
+        .encode(&mut bytes)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     Ok(bytes.freeze())
 }
 
@@ -42,10 +47,18 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[OwnedFd]) -> io:
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one frame"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors for one frame",
+        ));
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)?)
+    Ok(rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(bytes)],
+        &mut ancillary,
+        flags,
+    )?)
 }
 
 /// What has been read and not yet taken.
@@ -79,7 +92,9 @@ impl Input {
     /// The next whole frame.
     pub(crate) fn take(&mut self) -> io::Result<Option<Frame>> {
         let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        let Some(prefix) = self.bytes.first_chunk::<4>() else { return Ok(None) };
+        let Some(prefix) = self.bytes.first_chunk::<4>() else {
+            return Ok(None);
+        };
         let length = u32::from_le_bytes(*prefix) as usize;
         if length > MAX_FRAME {
             return Err(bad(format!("a frame of {length} bytes is no frame")));
@@ -109,7 +124,12 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     fn done(id: u64) -> Frame {
-        Frame { body: Some(Body::Reply(Reply { id, result: Some(reply::Result::Done(Done {})) })) }
+        Frame {
+            body: Some(Body::Reply(Reply {
+                id,
+                result: Some(reply::Result::Done(Done {})),
+            })),
+        }
     }
 
     #[test]
@@ -139,7 +159,10 @@ mod tests {
 
     #[test]
     fn a_length_that_cannot_be_is_refused() {
-        let mut input = Input { bytes: BytesMut::from(&b"\xff\xff\xff\xff"[..]), fds: VecDeque::new() };
+        let mut input = Input {
+            bytes: BytesMut::from(&b"\xff\xff\xff\xff"[..]),
+            fds: VecDeque::new(),
+        };
         assert!(input.take().is_err());
     }
 }

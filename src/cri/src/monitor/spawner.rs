@@ -82,7 +82,12 @@ impl Spawner {
     /// Seals the program at `path` and starts the spawner in `cgroup`.
     pub(crate) async fn new(path: &Path, cgroup: cgroup::Cgroup) -> Result<Arc<Self>, Error> {
         let program = seal(path)?;
-        let spawner = Arc::new(Self { program, cgroup, control: Mutex::default(), starting: tokio::sync::Mutex::new(()) });
+        let spawner = Arc::new(Self {
+            program,
+            cgroup,
+            control: Mutex::default(),
+            starting: tokio::sync::Mutex::new(()),
+        });
         spawner.start(None).await?;
         Ok(spawner)
     }
@@ -96,9 +101,14 @@ impl Spawner {
     /// Makes and pins a pod's namespaces.
     pub(crate) async fn pin(self: &Arc<Self>, pin: wire::Pin) -> Result<(), Error> {
         let socket = self.spawn(What::Pin(pin)).await?;
-        let answer = tokio::time::timeout(PIN_DEADLINE, one_reply(socket)).await.map_err(|_| {
-            Error::new(Kind::DeadlineExceeded, format!("pinning namespaces took more than {} s", PIN_DEADLINE.as_secs()))
-        })?;
+        let answer = tokio::time::timeout(PIN_DEADLINE, one_reply(socket))
+            .await
+            .map_err(|_| {
+                Error::new(
+                    Kind::DeadlineExceeded,
+                    format!("pinning namespaces took more than {} s", PIN_DEADLINE.as_secs()),
+                )
+            })?;
         match answer? {
             reply::Result::Failure(f) => Err(client::failure(&f)),
             reply::Result::Done(_) => Ok(()),
@@ -120,7 +130,9 @@ impl Spawner {
         if let Err(error) = deliver(&control, &order, &theirs).await {
             tracing::warn!(%error, "the spawner is away, starting it again");
             let control = self.start(Some(control)).await?;
-            deliver(&control, &order, &theirs).await.map_err(|e| Error::at("order", "a process of the spawner", &e))?;
+            deliver(&control, &order, &theirs)
+                .await
+                .map_err(|e| Error::at("order", "a process of the spawner", &e))?;
         }
         Ok(ours)
     }
@@ -138,23 +150,28 @@ impl Spawner {
             return Ok(control);
         }
         let at = |op: &str, e: io::Error| Error::at(op, "the spawner", &e);
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|e| at("make a socket pair for", e.into()))?;
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|e| at("make a socket pair for", e.into()))?;
         let mut command = std::process::Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
-        command.arg("spawner").env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .arg("spawner")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         sys::inherit::inherit(&mut command, theirs, CONTROL_FD);
         let mut command = tokio::process::Command::from(command);
         let mut child = command.spawn().map_err(|e| at("start", e))?;
         drop(command); // closes our copy of the child's end
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let Some(pid) = pid else { return Err(Error::new(Kind::Unavailable, "the spawner ended at once")) };
+        let Some(pid) = pid else {
+            return Err(Error::new(Kind::Unavailable, "the spawner ended at once"));
+        };
         // Joined before the first order: every monitor is born in this cgroup.
-        self.cgroup.join(pid).map_err(|e| Error::at("move the spawner to", self.cgroup.path(), &e))?;
+        self.cgroup
+            .join(pid)
+            .map_err(|e| Error::at("move the spawner to", self.cgroup.path(), &e))?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|e| at("set up", e.into()))?;
         let control = Arc::new(fdio::register(ours).map_err(|e| at("watch", e))?);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&control));
@@ -164,7 +181,11 @@ impl Spawner {
             let status = child.wait().await;
             // The next order starts it again; a crash loop costs one start an order.
             if let Some(keeper) = keeper.upgrade() {
-                tracing::warn!(pid, ?status, "the spawner ended; monitors go on, the next pod starts it again");
+                tracing::warn!(
+                    pid,
+                    ?status,
+                    "the spawner ended; monitors go on, the next pod starts it again"
+                );
                 let mut control = keeper.control.lock().unwrap_or_else(PoisonError::into_inner);
                 if control.as_ref().is_some_and(|now| Arc::downgrade(now).ptr_eq(&mine)) {
                     *control = None;
@@ -197,14 +218,19 @@ async fn one_reply(socket: OwnedFd) -> Result<reply::Result, Error> {
         match ready.try_io(|socket| input.fill(socket.get_ref().as_fd())) {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
-                return Err(Error::new(Kind::Internal, "the spawner's child ended without an answer"));
+                return Err(Error::new(
+                    Kind::Internal,
+                    "the spawner's child ended without an answer",
+                ));
             }
             Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Ok(Err(e)) => return Err(at(&e)),
             Err(_would_block) => continue,
         }
         if let Some(frame) = input.take().map_err(|e| at(&e))?
-            && let Some(Body::Reply(wire::Reply { result: Some(result), .. })) = frame.body
+            && let Some(Body::Reply(wire::Reply {
+                result: Some(result), ..
+            })) = frame.body
         {
             return Ok(result);
         }

@@ -22,7 +22,11 @@ fn hosts(paths: &Paths, id: &SandboxId) -> PathBuf {
 /// Where the pod's files are; with the host's IPC, `/dev/shm` is the host's.
 pub(crate) fn of(paths: &Paths, id: &SandboxId, host_ipc: bool) -> PodFiles {
     PodFiles {
-        shm: if host_ipc { PathBuf::from("/dev/shm") } else { paths.shm(id) },
+        shm: if host_ipc {
+            PathBuf::from("/dev/shm")
+        } else {
+            paths.shm(id)
+        },
         resolv_conf: paths.resolv_conf(id),
         hostname: paths.hostname(id),
         hosts: hosts(paths, id),
@@ -44,7 +48,8 @@ fn file(path: &Path, content: &str) -> Result<(), Error> {
         .mode(0o644)
         .open(path)
         .map_err(|e| Error::at("make", path.display(), &e))?;
-    file.write_all(content.as_bytes()).map_err(|e| Error::at("write", path.display(), &e))
+    file.write_all(content.as_bytes())
+        .map_err(|e| Error::at("write", path.display(), &e))
 }
 
 /// Makes the directories that pinning needs.

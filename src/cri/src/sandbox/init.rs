@@ -52,7 +52,10 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
         let builder = if path.is_empty() { builder } else { builder.path(path) };
         builder.build().map_err(bad)
     };
-    let mut namespaces = vec![namespace(LinuxNamespaceType::Pid, "")?, namespace(LinuxNamespaceType::Mount, "")?];
+    let mut namespaces = vec![
+        namespace(LinuxNamespaceType::Pid, "")?,
+        namespace(LinuxNamespaceType::Mount, "")?,
+    ];
     for (typ, path) in [
         (LinuxNamespaceType::Network, &record.netns),
         (LinuxNamespaceType::Ipc, &record.ipcns),
@@ -131,7 +134,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         reply::Result::Created(created) => created,
         other => return Err(unexpected("Created", &other)),
     };
-    match client.call(Verb::Start(wire::Start {}), vec![], DEADLINE).await.map_err(at)?.result {
+    match client
+        .call(Verb::Start(wire::Start {}), vec![], DEADLINE)
+        .await
+        .map_err(at)?
+        .result
+    {
         reply::Result::Started(_) => Ok(created.pid),
         other => Err(unexpected("Started", &other)),
     }

@@ -43,7 +43,10 @@ fn port_mappings(config: &cri::PodSandboxConfig) -> Result<Vec<Value>, Error> {
             )));
         }
         if !port.host_ip.is_empty() && port.host_ip.parse::<std::net::IpAddr>().is_err() {
-            return Err(Error::invalid(format!("port mapping: host_ip {:?} is no address", port.host_ip)));
+            return Err(Error::invalid(format!(
+                "port mapping: host_ip {:?} is no address",
+                port.host_ip
+            )));
         }
         out.push(json!({
             "hostPort": port.host_port,
@@ -79,7 +82,10 @@ fn capabilities(config: &cri::PodSandboxConfig) -> Result<Map<String, Value>, Er
         out.insert("bandwidth".into(), Value::Object(limits));
     }
     if let Some(dns) = &config.dns_config {
-        out.insert("dns".into(), json!({"servers": dns.servers, "searches": dns.searches, "options": dns.options}));
+        out.insert(
+            "dns".into(),
+            json!({"servers": dns.servers, "searches": dns.searches, "options": dns.options}),
+        );
     }
     Ok(out)
 }
@@ -90,12 +96,18 @@ pub(crate) fn attachment(record: &SandboxRecord, netns_there: bool) -> Result<Op
         return Ok(None);
     }
     let empty = cri::PodSandboxConfig::default();
-    let config = record.request.as_ref().and_then(|r| r.config.as_ref()).unwrap_or(&empty);
+    let config = record
+        .request
+        .as_ref()
+        .and_then(|r| r.config.as_ref())
+        .unwrap_or(&empty);
     let metadata = config.metadata.clone().unwrap_or_default();
     for text in [&metadata.namespace, &metadata.name, &metadata.uid] {
         // CNI_ARGS is KEY=VALUE;KEY=VALUE: a `;` would add arguments.
         if text.contains([';', '=', '\n']) {
-            return Err(Error::invalid(format!("the pod's metadata contains {text:?}: `;`, `=` and line breaks are impossible")));
+            return Err(Error::invalid(format!(
+                "the pod's metadata contains {text:?}: `;`, `=` and line breaks are impossible"
+            )));
         }
     }
     let args = [
@@ -123,7 +135,9 @@ pub(crate) fn addresses(result: &cni_types::AddResult) -> Vec<String> {
 pub(crate) async fn delete(cni: &cni_invoke::Cni, record: &SandboxRecord) -> Result<(), Error> {
     let there = std::path::Path::new(&record.netns).exists();
     if let Some(attachment) = attachment(record, there)? {
-        cni.del(&attachment).await.map_err(|e| Error::at("take down the network of", format!("pod {}", record.id), &e))?;
+        cni.del(&attachment)
+            .await
+            .map_err(|e| Error::at("take down the network of", format!("pod {}", record.id), &e))?;
     }
     Ok(())
 }
@@ -133,20 +147,42 @@ mod tests {
     use super::*;
 
     fn record(config: cri::PodSandboxConfig) -> SandboxRecord {
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-        SandboxRecord { id: "i".into(), netns: "/run/netns/x".into(), request: Some(request), ..Default::default() }
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: String::new(),
+        };
+        SandboxRecord {
+            id: "i".into(),
+            netns: "/run/netns/x".into(),
+            request: Some(request),
+            ..Default::default()
+        }
     }
 
     fn metadata(name: &str) -> Option<cri::PodSandboxMetadata> {
-        Some(cri::PodSandboxMetadata { name: name.into(), namespace: "ns".into(), uid: "u".into(), attempt: 0 })
+        Some(cri::PodSandboxMetadata {
+            name: name.into(),
+            namespace: "ns".into(),
+            uid: "u".into(),
+            attempt: 0,
+        })
     }
 
     #[test]
     fn what_cni_is_told() {
-        let port = |host, container| cri::PortMapping { host_port: host, container_port: container, ..Default::default() };
-        let mut config = cri::PodSandboxConfig { metadata: metadata("n"), ..Default::default() };
+        let port = |host, container| cri::PortMapping {
+            host_port: host,
+            container_port: container,
+            ..Default::default()
+        };
+        let mut config = cri::PodSandboxConfig {
+            metadata: metadata("n"),
+            ..Default::default()
+        };
         config.port_mappings = vec![port(8080, 80), port(0, 81)];
-        config.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "10M".into());
+        config
+            .annotations
+            .insert("kubernetes.io/ingress-bandwidth".into(), "10M".into());
         let got = attachment(&record(config.clone()), true).unwrap().unwrap();
         assert!(got.args.contains(&("K8S_POD_NAME".into(), "n".into())));
         assert_eq!(got.capabilities["portMappings"][0]["hostPort"], 8080);
@@ -160,7 +196,10 @@ mod tests {
 
     #[test]
     fn metadata_cannot_add_arguments() {
-        let config = cri::PodSandboxConfig { metadata: metadata("n;IgnoreUnknown=0"), ..Default::default() };
+        let config = cri::PodSandboxConfig {
+            metadata: metadata("n;IgnoreUnknown=0"),
+            ..Default::default()
+        };
         assert!(attachment(&record(config), true).is_err());
     }
 }

@@ -50,13 +50,24 @@ fn is_net(name: &str) -> bool {
 /// sysctls of the IPC namespace (namespaces(7)).
 fn is_ipc(name: &str) -> bool {
     name.starts_with("fs.mqueue.")
-        || ["kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"].contains(&name)
+        || [
+            "kernel.sem",
+            "kernel.shmall",
+            "kernel.shmmax",
+            "kernel.shmmni",
+            "kernel.shm_rmid_forced",
+        ]
+        .contains(&name)
         || ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni"].contains(&name)
 }
 
 /// Checks the sysctls: each must belong to a namespace that the pod has for itself, and
 /// be exactly one file and one line (CVE-2022-0811, CVE-2022-0532).
-fn sysctls(from: &cri::LinuxPodSandboxConfig, host_network: bool, host_ipc: bool) -> Result<BTreeMap<String, String>, Error> {
+fn sysctls(
+    from: &cri::LinuxPodSandboxConfig,
+    host_network: bool,
+    host_ipc: bool,
+) -> Result<BTreeMap<String, String>, Error> {
     let mut out = BTreeMap::new();
     if !host_network {
         // As the peers since Kubernetes 1.22: ports below 1024 and ping need no privilege
@@ -68,19 +79,32 @@ fn sysctls(from: &cri::LinuxPodSandboxConfig, host_network: bool, host_ipc: bool
         let shown: String = key.chars().take(80).collect();
         let at = |why: &str| Error::invalid(format!("sysctl {shown:?}: {why}"));
         // `/` separates where a component has a dot: net/ipv4/conf/eth0.1/forwarding.
-        let name = if key.contains('/') { key.replace('/', ".") } else { key.clone() };
+        let name = if key.contains('/') {
+            key.replace('/', ".")
+        } else {
+            key.clone()
+        };
         let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if name.is_empty() || !name.bytes().all(good) || name.contains("..") || name.starts_with('.') || name.ends_with('.') {
+        if name.is_empty()
+            || !name.bytes().all(good)
+            || name.contains("..")
+            || name.starts_with('.')
+            || name.ends_with('.')
+        {
             return Err(at("not a sysctl's name"));
         }
         if value.bytes().any(|b| b == b'\0' || b == b'\n' || b == b'\r') {
             return Err(at("its value contains a line break or a NUL byte"));
         }
         if is_net(&name) && host_network {
-            return Err(at("the pod uses the host's network, whose settings are not the pod's to change"));
+            return Err(at(
+                "the pod uses the host's network, whose settings are not the pod's to change",
+            ));
         }
         if is_ipc(&name) && host_ipc {
-            return Err(at("the pod uses the host's IPC namespace, whose settings are not the pod's to change"));
+            return Err(at(
+                "the pod uses the host's IPC namespace, whose settings are not the pod's to change",
+            ));
         }
         if !is_net(&name) && !is_ipc(&name) {
             return Err(at("it belongs to no namespace of the pod and would change the host"));
@@ -97,7 +121,9 @@ fn resolv_conf(dns: Option<&cri::DnsConfig>, host: &str) -> Result<String, Error
     };
     for text in dns.servers.iter().chain(&dns.searches).chain(&dns.options) {
         if text.is_empty() || text.bytes().any(|b| b.is_ascii_whitespace() || b == b'\0') {
-            return Err(Error::invalid(format!("dns_config: {text:?} is empty or contains white space")));
+            return Err(Error::invalid(format!(
+                "dns_config: {text:?} is empty or contains white space"
+            )));
         }
     }
     let mut out = String::new();
@@ -119,7 +145,11 @@ fn cgroup_parent(text: &str) -> Result<Option<String>, Error> {
     if trimmed.is_empty() {
         return Ok(None);
     }
-    let path = if trimmed.starts_with('/') { trimmed.to_owned() } else { format!("/{trimmed}") };
+    let path = if trimmed.starts_with('/') {
+        trimmed.to_owned()
+    } else {
+        format!("/{trimmed}")
+    };
     if path.split('/').any(|c| c == "..") || path.contains('\0') || path.contains("//") {
         return Err(Error::invalid(format!("cgroup_parent {text:?} is not a clean path")));
     }
@@ -133,8 +163,14 @@ fn cgroup_parent(text: &str) -> Result<Option<String>, Error> {
 
 /// Checks what the pod needs to be one.
 fn check(config: &cri::PodSandboxConfig) -> Result<(), Error> {
-    let Some(metadata) = &config.metadata else { return Err(Error::invalid("the pod's metadata is missing")) };
-    for (what, text) in [("name", &metadata.name), ("namespace", &metadata.namespace), ("uid", &metadata.uid)] {
+    let Some(metadata) = &config.metadata else {
+        return Err(Error::invalid("the pod's metadata is missing"));
+    };
+    for (what, text) in [
+        ("name", &metadata.name),
+        ("namespace", &metadata.namespace),
+        ("uid", &metadata.uid),
+    ] {
         if text.is_empty() {
             return Err(Error::invalid(format!("the pod's metadata has no {what}")));
         }
@@ -144,19 +180,31 @@ fn check(config: &cri::PodSandboxConfig) -> Result<(), Error> {
     }
     check_maps(&config.labels, &config.annotations)?;
     if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
-        return Err(Error::invalid(format!("log_directory {:?} is not absolute", config.log_directory)));
+        return Err(Error::invalid(format!(
+            "log_directory {:?} is not absolute",
+            config.log_directory
+        )));
     }
     if config.log_directory.split('/').any(|c| c == "..") || config.log_directory.contains('\0') {
-        return Err(Error::invalid(format!("log_directory {:?} is not a clean path", config.log_directory)));
+        return Err(Error::invalid(format!(
+            "log_directory {:?} is not a clean path",
+            config.log_directory
+        )));
     }
     Ok(())
 }
 
 /// The pod's name: the node's on the host's network. Linux takes at most 64 bytes.
 fn hostname(wanted: &str, node: &str, host_network: bool) -> Result<String, Error> {
-    let name = if host_network || wanted.is_empty() { node } else { wanted };
+    let name = if host_network || wanted.is_empty() {
+        node
+    } else {
+        wanted
+    };
     if name.len() > 64 || name.bytes().any(|b| b.is_ascii_whitespace() || b == b'\0' || b == b'/') {
-        return Err(Error::invalid(format!("hostname {name:?}: at most 64 bytes without white space are possible")));
+        return Err(Error::invalid(format!(
+            "hostname {name:?}: at most 64 bytes without white space are possible"
+        )));
     }
     Ok(name.to_owned())
 }
@@ -174,7 +222,10 @@ pub(crate) fn plan(
     paths: &Paths,
     node: &Node<'_>,
 ) -> Result<SandboxPlan, Error> {
-    let config = request.config.as_ref().ok_or_else(|| Error::invalid("the pod's configuration is missing"))?;
+    let config = request
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the pod's configuration is missing"))?;
     check(config)?;
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.clone().unwrap_or_default();
@@ -182,11 +233,16 @@ pub(crate) fn plan(
     check_userns(&options)?;
     for (what, mode) in [("network", options.network()), ("ipc", options.ipc())] {
         if !matches!(mode, NamespaceMode::Pod | NamespaceMode::Node) {
-            return Err(Error::invalid(format!("namespace mode {} is not possible for {what}; POD and NODE are", mode.as_str_name())));
+            return Err(Error::invalid(format!(
+                "namespace mode {} is not possible for {what}; POD and NODE are",
+                mode.as_str_name()
+            )));
         }
     }
     if options.pid() == NamespaceMode::Target {
-        return Err(Error::invalid("namespace mode TARGET is not possible for a pod's pid; a container may have it"));
+        return Err(Error::invalid(
+            "namespace mode TARGET is not possible for a pod's pid; a container may have it",
+        ));
     }
     let host_network = options.network() == NamespaceMode::Node;
     let host_ipc = options.ipc() == NamespaceMode::Node;
@@ -197,9 +253,21 @@ pub(crate) fn plan(
         id: id.to_string(),
         request: Some(request.clone()),
         created_at: crate::clock::strictly_later(),
-        netns: if host_network { String::new() } else { text(paths.network_namespace(id)) },
-        ipcns: if host_ipc { String::new() } else { text(paths.ipc_namespace(id)) },
-        utsns: if host_network { String::new() } else { text(paths.uts_namespace(id)) },
+        netns: if host_network {
+            String::new()
+        } else {
+            text(paths.network_namespace(id))
+        },
+        ipcns: if host_ipc {
+            String::new()
+        } else {
+            text(paths.ipc_namespace(id))
+        },
+        utsns: if host_network {
+            String::new()
+        } else {
+            text(paths.uts_namespace(id))
+        },
         cgroup: parent.unwrap_or_default(),
         hostname: name.clone(),
         boot_id: node.boot_id.to_owned(),
@@ -222,21 +290,36 @@ mod tests {
     use super::*;
 
     fn request() -> cri::RunPodSandboxRequest {
-        let metadata = cri::PodSandboxMetadata { name: "n".into(), namespace: "ns".into(), uid: "u".into(), attempt: 0 };
+        let metadata = cri::PodSandboxMetadata {
+            name: "n".into(),
+            namespace: "ns".into(),
+            uid: "u".into(),
+            attempt: 0,
+        };
         let config = cri::PodSandboxConfig {
             metadata: Some(metadata),
             hostname: "pod".into(),
             linux: Some(cri::LinuxPodSandboxConfig::default()),
             ..Default::default()
         };
-        cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() }
+        cri::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: String::new(),
+        }
     }
 
     fn made(change: impl FnOnce(&mut cri::PodSandboxConfig)) -> Result<SandboxPlan, Error> {
         let mut request = request();
         change(request.config.as_mut().unwrap());
-        let paths = Paths { root: "/r".into(), state: "/s".into() };
-        let node = Node { hostname: "node", resolv_conf: "nameserver 9.9.9.9\n", boot_id: "b" };
+        let paths = Paths {
+            root: "/r".into(),
+            state: "/s".into(),
+        };
+        let node = Node {
+            hostname: "node",
+            resolv_conf: "nameserver 9.9.9.9\n",
+            boot_id: "b",
+        };
         plan(&SandboxId::parse(&"a".repeat(64)).unwrap(), &request, &paths, &node)
     }
 
@@ -245,9 +328,16 @@ mod tests {
     }
 
     fn modes(config: &mut cri::PodSandboxConfig, network: NamespaceMode, pid: NamespaceMode, ipc: NamespaceMode) {
-        let options = cri::NamespaceOption { network: network.into(), pid: pid.into(), ipc: ipc.into(), ..Default::default() };
-        linux(config).security_context =
-            Some(cri::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() });
+        let options = cri::NamespaceOption {
+            network: network.into(),
+            pid: pid.into(),
+            ipc: ipc.into(),
+            ..Default::default()
+        };
+        linux(config).security_context = Some(cri::LinuxSandboxSecurityContext {
+            namespace_options: Some(options),
+            ..Default::default()
+        });
     }
 
     #[test]
@@ -277,7 +367,10 @@ mod tests {
         let with = |k: &str, v: &str| made(|c| drop(linux(c).sysctls.insert(k.into(), v.into())));
         assert!(with("net.core.somaxconn", "1").is_ok());
         assert!(with("kernel.shm_rmid_forced", "1").is_ok());
-        assert_eq!(with("net/ipv4/conf/all/forwarding", "1").unwrap().sysctls["net.ipv4.conf.all.forwarding"], "1");
+        assert_eq!(
+            with("net/ipv4/conf/all/forwarding", "1").unwrap().sysctls["net.ipv4.conf.all.forwarding"],
+            "1"
+        );
         for (k, v) in [
             ("kernel.core_pattern", "x"),
             ("vm.swappiness", "1"),
@@ -308,7 +401,10 @@ mod tests {
             options: vec!["ndots:5".into()],
         };
         let plan = made(|c| c.dns_config = Some(dns("1.1.1.1"))).unwrap();
-        assert_eq!(plan.resolv_conf, "search b a\nnameserver 1.1.1.1\nnameserver 8.8.8.8\noptions ndots:5\n");
+        assert_eq!(
+            plan.resolv_conf,
+            "search b a\nnameserver 1.1.1.1\nnameserver 8.8.8.8\noptions ndots:5\n"
+        );
         assert!(made(|c| c.dns_config = Some(dns("1.1.1.1\noptions x"))).is_err());
     }
 
@@ -327,6 +423,12 @@ mod tests {
         ] {
             assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
         }
-        assert_eq!(made(|c| linux(c).cgroup_parent = "kubepods/pod1/".into()).unwrap().record.cgroup, "/kubepods/pod1");
+        assert_eq!(
+            made(|c| linux(c).cgroup_parent = "kubepods/pod1/".into())
+                .unwrap()
+                .record
+                .cgroup,
+            "/kubepods/pod1"
+        );
     }
 }

@@ -15,7 +15,9 @@ use crate::{detached, undo};
 
 /// Removes a pod.
 pub(crate) async fn remove(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
-    let Some(sandbox) = rt.index.find_sandbox(id)? else { return Ok(()) };
+    let Some(sandbox) = rt.index.find_sandbox(id)? else {
+        return Ok(());
+    };
     let rt = Arc::clone(rt);
     detached(async move { away(&rt, &sandbox).await }).await
 }

@@ -28,7 +28,9 @@ use crate::{blocking, host};
 /// Makes a pod, or finds the one that the same request made.
 pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -> Result<String, Error> {
     let metadata = request.config.as_ref().and_then(|c| c.metadata.as_ref());
-    let Some(metadata) = metadata else { return Err(Error::invalid("the pod's metadata is missing")) };
+    let Some(metadata) = metadata else {
+        return Err(Error::invalid("the pod's metadata is missing"));
+    };
     let key = name_key(metadata);
     rt.check_handler(&request.runtime_handler)?;
     let request = Arc::new(request);
@@ -75,7 +77,11 @@ async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<
 
 async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandboxRequest) -> Result<SandboxPlan, Error> {
     let resolv_conf = tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default();
-    let node = Node { hostname: &host::hostname(), resolv_conf: &resolv_conf, boot_id: &rt.boot_id };
+    let node = Node {
+        hostname: &host::hostname(),
+        resolv_conf: &resolv_conf,
+        boot_id: &rt.boot_id,
+    };
     let mut plan = plan(id, request, &rt.paths, &node)?;
     network::attachment(&plan.record, true)?;
     let record = &mut plan.record;
@@ -90,7 +96,10 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
 
 async fn steps(rt: &Arc<Runtime>, id: &SandboxId, plan: SandboxPlan, undo: &mut Undo) -> Result<Sandbox, Error> {
     let mut record = plan.record.clone();
-    let creating = SandboxStatus { phase: SandboxPhase::Creating, network_down: false };
+    let creating = SandboxStatus {
+        phase: SandboxPhase::Creating,
+        network_down: false,
+    };
     rt.db.put(Table::Sandbox, row(&record, &creating)?).await?;
     undo.pass("record").await?;
 
@@ -107,11 +116,15 @@ async fn steps(rt: &Arc<Runtime>, id: &SandboxId, plan: SandboxPlan, undo: &mut 
     }
     if plan.shared_pid {
         let (rt2, id2, record2) = (Arc::clone(rt), id.clone(), record.clone());
-        undo.push("init", move || async move { init::remove(&rt2, &id2, &record2).await }).await?;
+        undo.push("init", move || async move { init::remove(&rt2, &id2, &record2).await })
+            .await?;
         record.init_pid = init::create(rt, id, &record).await?;
         record.init = id.to_string();
     }
-    let status = SandboxStatus { phase: SandboxPhase::Ready, network_down: false };
+    let status = SandboxStatus {
+        phase: SandboxPhase::Ready,
+        network_down: false,
+    };
     rt.db.put(Table::Sandbox, row(&record, &status)?).await?;
     undo.pass("committed").await?;
     Ok(Sandbox::new(id.clone(), record, status))
@@ -121,24 +134,38 @@ async fn steps(rt: &Arc<Runtime>, id: &SandboxId, plan: SandboxPlan, undo: &mut 
 async fn push_undo(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord, undo: &mut Undo) -> Result<(), Error> {
     let all = || (Arc::clone(rt), id.clone(), record.clone());
     let (rt1, _, record1) = all();
-    undo.push("cgroup", move || async move { teardown::cgroup(&rt1, &record1).await }).await?;
+    undo.push("cgroup", move || async move { teardown::cgroup(&rt1, &record1).await })
+        .await?;
     let (rt2, id2, _) = all();
-    undo.push("files", move || async move { teardown::files(&rt2, &id2).await }).await?;
+    undo.push("files", move || async move { teardown::files(&rt2, &id2).await })
+        .await?;
     let (rt3, id3, record3) = all();
-    undo.push("namespaces", move || async move { teardown::unpin(&rt3, &id3, &record3).await }).await?;
+    undo.push("namespaces", move || async move {
+        teardown::unpin(&rt3, &id3, &record3).await
+    })
+    .await?;
     let (rt4, _, record4) = all();
-    undo.push("network", move || async move { network::delete(&rt4.cni, &record4).await }).await
+    undo.push(
+        "network",
+        move || async move { network::delete(&rt4.cni, &record4).await },
+    )
+    .await
 }
 
 /// Namespaces, then CNI ADD.
 async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_types::AddResult>, Error> {
     if let Some(order) = namespaces::order(plan) {
-        rt.spawner.pin(order).await.map_err(|e| e.during("make the namespaces of", format!("pod {}", plan.record.id)))?;
+        rt.spawner
+            .pin(order)
+            .await
+            .map_err(|e| e.during("make the namespaces of", format!("pod {}", plan.record.id)))?;
     }
     match network::attachment(&plan.record, true)? {
         Some(attachment) => {
             let added = rt.cni.add(&attachment).await;
-            added.map(Some).map_err(|e| Error::at("set up the network of", format!("pod {}", plan.record.id), &e))
+            added
+                .map(Some)
+                .map_err(|e| Error::at("set up the network of", format!("pod {}", plan.record.id), &e))
         }
         None => Ok(None),
     }
@@ -150,7 +177,10 @@ async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) 
     blocking(move || {
         files::make(&rt.paths, &id, &plan)?;
         let path = &plan.record.cgroup;
-        rt.cgroups.create(path).map(drop).map_err(|e| Error::at("make the cgroup", path, &e))
+        rt.cgroups
+            .create(path)
+            .map(drop)
+            .map_err(|e| Error::at("make the cgroup", path, &e))
     })
     .await
 }

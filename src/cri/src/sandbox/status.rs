@@ -19,17 +19,22 @@ pub(crate) fn message(sandbox: &Sandbox) -> Result<cri::PodSandboxStatus, Error>
         additional_ips: ips.map(|ip| cri::PodIp { ip: ip.clone() }).collect(),
     };
     // The kubelet makes the pod anew if these modes are not what it wants.
-    let options = sandbox.namespace_options().cloned().unwrap_or_else(|| cri::NamespaceOption {
-        pid: cri::NamespaceMode::Container.into(),
-        ..Default::default()
-    });
+    let options = sandbox
+        .namespace_options()
+        .cloned()
+        .unwrap_or_else(|| cri::NamespaceOption {
+            pid: cri::NamespaceMode::Container.into(),
+            ..Default::default()
+        });
     Ok(cri::PodSandboxStatus {
         id: record.id.clone(),
         metadata: config.metadata.clone(),
         state: sandbox.state().into(),
         created_at: record.created_at,
         network: Some(network),
-        linux: Some(cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) }),
+        linux: Some(cri::LinuxPodSandboxStatus {
+            namespaces: Some(cri::Namespace { options: Some(options) }),
+        }),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
         runtime_handler: sandbox.request()?.runtime_handler.clone(),
@@ -61,5 +66,9 @@ pub(crate) fn status(
     }
     // `timestamp` stays unset: it goes only together with containers_statuses, and switches
     // the kubelet to another meaning of this reply (kubernetes #129818).
-    Ok(cri::PodSandboxStatusResponse { status: Some(message(&sandbox)?), info, ..Default::default() })
+    Ok(cri::PodSandboxStatusResponse {
+        status: Some(message(&sandbox)?),
+        info,
+        ..Default::default()
+    })
 }

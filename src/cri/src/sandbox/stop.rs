@@ -16,7 +16,9 @@ use crate::{detached, undo};
 
 /// Stops a pod.
 pub(crate) async fn stop(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
-    let Some(sandbox) = rt.index.find_sandbox(id)? else { return Ok(()) };
+    let Some(sandbox) = rt.index.find_sandbox(id)? else {
+        return Ok(());
+    };
     let rt = Arc::clone(rt);
     detached(async move {
         let _turn = sandbox.turn.lock().await;
@@ -31,7 +33,11 @@ pub(crate) async fn down(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<()
         sandbox.update(&rt.db, |s| s.phase = SandboxPhase::NotReady).await?;
     }
     undo::failpoint("stop_pod", "not_ready").await?;
-    let stops = rt.index.containers_of(&sandbox.id).into_iter().map(|c| container::stop::end(rt, c));
+    let stops = rt
+        .index
+        .containers_of(&sandbox.id)
+        .into_iter()
+        .map(|c| container::stop::end(rt, c));
     for stopped in futures_util::future::join_all(stops).await {
         stopped?;
     }

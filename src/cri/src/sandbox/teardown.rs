@@ -50,7 +50,9 @@ pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), E
             Err(e) => return Err(Error::at("open the cgroup", &path, &e)),
         };
         if found.procs().is_ok_and(|p| !p.is_empty()) {
-            found.kill().map_err(|e| Error::at("kill what is in the cgroup", &path, &e))?;
+            found
+                .kill()
+                .map_err(|e| Error::at("kill what is in the cgroup", &path, &e))?;
         }
         found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
     })

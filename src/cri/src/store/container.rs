@@ -92,15 +92,18 @@ impl Container {
     /// The configuration it was made from.
     pub(crate) fn config(&self) -> Result<&cri::ContainerConfig, Error> {
         self.record.config.as_ref().ok_or_else(|| {
-            Error::new(spec::Kind::DataLoss, format!("the record of container {} has no configuration", self.id))
+            Error::new(
+                spec::Kind::DataLoss,
+                format!("the record of container {} has no configuration", self.id),
+            )
         })
     }
 
     /// The connection to its monitor, while there is one.
     pub(crate) fn monitor(&self) -> Result<Client, Error> {
-        locked(&self.monitor).clone().ok_or_else(|| {
-            Error::precondition(format!("container {} has no monitor any more: it has ended", self.id))
-        })
+        locked(&self.monitor)
+            .clone()
+            .ok_or_else(|| Error::precondition(format!("container {} has no monitor any more: it has ended", self.id)))
     }
 
     /// Sets or drops the connection to its monitor.
@@ -131,7 +134,11 @@ impl Container {
 
 /// The row of a container.
 pub(crate) fn row(record: &ContainerRecord, status: &Status) -> Result<Row, Error> {
-    Ok(Row { id: record.id.clone(), record: record.encode_to_vec(), status: encode_status(status)? })
+    Ok(Row {
+        id: record.id.clone(),
+        record: record.encode_to_vec(),
+        status: encode_status(status)?,
+    })
 }
 
 /// The key under which a container's name is reserved.

@@ -86,7 +86,8 @@ impl Db {
     pub(crate) fn open(path: &Path) -> Result<(Self, Loaded), Error> {
         let at = |op: &str, e: &rusqlite::Error| Error::at(op, path.display(), e);
         let conn = Connection::open(path).map_err(|e| at("open", &e))?;
-        conn.busy_timeout(Duration::from_secs(10)).map_err(|e| at("set the busy timeout of", &e))?;
+        conn.busy_timeout(Duration::from_secs(10))
+            .map_err(|e| at("set the busy timeout of", &e))?;
         conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512;")
             .map_err(|e| at("set up", &e))?;
         conn.execute_batch(SCHEMA).map_err(|e| at("make the tables of", &e))?;
@@ -117,7 +118,14 @@ impl Db {
 
     /// Writes the status of a row that exists; a row that is gone stays gone.
     pub(crate) async fn status(&self, table: Table, id: &str, status: Vec<u8>) -> Result<(), Error> {
-        self.run(table, Change::Status { id: id.to_owned(), status }).await
+        self.run(
+            table,
+            Change::Status {
+                id: id.to_owned(),
+                status,
+            },
+        )
+        .await
     }
 
     /// Removes a row.
@@ -127,13 +135,26 @@ impl Db {
 
     /// Takes an unreadable row out of the way, keeping it for a person to look at.
     pub(crate) async fn quarantine(&self, table: Table, id: &str, why: &str) -> Result<(), Error> {
-        self.run(table, Change::Quarantine { id: id.to_owned(), why: why.to_owned() }).await
+        self.run(
+            table,
+            Change::Quarantine {
+                id: id.to_owned(),
+                why: why.to_owned(),
+            },
+        )
+        .await
     }
 }
 
 fn rows(conn: &Connection, table: Table) -> rusqlite::Result<Vec<Row>> {
     let mut query = conn.prepare(&format!("SELECT id, record, status FROM {}", table.name()))?;
-    let rows = query.query_map([], |row| Ok(Row { id: row.get(0)?, record: row.get(1)?, status: row.get(2)? }))?;
+    let rows = query.query_map([], |row| {
+        Ok(Row {
+            id: row.get(0)?,
+            record: row.get(1)?,
+            status: row.get(2)?,
+        })
+    })?;
     rows.collect()
 }
 
@@ -160,15 +181,18 @@ fn transact(conn: &mut Connection, jobs: &[Job]) -> rusqlite::Result<()> {
         let table = job.table.name();
         match &job.change {
             Change::Put(row) => {
-                tx.prepare_cached(&format!("INSERT OR REPLACE INTO {table} (id, record, status) VALUES (?1, ?2, ?3)"))?
-                    .execute(params![row.id, row.record, row.status])?;
+                tx.prepare_cached(&format!(
+                    "INSERT OR REPLACE INTO {table} (id, record, status) VALUES (?1, ?2, ?3)"
+                ))?
+                .execute(params![row.id, row.record, row.status])?;
             }
             Change::Status { id, status } => {
                 tx.prepare_cached(&format!("UPDATE {table} SET status = ?2 WHERE id = ?1"))?
                     .execute(params![id, status])?;
             }
             Change::Delete { id } => {
-                tx.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute(params![id])?;
+                tx.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?
+                    .execute(params![id])?;
             }
             Change::Quarantine { id, why } => {
                 tx.execute(
@@ -190,7 +214,11 @@ mod tests {
     use super::*;
 
     fn row(id: &str, status: &str) -> Row {
-        Row { id: id.into(), record: b"record".to_vec(), status: status.into() }
+        Row {
+            id: id.into(),
+            record: b"record".to_vec(),
+            status: status.into(),
+        }
     }
 
     #[tokio::test]
@@ -208,7 +236,10 @@ mod tests {
         // A second connection at the same time, as after kill -9: nothing was held back.
         let (other, loaded) = Db::open(&path).unwrap();
         assert_eq!(loaded.sandboxes.len(), 1);
-        assert_eq!((loaded.sandboxes[0].id.as_str(), loaded.sandboxes[0].status.as_slice()), ("a", &b"2"[..]));
+        assert_eq!(
+            (loaded.sandboxes[0].id.as_str(), loaded.sandboxes[0].status.as_slice()),
+            ("a", &b"2"[..])
+        );
         assert_eq!(loaded.containers.len(), 1);
         other.quarantine(Table::Container, "c", "unreadable").await.unwrap();
         let (_, loaded) = Db::open(&path).unwrap();

@@ -35,15 +35,19 @@ fn find<T>(map: &RwLock<BTreeMap<String, Arc<T>>>, kind: &str, wanted: &str) -> 
         .map(|(_, object)| object);
     match (matching.next(), matching.next()) {
         (Some(one), None) => Ok(Some(Arc::clone(one))),
-        (Some(_), Some(_)) => {
-            Err(Error::invalid(format!("{kind} id {wanted:?} is the beginning of several; give more digits")))
-        }
+        (Some(_), Some(_)) => Err(Error::invalid(format!(
+            "{kind} id {wanted:?} is the beginning of several; give more digits"
+        ))),
         (None, _) => Ok(None),
     }
 }
 
 fn all<T>(map: &RwLock<BTreeMap<String, Arc<T>>>) -> Vec<Arc<T>> {
-    map.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    map.read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .values()
+        .cloned()
+        .collect()
 }
 
 /// `text`, cut so that a wrong id of a megabyte makes no message of a megabyte.
@@ -59,7 +63,8 @@ impl Index {
 
     /// The pod that `id` names.
     pub(crate) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
-        self.find_sandbox(id)?.ok_or_else(|| Error::not_found(format!("there is no pod sandbox {:?}", shown(id))))
+        self.find_sandbox(id)?
+            .ok_or_else(|| Error::not_found(format!("there is no pod sandbox {:?}", shown(id))))
     }
 
     /// The container that `id` names, if there is one.
@@ -69,7 +74,8 @@ impl Index {
 
     /// The container that `id` names.
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
-        self.find_container(id)?.ok_or_else(|| Error::not_found(format!("there is no container {:?}", shown(id))))
+        self.find_container(id)?
+            .ok_or_else(|| Error::not_found(format!("there is no container {:?}", shown(id))))
     }
 
     /// All pods.
@@ -85,29 +91,44 @@ impl Index {
     /// The containers of a pod.
     pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
         let map = self.containers.read().unwrap_or_else(PoisonError::into_inner);
-        map.values().filter(|c| c.record.sandbox_id == sandbox.as_str()).cloned().collect()
+        map.values()
+            .filter(|c| c.record.sandbox_id == sandbox.as_str())
+            .cloned()
+            .collect()
     }
 
     /// Shows a pod.
     pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) {
         let key = sandbox.id.as_str().to_owned();
-        self.sandboxes.write().unwrap_or_else(PoisonError::into_inner).insert(key, sandbox);
+        self.sandboxes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, sandbox);
     }
 
     /// Shows a container.
     pub(crate) fn insert_container(&self, container: Arc<Container>) {
         let key = container.id.as_str().to_owned();
-        self.containers.write().unwrap_or_else(PoisonError::into_inner).insert(key, container);
+        self.containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, container);
     }
 
     /// Forgets a pod.
     pub(crate) fn remove_sandbox(&self, id: &SandboxId) {
-        self.sandboxes.write().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
+        self.sandboxes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id.as_str());
     }
 
     /// Forgets a container.
     pub(crate) fn remove_container(&self, id: &ContainerId) {
-        self.containers.write().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
+        self.containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id.as_str());
     }
 }
 
@@ -117,8 +138,15 @@ mod tests {
     use crate::store::records::{SandboxPhase, SandboxRecord, SandboxStatus};
 
     fn pod(id: &str) -> Arc<Sandbox> {
-        let status = SandboxStatus { phase: SandboxPhase::Ready, network_down: false };
-        Arc::new(Sandbox::new(SandboxId::parse(id).unwrap(), SandboxRecord::default(), status))
+        let status = SandboxStatus {
+            phase: SandboxPhase::Ready,
+            network_down: false,
+        };
+        Arc::new(Sandbox::new(
+            SandboxId::parse(id).unwrap(),
+            SandboxRecord::default(),
+            status,
+        ))
     }
 
     #[test]

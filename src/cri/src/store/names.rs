@@ -23,8 +23,14 @@ use crate::error::Error;
 type Outcome = Option<Result<String, Error>>;
 
 enum Entry<R> {
-    InFlight { request: Arc<R>, outcome: watch::Receiver<Outcome> },
-    Taken { request: Arc<R>, id: String },
+    InFlight {
+        request: Arc<R>,
+        outcome: watch::Receiver<Outcome>,
+    },
+    Taken {
+        request: Arc<R>,
+        id: String,
+    },
 }
 
 type Table<R> = Mutex<HashMap<String, Entry<R>>>;
@@ -37,7 +43,9 @@ pub(crate) struct Names<R> {
 
 impl<R> std::fmt::Debug for Names<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Names").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Names")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -72,27 +80,44 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<R: PartialEq> Names<R> {
     /// An empty table; `kind` is used in messages.
     pub(crate) fn new(kind: &'static str) -> Self {
-        Self { kind, table: Arc::default() }
+        Self {
+            kind,
+            table: Arc::default(),
+        }
     }
 
     /// Takes `key` for `request`, joins the same request, or says who has it.
     pub(crate) fn reserve(&self, key: &str, request: &Arc<R>) -> Result<Reserved<R>, Error> {
         let mut table = locked(&self.table);
         match table.get(key) {
-            Some(Entry::InFlight { request: other, outcome }) if **other == **request => {
-                Ok(Reserved::Join(Waiter { outcome: outcome.clone() }))
-            }
+            Some(Entry::InFlight {
+                request: other,
+                outcome,
+            }) if **other == **request => Ok(Reserved::Join(Waiter {
+                outcome: outcome.clone(),
+            })),
             Some(Entry::InFlight { .. }) => Err(Error::new(
                 Kind::AlreadyExists,
-                format!("{} name {key:?} is being made by another request with other contents; retry with another attempt number", self.kind),
+                format!(
+                    "{} name {key:?} is being made by another request with other contents; retry with another attempt number",
+                    self.kind
+                ),
             )),
             Some(Entry::Taken { request: other, id }) if **other == **request => Ok(Reserved::Done(id.clone())),
             Some(Entry::Taken { id, .. }) => Err(self.taken(key, id)),
             None => {
                 let (outcome, receiver) = watch::channel(None);
-                let entry = Entry::InFlight { request: Arc::clone(request), outcome: receiver.clone() };
+                let entry = Entry::InFlight {
+                    request: Arc::clone(request),
+                    outcome: receiver.clone(),
+                };
                 table.insert(key.to_owned(), entry);
-                let ticket = Ticket { table: Arc::clone(&self.table), key: key.to_owned(), outcome, finished: false };
+                let ticket = Ticket {
+                    table: Arc::clone(&self.table),
+                    key: key.to_owned(),
+                    outcome,
+                    finished: false,
+                };
                 Ok(Reserved::New(ticket, Waiter { outcome: receiver }))
             }
         }
@@ -102,7 +127,10 @@ impl<R: PartialEq> Names<R> {
     pub(crate) fn taken(&self, key: &str, id: &str) -> Error {
         Error::new(
             Kind::AlreadyExists,
-            format!("{} name {key:?} is taken by {id}; remove it first or use another attempt number", self.kind),
+            format!(
+                "{} name {key:?} is taken by {id}; remove it first or use another attempt number",
+                self.kind
+            ),
         )
     }
 
@@ -112,7 +140,13 @@ impl<R: PartialEq> Names<R> {
         if table.contains_key(key) {
             return false;
         }
-        table.insert(key.to_owned(), Entry::Taken { request, id: id.to_owned() });
+        table.insert(
+            key.to_owned(),
+            Entry::Taken {
+                request,
+                id: id.to_owned(),
+            },
+        );
         true
     }
 
@@ -137,7 +171,13 @@ impl<R> Ticket<R> {
             let mut table = locked(&self.table);
             match (&outcome, table.remove(&self.key)) {
                 (Ok(id), Some(Entry::InFlight { request, .. })) => {
-                    table.insert(self.key.clone(), Entry::Taken { request, id: id.clone() });
+                    table.insert(
+                        self.key.clone(),
+                        Entry::Taken {
+                            request,
+                            id: id.clone(),
+                        },
+                    );
                 }
                 (_, _removed) => {}
             }
@@ -149,7 +189,10 @@ impl<R> Ticket<R> {
 impl<R> Drop for Ticket<R> {
     fn drop(&mut self) {
         if !self.finished {
-            self.settle(Err(Error::new(Kind::Internal, "the request ended without a result; retry it")));
+            self.settle(Err(Error::new(
+                Kind::Internal,
+                "the request ended without a result; retry it",
+            )));
         }
     }
 }
@@ -158,8 +201,13 @@ impl Waiter {
     /// The id of the finished object, or why there is none.
     pub(crate) async fn wait(mut self) -> Result<String, Error> {
         match self.outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(Error::new(Kind::Internal, "no result"))),
-            Err(_) => Err(Error::new(Kind::Internal, "the request ended without a result; retry it")),
+            Ok(outcome) => outcome
+                .clone()
+                .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no result"))),
+            Err(_) => Err(Error::new(
+                Kind::Internal,
+                "the request ended without a result; retry it",
+            )),
         }
     }
 }
@@ -179,7 +227,9 @@ mod tests {
     async fn the_same_request_joins_and_a_retry_finds_the_object() {
         let names = Names::new("sandbox");
         let (ticket, first) = new(&names, "a", 1);
-        let Reserved::Join(second) = names.reserve("a", &Arc::new(1)).unwrap() else { panic!("not joined") };
+        let Reserved::Join(second) = names.reserve("a", &Arc::new(1)).unwrap() else {
+            panic!("not joined")
+        };
         drop(first); // the first caller's deadline passed
         ticket.finish(Ok("id".into()));
         assert_eq!(second.wait().await.unwrap(), "id");

@@ -174,7 +174,11 @@ pub(crate) fn decode<R: Message + Default, S: for<'de> Deserialize<'de>>(
 impl Status {
     /// A new container's first status.
     pub(crate) fn creating() -> Self {
-        Self { phase: Phase::Creating, removing: false, stop_by: None }
+        Self {
+            phase: Phase::Creating,
+            removing: false,
+            stop_by: None,
+        }
     }
 
     /// The CRI state.
@@ -206,8 +210,16 @@ mod tests {
 
     #[test]
     fn a_row_comes_back_as_it_was() {
-        let record = ContainerRecord { id: "a".into(), groups: vec![1, 2], ..ContainerRecord::default() };
-        let status = Status { phase: Phase::Running { started_at: 7 }, removing: false, stop_by: Some(9) };
+        let record = ContainerRecord {
+            id: "a".into(),
+            groups: vec![1, 2],
+            ..ContainerRecord::default()
+        };
+        let status = Status {
+            phase: Phase::Running { started_at: 7 },
+            removing: false,
+            stop_by: Some(9),
+        };
         let (r, s): (ContainerRecord, Status) =
             decode(&record.encode_to_vec(), &encode_status(&status).unwrap()).unwrap();
         assert_eq!((r, s), (record, status));

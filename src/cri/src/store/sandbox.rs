@@ -26,7 +26,12 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// From its row.
     pub(crate) fn new(id: SandboxId, record: SandboxRecord, status: SandboxStatus) -> Self {
-        Self { id, record, status: RwLock::new(status), turn: tokio::sync::Mutex::new(()) }
+        Self {
+            id,
+            record,
+            status: RwLock::new(status),
+            turn: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// The status now.
@@ -61,7 +66,14 @@ impl Sandbox {
 
     /// Its namespace modes.
     pub(crate) fn namespace_options(&self) -> Option<&cri::NamespaceOption> {
-        self.config().ok()?.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()
+        self.config()
+            .ok()?
+            .linux
+            .as_ref()?
+            .security_context
+            .as_ref()?
+            .namespace_options
+            .as_ref()
     }
 
     /// It uses the host's network.
@@ -79,15 +91,25 @@ impl Sandbox {
 }
 
 fn damaged(id: &SandboxId) -> Error {
-    Error::new(spec::Kind::DataLoss, format!("the record of pod {id} has no configuration"))
+    Error::new(
+        spec::Kind::DataLoss,
+        format!("the record of pod {id} has no configuration"),
+    )
 }
 
 /// The row of a pod.
 pub(crate) fn row(record: &SandboxRecord, status: &SandboxStatus) -> Result<Row, Error> {
-    Ok(Row { id: record.id.clone(), record: record.encode_to_vec(), status: encode_status(status)? })
+    Ok(Row {
+        id: record.id.clone(),
+        record: record.encode_to_vec(),
+        status: encode_status(status)?,
+    })
 }
 
 /// The key under which a pod's name is reserved.
 pub(crate) fn name_key(metadata: &cri::PodSandboxMetadata) -> String {
-    format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt)
+    format!(
+        "{}_{}_{}_{}",
+        metadata.name, metadata.namespace, metadata.uid, metadata.attempt
+    )
 }

@@ -59,7 +59,15 @@ impl Bed {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("bulkhead-cri-").tempdir().unwrap();
         let registry = Registry::start(dir.path());
-        let bed = Self { name: format!("bulkhead-test-{}-{}", std::process::id(), registry.authority.split(':').nth(1).unwrap()), dir, registry };
+        let bed = Self {
+            name: format!(
+                "bulkhead-test-{}-{}",
+                std::process::id(),
+                registry.authority.split(':').nth(1).unwrap()
+            ),
+            dir,
+            registry,
+        };
         for sub in ["net.d", "bin", "logs"] {
             std::fs::create_dir(bed.path(sub)).unwrap();
         }
@@ -87,18 +95,34 @@ impl Bed {
     /// What the plugin was asked, with the pod's id.
     pub(crate) fn cni_calls(&self, id: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.path("bin/calls")).unwrap_or_default();
-        text.lines().filter_map(|l| l.split_once(' ')).filter(|(_, i)| *i == id).map(|(c, _)| c.to_owned()).collect()
+        text.lines()
+            .filter_map(|l| l.split_once(' '))
+            .filter(|(_, i)| *i == id)
+            .map(|(c, _)| c.to_owned())
+            .collect()
     }
 
     /// Starts a daemon.
     pub(crate) fn start(&self) -> Life {
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let rt = tokio.block_on(self.build());
-        Life { services: cri::Services::new(&rt), rt: Some(rt), tokio: Some(tokio) }
+        Life {
+            services: cri::Services::new(&rt),
+            rt: Some(rt),
+            tokio: Some(tokio),
+        }
     }
 
     async fn build(&self) -> Arc<cri::Runtime> {
-        let mut config = config::Config { root: self.path("root"), state: self.path("state"), ..Default::default() };
+        let mut config = config::Config {
+            root: self.path("root"),
+            state: self.path("state"),
+            ..Default::default()
+        };
         config.cgroup_root.clone_from(&self.name);
         std::fs::create_dir_all(&config.root).unwrap();
         let images = image::Store::open(image::Options::new(&config.root)).unwrap();
@@ -116,7 +140,15 @@ impl Bed {
             token_ttl: Duration::from_secs(60),
         });
         let stream = Arc::new(stream.unwrap());
-        cri::Runtime::build(cri::Parts { config, images, cni, stream, monitor: monitor() }).await.unwrap()
+        cri::Runtime::build(cri::Parts {
+            config,
+            images,
+            cni,
+            stream,
+            monitor: monitor(),
+        })
+        .await
+        .unwrap()
     }
 
     /// Nothing of this bed is left on the host but its directory.
@@ -126,16 +158,48 @@ impl Bed {
         let left: Vec<&str> = mounts.lines().filter(|l| l.contains(&here)).collect();
         assert!(left.is_empty(), "mounts are left: {left:#?}");
         for sub in ["state/containers", "state/pods", "state/ns", "root/snapshots"] {
-            let names: Vec<_> = std::fs::read_dir(self.path(sub)).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
-            assert!(names.is_empty(), "{sub} is not empty: {names:?}");
+            let until = Instant::now() + Duration::from_secs(5);
+            loop {
+                let entries = std::fs::read_dir(self.path(sub)).into_iter().flatten().flatten();
+                let names: Vec<_> = entries.map(|e| e.path()).collect();
+                // A removed layer is renamed at once and deleted in the background.
+                let fading = names.iter().all(|n| n.display().to_string().contains("/.gone-"));
+                if names.is_empty() {
+                    break;
+                }
+                assert!(fading && Instant::now() < until, "{sub} is not empty: {names:?}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
-        let out = Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-path"]).arg(format!("*/{}/pods/*", self.name)).output().unwrap();
-        assert!(out.stdout.is_empty(), "cgroups are left: {}", String::from_utf8_lossy(&out.stdout));
+        let out = Command::new("find")
+            .args(["/sys/fs/cgroup", "-type", "d", "-path"])
+            .arg(format!("*/{}/pods/*", self.name))
+            .output()
+            .unwrap();
+        assert!(
+            out.stdout.is_empty(),
+            "cgroups are left: {}",
+            String::from_utf8_lossy(&out.stdout)
+        );
     }
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What the failed test left must not disturb the next one.
+            let life = self.start();
+            for pod in life
+                .list_pod_sandbox(Default::default())
+                .map(|l| l.items)
+                .unwrap_or_default()
+            {
+                drop(life.stop_pod_sandbox(api::StopPodSandboxRequest {
+                    pod_sandbox_id: pod.id.clone(),
+                }));
+                drop(life.remove_pod_sandbox(api::RemovePodSandboxRequest { pod_sandbox_id: pod.id }));
+            }
+        }
         // The spawner of the last life ends with its control socket; its cgroup is empty then.
         let until = Instant::now() + Duration::from_secs(5);
         let Ok(host) = cgroup::Host::detect() else { return };
@@ -207,12 +271,22 @@ impl Life {
     }
 
     pub(crate) fn pull(&self, bed: &Bed) {
-        let image = Some(api::ImageSpec { image: bed.registry.image(), ..Default::default() });
-        self.pull_image(api::PullImageRequest { image, ..Default::default() }).unwrap();
+        let image = Some(api::ImageSpec {
+            image: bed.registry.image(),
+            ..Default::default()
+        });
+        self.pull_image(api::PullImageRequest {
+            image,
+            ..Default::default()
+        })
+        .unwrap();
     }
 
     pub(crate) fn state(&self, id: &str) -> api::ContainerStatus {
-        let request = api::ContainerStatusRequest { container_id: id.into(), verbose: false };
+        let request = api::ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: false,
+        };
         self.container_status(request).unwrap().status.unwrap()
     }
 
@@ -230,17 +304,33 @@ impl Life {
 
     pub(crate) fn exec(&self, id: &str, script: &str) -> api::ExecSyncResponse {
         let cmd = vec!["/bin/sh".into(), "-c".into(), script.into()];
-        self.exec_sync(api::ExecSyncRequest { container_id: id.into(), cmd, timeout: 10 }).unwrap()
+        self.exec_sync(api::ExecSyncRequest {
+            container_id: id.into(),
+            cmd,
+            timeout: 10,
+        })
+        .unwrap()
     }
 
     pub(crate) fn remove_pod(&self, id: &str) {
-        self.stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id: id.into() }).unwrap();
-        self.remove_pod_sandbox(api::RemovePodSandboxRequest { pod_sandbox_id: id.into() }).unwrap();
+        self.stop_pod_sandbox(api::StopPodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        })
+        .unwrap();
+        self.remove_pod_sandbox(api::RemovePodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        })
+        .unwrap();
     }
 }
 
 pub(crate) fn pod(bed: &Bed, name: &str) -> api::PodSandboxConfig {
-    let metadata = api::PodSandboxMetadata { name: name.into(), namespace: "default".into(), uid: format!("uid-{name}"), attempt: 0 };
+    let metadata = api::PodSandboxMetadata {
+        name: name.into(),
+        namespace: "default".into(),
+        uid: format!("uid-{name}"),
+        attempt: 0,
+    };
     api::PodSandboxConfig {
         metadata: Some(metadata),
         hostname: name.into(),
@@ -251,14 +341,23 @@ pub(crate) fn pod(bed: &Bed, name: &str) -> api::PodSandboxConfig {
 }
 
 pub(crate) fn run(life: &Life, config: api::PodSandboxConfig) -> String {
-    let request = api::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let request = api::RunPodSandboxRequest {
+        config: Some(config),
+        runtime_handler: String::new(),
+    };
     life.run_pod_sandbox(request).unwrap().pod_sandbox_id
 }
 
 pub(crate) fn container(bed: &Bed, name: &str, script: &str) -> api::ContainerConfig {
     api::ContainerConfig {
-        metadata: Some(api::ContainerMetadata { name: name.into(), attempt: 0 }),
-        image: Some(api::ImageSpec { image: bed.registry.image(), ..Default::default() }),
+        metadata: Some(api::ContainerMetadata {
+            name: name.into(),
+            attempt: 0,
+        }),
+        image: Some(api::ImageSpec {
+            image: bed.registry.image(),
+            ..Default::default()
+        }),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         log_path: format!("{name}.log"),
         linux: Some(api::LinuxContainerConfig {
@@ -270,10 +369,17 @@ pub(crate) fn container(bed: &Bed, name: &str, script: &str) -> api::ContainerCo
 }
 
 pub(crate) fn create(life: &Life, pod: &str, config: api::ContainerConfig) -> Result<String, Status> {
-    let request = api::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None };
+    let request = api::CreateContainerRequest {
+        pod_sandbox_id: pod.into(),
+        config: Some(config),
+        sandbox_config: None,
+    };
     life.create_container(request).map(|r| r.container_id)
 }
 
 pub(crate) fn start(life: &Life, id: &str) -> Result<(), Status> {
-    life.start_container(api::StartContainerRequest { container_id: id.into() }).map(drop)
+    life.start_container(api::StartContainerRequest {
+        container_id: id.into(),
+    })
+    .map(drop)
 }

@@ -9,8 +9,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// Programs of the host that the image has in `/bin`.
-const PROGRAMS: [&str; 12] =
-    ["sh", "sleep", "cat", "true", "false", "ls", "id", "hostname", "mount", "touch", "rm", "stty"];
+const PROGRAMS: [&str; 12] = [
+    "sh", "sleep", "cat", "true", "false", "ls", "id", "hostname", "mount", "touch", "rm", "stty",
+];
 
 struct Blob {
     kind: &'static str,
@@ -25,13 +26,21 @@ pub(crate) struct Registry {
 
 fn sha256(path: &Path) -> String {
     let out = Command::new("sha256sum").arg(path).output().unwrap();
-    String::from_utf8(out.stdout).unwrap().split(' ').next().unwrap().to_owned()
+    String::from_utf8(out.stdout)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned()
 }
 
 fn libraries(program: &str) -> Vec<String> {
     let out = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
-    text.split_whitespace().filter(|w| w.starts_with('/')).map(str::to_owned).collect()
+    text.split_whitespace()
+        .filter(|w| w.starts_with('/'))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn copy_into(root: &Path, source: &str, target: &str) {
@@ -43,7 +52,9 @@ fn copy_into(root: &Path, source: &str, target: &str) {
 fn layer(work: &Path) -> std::path::PathBuf {
     let root = work.join("image");
     for name in PROGRAMS {
-        let found = [format!("/bin/{name}"), format!("/usr/bin/{name}")].into_iter().find(|p| Path::new(p).exists());
+        let found = [format!("/bin/{name}"), format!("/usr/bin/{name}")]
+            .into_iter()
+            .find(|p| Path::new(p).exists());
         let Some(source) = found else { continue };
         for library in libraries(&source) {
             copy_into(&root, &library, &library);
@@ -56,7 +67,14 @@ fn layer(work: &Path) -> std::path::PathBuf {
     std::fs::write(root.join("etc/passwd"), passwd).unwrap();
     std::fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nextra:x:50:app\n").unwrap();
     let tar = work.join("layer.tar");
-    let done = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap();
+    let done = Command::new("tar")
+        .arg("-C")
+        .arg(&root)
+        .arg("-cf")
+        .arg(&tar)
+        .arg(".")
+        .status()
+        .unwrap();
     assert!(done.success());
     tar
 }
@@ -85,13 +103,34 @@ impl Registry {
         let mut paths = HashMap::new();
         let kind = "application/vnd.oci.image.manifest.v1+json";
         for name in ["1".to_owned(), format!("sha256:{manifest_digest}")] {
-            let blob = Blob { kind, bytes: manifest.clone().into_bytes() };
+            let blob = Blob {
+                kind,
+                bytes: manifest.clone().into_bytes(),
+            };
             paths.insert(format!("/v2/test/image/manifests/{name}"), blob);
         }
         let octets = "application/octet-stream";
-        paths.insert(format!("/v2/test/image/blobs/sha256:{config_digest}"), Blob { kind: octets, bytes: config.into() });
-        paths.insert(format!("/v2/test/image/blobs/sha256:{layer_digest}"), Blob { kind: octets, bytes: layer_bytes });
-        paths.insert("/v2/".into(), Blob { kind: "application/json", bytes: b"{}".to_vec() });
+        paths.insert(
+            format!("/v2/test/image/blobs/sha256:{config_digest}"),
+            Blob {
+                kind: octets,
+                bytes: config.into(),
+            },
+        );
+        paths.insert(
+            format!("/v2/test/image/blobs/sha256:{layer_digest}"),
+            Blob {
+                kind: octets,
+                bytes: layer_bytes,
+            },
+        );
+        paths.insert(
+            "/v2/".into(),
+            Blob {
+                kind: "application/json",
+                bytes: b"{}".to_vec(),
+            },
+        );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let paths = Arc::new(paths);
@@ -119,7 +158,10 @@ fn serve(stream: &TcpStream, paths: &HashMap<String, Blob>) -> std::io::Result<(
             return Ok(());
         }
         let mut words = line.split(' ');
-        let (method, path) = (words.next().unwrap_or("").to_owned(), words.next().unwrap_or("").to_owned());
+        let (method, path) = (
+            words.next().unwrap_or("").to_owned(),
+            words.next().unwrap_or("").to_owned(),
+        );
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header)? == 0 || header == "\r\n" {
@@ -128,7 +170,11 @@ fn serve(stream: &TcpStream, paths: &HashMap<String, Blob>) -> std::io::Result<(
         }
         match paths.get(&path) {
             Some(blob) => {
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n", blob.kind, blob.bytes.len());
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
+                    blob.kind,
+                    blob.bytes.len()
+                );
                 out.write_all(head.as_bytes())?;
                 if method != "HEAD" {
                     out.write_all(&blob.bytes)?;

@@ -4,9 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use proto::cri;
-use spec::runtime::{
-    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-};
+use spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType};
 
 use crate::error::Error;
 
@@ -33,28 +31,49 @@ pub(crate) struct HostDevice {
 
 /// Checks one entry of CRI's list; `permissions` empty means `rwm`.
 pub(crate) fn access(device: &cri::Device) -> Result<String, Error> {
-    let text = if device.permissions.is_empty() { "rwm" } else { device.permissions.as_str() };
+    let text = if device.permissions.is_empty() {
+        "rwm"
+    } else {
+        device.permissions.as_str()
+    };
     let good = text.len() <= 3 && text.chars().all(|c| "rwm".contains(c));
     if !good {
-        return Err(Error::invalid(format!("device {:?}: permissions {text:?} are not some of r, w, m", device.host_path)));
+        return Err(Error::invalid(format!(
+            "device {:?}: permissions {text:?} are not some of r, w, m",
+            device.host_path
+        )));
     }
     if device.host_path.is_empty() || !device.host_path.starts_with('/') {
-        return Err(Error::invalid(format!("device: host_path {:?} is not absolute", device.host_path)));
+        return Err(Error::invalid(format!(
+            "device: host_path {:?} is not absolute",
+            device.host_path
+        )));
     }
     Ok(text.to_owned())
 }
 
 /// Where a device goes in the container: CRI's container_path, or the host's path.
 pub(crate) fn target(device: &cri::Device) -> Result<PathBuf, Error> {
-    let text = if device.container_path.is_empty() { &device.host_path } else { &device.container_path };
+    let text = if device.container_path.is_empty() {
+        &device.host_path
+    } else {
+        &device.container_path
+    };
     let path = Path::new(text);
     if !path.is_absolute() || text.split('/').any(|c| c == "..") {
-        return Err(Error::invalid(format!("device: container_path {text:?} is not absolute and clean")));
+        return Err(Error::invalid(format!(
+            "device: container_path {text:?} is not absolute and clean"
+        )));
     }
     Ok(path.to_owned())
 }
 
-fn rule(allow: bool, typ: Option<LinuxDeviceType>, numbers: (Option<i64>, Option<i64>), access: &str) -> Result<LinuxDeviceCgroup, Error> {
+fn rule(
+    allow: bool,
+    typ: Option<LinuxDeviceType>,
+    numbers: (Option<i64>, Option<i64>),
+    access: &str,
+) -> Result<LinuxDeviceCgroup, Error> {
     let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).access(access);
     if let Some(typ) = typ {
         builder = builder.typ(typ);
@@ -80,7 +99,11 @@ pub(crate) fn devices(
     }
     let mut rules = vec![rule(false, None, (None, None), "rwm")?];
     for device in list {
-        let typ = if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C };
+        let typ = if device.block {
+            LinuxDeviceType::B
+        } else {
+            LinuxDeviceType::C
+        };
         let numbers = (Some(i64::from(device.major)), Some(i64::from(device.minor)));
         rules.push(rule(true, Some(typ), numbers, &device.access)?);
     }
@@ -90,7 +113,11 @@ pub(crate) fn devices(
 fn node(device: &HostDevice) -> Result<LinuxDevice, Error> {
     LinuxDeviceBuilder::default()
         .path(device.path.clone())
-        .typ(if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C })
+        .typ(if device.block {
+            LinuxDeviceType::B
+        } else {
+            LinuxDeviceType::C
+        })
         .major(i64::from(device.major))
         .minor(i64::from(device.minor))
         .file_mode(device.mode)
@@ -123,7 +150,10 @@ mod tests {
         assert_eq!(nodes.len(), 1);
         assert!(!rules[0].allow());
         let last = rules.last().unwrap();
-        assert_eq!((last.major(), last.minor(), last.access().as_deref()), (Some(10), Some(229), Some("rw")));
+        assert_eq!(
+            (last.major(), last.minor(), last.access().as_deref()),
+            (Some(10), Some(229), Some("rw"))
+        );
         assert!(rules[1..].iter().all(LinuxDeviceCgroup::allow));
         let (_, rules) = devices(&[], true).unwrap();
         assert!(rules.len() == 1 && rules[0].allow());
@@ -140,6 +170,12 @@ mod tests {
         for bad in [device("/dev/fuse", "rwx"), device("dev", "r"), device("", "r")] {
             assert!(access(&bad).is_err(), "{bad:?}");
         }
-        assert!(target(&cri::Device { container_path: "/a/../b".into(), ..device("/x", "r") }).is_err());
+        assert!(
+            target(&cri::Device {
+                container_path: "/a/../b".into(),
+                ..device("/x", "r")
+            })
+            .is_err()
+        );
     }
 }

@@ -103,13 +103,19 @@ pub(crate) struct Planned {
 
 /// The security context, or an empty one.
 pub(crate) fn context(config: &cri::ContainerConfig) -> cri::LinuxContainerSecurityContext {
-    config.linux.as_ref().and_then(|l| l.security_context.clone()).unwrap_or_default()
+    config
+        .linux
+        .as_ref()
+        .and_then(|l| l.security_context.clone())
+        .unwrap_or_default()
 }
 
 /// Checks what needs neither the image nor the host, before anything is done.
 pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
     let metadata = config.metadata.as_ref();
-    let Some(metadata) = metadata else { return Err(Error::invalid("the container's metadata is missing")) };
+    let Some(metadata) = metadata else {
+        return Err(Error::invalid("the container's metadata is missing"));
+    };
     if metadata.name.is_empty() {
         return Err(Error::invalid("the container's metadata has no name"));
     }
@@ -119,7 +125,10 @@ pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
     check_maps(&config.labels, &config.annotations)?;
     if !config.cdi_devices.is_empty() {
         let names: Vec<&str> = config.cdi_devices.iter().map(|d| d.name.as_str()).take(4).collect();
-        return Err(Error::unimplemented(format!("CDI devices ({}) are not there yet", names.join(", "))));
+        return Err(Error::unimplemented(format!(
+            "CDI devices ({}) are not there yet",
+            names.join(", ")
+        )));
     }
     let texts = [&config.working_dir, &config.log_path, &metadata.name]
         .into_iter()
@@ -135,16 +144,18 @@ pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
 }
 
 fn check_namespaces(context: &cri::LinuxContainerSecurityContext) -> Result<(), Error> {
-    let Some(options) = &context.namespace_options else { return Ok(()) };
+    let Some(options) = &context.namespace_options else {
+        return Ok(());
+    };
     check_userns(options)
 }
 
 /// User namespaces are refused, by name, until they are there.
 pub(crate) fn check_userns(options: &cri::NamespaceOption) -> Result<(), Error> {
     match &options.userns_options {
-        Some(user) if user.mode() == cri::NamespaceMode::Pod || !user.uids.is_empty() || !user.gids.is_empty() => {
-            Err(Error::unimplemented("user namespaces (userns_options) are not there yet; leave hostUsers unset or true"))
-        }
+        Some(user) if user.mode() == cri::NamespaceMode::Pod || !user.uids.is_empty() || !user.gids.is_empty() => Err(
+            Error::unimplemented("user namespaces (userns_options) are not there yet; leave hostUsers unset or true"),
+        ),
         _ => Ok(()),
     }
 }
@@ -159,7 +170,9 @@ pub(crate) fn check_maps(labels: &HashMap<String, String>, annotations: &HashMap
         )));
     }
     match all().find(|(k, v)| k.contains('\0') || v.contains('\0')) {
-        Some((key, _)) => Err(Error::invalid(format!("label or annotation {key:?} contains a NUL byte"))),
+        Some((key, _)) => Err(Error::invalid(format!(
+            "label or annotation {key:?} contains a NUL byte"
+        ))),
         None => Ok(()),
     }
 }
@@ -212,11 +225,18 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     security::selinux(&context, input.host)?;
     let (masked, readonly) = security::hidden(&context)?;
     let no_resources = cri::LinuxContainerResources::default();
-    let limits = config.linux.as_ref().and_then(|l| l.resources.as_ref()).unwrap_or(&no_resources);
+    let limits = config
+        .linux
+        .as_ref()
+        .and_then(|l| l.resources.as_ref())
+        .unwrap_or(&no_resources);
     let mut resources = resources::resources(limits)?;
     let (nodes, rules) = devices::devices(input.devices, context.privileged)?;
     resources.set_devices(Some(rules));
-    let mode = mounts::Mode { privileged: context.privileged, readonly_rootfs: context.readonly_rootfs };
+    let mode = mounts::Mode {
+        privileged: context.privileged,
+        readonly_rootfs: context.readonly_rootfs,
+    };
     let (mounts, propagation) = mounts::mounts(input.mounts, input.files, mode)?;
 
     let user = built(
@@ -227,7 +247,10 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
             .additional_gids(identity.groups)
             .build(),
     )?;
-    let env = process::EnvInput { home: &identity.home, hostname: &input.sandbox.hostname };
+    let env = process::EnvInput {
+        home: &identity.home,
+        hostname: &input.sandbox.hostname,
+    };
     let process = built(
         "process",
         ProcessBuilder::default()
@@ -255,7 +278,13 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     if let Some(profile) = seccomp_profile(&context, input, &caps.granted)? {
         linux = linux.seccomp(profile);
     }
-    let root = built("root", RootBuilder::default().path("rootfs").readonly(context.readonly_rootfs).build())?;
+    let root = built(
+        "root",
+        RootBuilder::default()
+            .path("rootfs")
+            .readonly(context.readonly_rootfs)
+            .build(),
+    )?;
     let mut spec = built(
         "specification",
         SpecBuilder::default()
@@ -268,8 +297,17 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
             .build(),
     )?;
     spec.set_hostname(None);
-    let notes = caps.withheld.iter().map(|c| format!("capability {c} is not in the daemon's own bounding set")).collect();
-    Ok(Planned { spec, process, stop_signal: process::stop_signal(config, image)?, notes })
+    let notes = caps
+        .withheld
+        .iter()
+        .map(|c| format!("capability {c} is not in the daemon's own bounding set"))
+        .collect();
+    Ok(Planned {
+        spec,
+        process,
+        stop_signal: process::stop_signal(config, image)?,
+        notes,
+    })
 }
 
 fn seccomp_profile(
@@ -281,9 +319,12 @@ fn seccomp_profile(
     Ok(match security::seccomp(context, &unset)? {
         Seccomp::Unconfined => None,
         Seccomp::RuntimeDefault => Some(default_profile(granted)),
-        Seccomp::Localhost(path) => {
-            Some(input.seccomp.clone().ok_or_else(|| Error::invalid(format!("seccomp profile {path} was not read")))?)
-        }
+        Seccomp::Localhost(path) => Some(
+            input
+                .seccomp
+                .clone()
+                .ok_or_else(|| Error::invalid(format!("seccomp profile {path} was not read")))?,
+        ),
     })
 }
 

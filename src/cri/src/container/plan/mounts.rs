@@ -73,8 +73,11 @@ fn clean(path: &str) -> PathBuf {
 
 /// Checks the mounts that CRI asks for.
 pub(crate) fn wanted(config: &cri::ContainerConfig, privileged: bool) -> Result<Vec<Wanted>, Error> {
-    let mut out: Vec<Wanted> =
-        config.mounts.iter().map(|m| one(m, privileged)).collect::<Result<_, _>>()?;
+    let mut out: Vec<Wanted> = config
+        .mounts
+        .iter()
+        .map(|m| one(m, privileged))
+        .collect::<Result<_, _>>()?;
     out.sort_by_key(|m| m.target.components().count());
     Ok(out)
 }
@@ -151,12 +154,20 @@ pub(crate) struct Mode {
 
 fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
     let sys = if mode.privileged { "rw" } else { "ro" };
-    let etc: &[&str] =
-        if mode.readonly_rootfs { &["bind", "rprivate", "ro"] } else { &["bind", "rprivate", "rw"] };
+    let etc: &[&str] = if mode.readonly_rootfs {
+        &["bind", "rprivate", "ro"]
+    } else {
+        &["bind", "rprivate", "rw"]
+    };
     let p = Path::new;
     Ok(vec![
         mount(p("/proc"), "proc", p("proc"), &["nosuid", "noexec", "nodev"])?,
-        mount(p("/dev"), "tmpfs", p("tmpfs"), &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
+        mount(
+            p("/dev"),
+            "tmpfs",
+            p("tmpfs"),
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        )?,
         mount(
             p("/dev/pts"),
             "devpts",
@@ -165,8 +176,18 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
         )?,
         mount(p("/dev/mqueue"), "mqueue", p("mqueue"), &["nosuid", "noexec", "nodev"])?,
         mount(p("/sys"), "sysfs", p("sysfs"), &["nosuid", "noexec", "nodev", sys])?,
-        mount(p("/sys/fs/cgroup"), "cgroup", p("cgroup"), &["nosuid", "noexec", "nodev", "relatime", sys])?,
-        mount(p("/dev/shm"), "bind", &files.shm, &["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"])?,
+        mount(
+            p("/sys/fs/cgroup"),
+            "cgroup",
+            p("cgroup"),
+            &["nosuid", "noexec", "nodev", "relatime", sys],
+        )?,
+        mount(
+            p("/dev/shm"),
+            "bind",
+            &files.shm,
+            &["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"],
+        )?,
         mount(p("/etc/resolv.conf"), "bind", &files.resolv_conf, etc)?,
         mount(p("/etc/hostname"), "bind", &files.hostname, etc)?,
         mount(p("/etc/hosts"), "bind", &files.hosts, etc)?,
@@ -205,7 +226,12 @@ pub(crate) fn mounts(
             (true, false) => "ro",
             (true, true) => "rro",
         };
-        all.push(mount(&want.target, "bind", &want.source, &["rbind", propagation, access])?);
+        all.push(mount(
+            &want.target,
+            "bind",
+            &want.source,
+            &["rbind", propagation, access],
+        )?);
     }
     Ok((all, root))
 }
@@ -224,21 +250,36 @@ mod tests {
     }
 
     fn cri_mount(target: &str) -> cri::Mount {
-        cri::Mount { container_path: target.into(), host_path: "/host".into(), ..Default::default() }
+        cri::Mount {
+            container_path: target.into(),
+            host_path: "/host".into(),
+            ..Default::default()
+        }
     }
 
     fn plan(list: Vec<cri::Mount>) -> Result<Vec<Mount>, Error> {
-        let config = cri::ContainerConfig { mounts: list, ..Default::default() };
+        let config = cri::ContainerConfig {
+            mounts: list,
+            ..Default::default()
+        };
         mounts(&wanted(&config, false)?, &files(), Mode::default()).map(|(all, _)| all)
     }
 
     fn targets(list: Vec<cri::Mount>) -> Vec<String> {
-        plan(list).unwrap().iter().map(|m| m.destination().display().to_string()).collect()
+        plan(list)
+            .unwrap()
+            .iter()
+            .map(|m| m.destination().display().to_string())
+            .collect()
     }
 
     #[test]
     fn cri_replaces_the_runtimes_mount_and_sorts_by_depth() {
-        let got = targets(vec![cri_mount("/data/a/b"), cri_mount("/data"), cri_mount("/etc//hosts/")]);
+        let got = targets(vec![
+            cri_mount("/data/a/b"),
+            cri_mount("/data"),
+            cri_mount("/etc//hosts/"),
+        ]);
         assert_eq!(got.iter().filter(|t| *t == "/etc/hosts").count(), 1);
         let tail: Vec<_> = got[got.len() - 3..].iter().map(String::as_str).collect();
         assert_eq!(tail, ["/data", "/etc/hosts", "/data/a/b"]);
@@ -258,21 +299,57 @@ mod tests {
         }
         assert!(plan(vec![cri_mount("/proc/cpuinfo")]).is_ok());
         assert!(plan(vec![cri_mount("/processes")]).is_ok());
-        let config = cri::ContainerConfig { mounts: vec![cri_mount("/proc/x")], ..Default::default() };
+        let config = cri::ContainerConfig {
+            mounts: vec![cri_mount("/proc/x")],
+            ..Default::default()
+        };
         assert!(wanted(&config, true).is_ok());
     }
 
     #[test]
     fn nothing_is_dropped_silently() {
         let base = || cri_mount("/x");
-        let image = Some(cri::ImageSpec { image: "i".into(), ..Default::default() });
+        let image = Some(cri::ImageSpec {
+            image: "i".into(),
+            ..Default::default()
+        });
         for (mount, kind) in [
             (cri::Mount { image, ..base() }, spec::Kind::Unimplemented),
-            (cri::Mount { uid_mappings: vec![cri::IdMapping::default()], ..base() }, spec::Kind::Unimplemented),
-            (cri::Mount { mount_options: vec!["x".into()], ..base() }, spec::Kind::Unimplemented),
-            (cri::Mount { recursive_read_only: true, ..base() }, spec::Kind::InvalidArgument),
-            (cri::Mount { host_path: String::new(), ..base() }, spec::Kind::InvalidArgument),
-            (cri::Mount { host_path: "relative".into(), ..base() }, spec::Kind::InvalidArgument),
+            (
+                cri::Mount {
+                    uid_mappings: vec![cri::IdMapping::default()],
+                    ..base()
+                },
+                spec::Kind::Unimplemented,
+            ),
+            (
+                cri::Mount {
+                    mount_options: vec!["x".into()],
+                    ..base()
+                },
+                spec::Kind::Unimplemented,
+            ),
+            (
+                cri::Mount {
+                    recursive_read_only: true,
+                    ..base()
+                },
+                spec::Kind::InvalidArgument,
+            ),
+            (
+                cri::Mount {
+                    host_path: String::new(),
+                    ..base()
+                },
+                spec::Kind::InvalidArgument,
+            ),
+            (
+                cri::Mount {
+                    host_path: "relative".into(),
+                    ..base()
+                },
+                spec::Kind::InvalidArgument,
+            ),
         ] {
             assert_eq!(plan(vec![mount]).unwrap_err().kind(), kind);
         }
@@ -285,9 +362,15 @@ mod tests {
             readonly: true,
             ..cri_mount("/x")
         };
-        let config = cri::ContainerConfig { mounts: vec![shared], ..Default::default() };
+        let config = cri::ContainerConfig {
+            mounts: vec![shared],
+            ..Default::default()
+        };
         let (all, root) = mounts(&wanted(&config, false).unwrap(), &files(), Mode::default()).unwrap();
         assert_eq!(root, Some("rshared"));
-        assert_eq!(all.last().unwrap().options().as_ref().unwrap()[..], ["rbind", "rshared", "ro"]);
+        assert_eq!(
+            all.last().unwrap().options().as_ref().unwrap()[..],
+            ["rbind", "rshared", "ro"]
+        );
     }
 }

@@ -21,7 +21,9 @@ pub(crate) fn args(config: &cri::ContainerConfig, image: &ImageConfig) -> Result
     };
     args.extend(rest);
     match args.first() {
-        None => Err(Error::invalid("no command specified: neither the container nor its image names a program")),
+        None => Err(Error::invalid(
+            "no command specified: neither the container nor its image names a program",
+        )),
         Some(first) if first.is_empty() => Err(Error::invalid("no command specified: the program's name is empty")),
         Some(_) => Ok(args),
     }
@@ -65,17 +67,22 @@ pub(crate) fn env(
         }
     }
     for entry in &config.envs {
-        let value = std::str::from_utf8(&entry.value).map_err(|_| {
-            Error::invalid(format!("environment variable {:?}: its value is not UTF-8", entry.key))
-        })?;
+        let value = std::str::from_utf8(&entry.value)
+            .map_err(|_| Error::invalid(format!("environment variable {:?}: its value is not UTF-8", entry.key)))?;
         if entry.key.is_empty() || entry.key.contains(['=', '\0']) || value.contains('\0') {
             let key: String = entry.key.chars().take(80).collect();
-            return Err(Error::invalid(format!("environment variable {key:?}: an empty name, `=` or NUL is impossible")));
+            return Err(Error::invalid(format!(
+                "environment variable {key:?}: an empty name, `=` or NUL is impossible"
+            )));
         }
         set(&mut env, &entry.key, value);
     }
     let missing = |env: &[(String, String)], name: &str| !env.iter().any(|(n, _)| n == name);
-    let mut defaults = vec![("PATH", DEFAULT_PATH), ("HOME", input.home), ("HOSTNAME", input.hostname)];
+    let mut defaults = vec![
+        ("PATH", DEFAULT_PATH),
+        ("HOME", input.home),
+        ("HOSTNAME", input.hostname),
+    ];
     if config.tty {
         defaults.push(("TERM", "xterm"));
     }
@@ -90,7 +97,11 @@ pub(crate) fn env(
 /// The working directory, absolute.
 pub(crate) fn cwd(config: &cri::ContainerConfig, image: &ImageConfig) -> Result<String, Error> {
     let image_dir = image.working_dir().as_deref().unwrap_or("");
-    let dir = if config.working_dir.is_empty() { image_dir } else { config.working_dir.as_str() };
+    let dir = if config.working_dir.is_empty() {
+        image_dir
+    } else {
+        config.working_dir.as_str()
+    };
     match dir {
         "" => Ok("/".to_owned()),
         dir if !config.working_dir.is_empty() && !dir.starts_with('/') => {
@@ -108,11 +119,41 @@ const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
 const SIGNALS: [(&str, i32); 35] = [
-    ("ABRT", 6), ("ALRM", 14), ("BUS", 7), ("CHLD", 17), ("CLD", 17), ("CONT", 18), ("FPE", 8), ("HUP", 1),
-    ("ILL", 4), ("INT", 2), ("IO", 29), ("IOT", 6), ("KILL", 9), ("PIPE", 13), ("POLL", 29), ("PROF", 27),
-    ("PWR", 30), ("QUIT", 3), ("SEGV", 11), ("STKFLT", 16), ("STOP", 19), ("SYS", 31), ("TERM", 15), ("TRAP", 5),
-    ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23), ("USR1", 10), ("USR2", 12), ("VTALRM", 26),
-    ("WINCH", 28), ("XCPU", 24), ("XFSZ", 25), ("UNUSED", 31),
+    ("ABRT", 6),
+    ("ALRM", 14),
+    ("BUS", 7),
+    ("CHLD", 17),
+    ("CLD", 17),
+    ("CONT", 18),
+    ("FPE", 8),
+    ("HUP", 1),
+    ("ILL", 4),
+    ("INT", 2),
+    ("IO", 29),
+    ("IOT", 6),
+    ("KILL", 9),
+    ("PIPE", 13),
+    ("POLL", 29),
+    ("PROF", 27),
+    ("PWR", 30),
+    ("QUIT", 3),
+    ("SEGV", 11),
+    ("STKFLT", 16),
+    ("STOP", 19),
+    ("SYS", 31),
+    ("TERM", 15),
+    ("TRAP", 5),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("USR1", 10),
+    ("USR2", 12),
+    ("VTALRM", 26),
+    ("WINCH", 28),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("UNUSED", 31),
 ];
 
 /// The signal that `name` names: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `RTMAX-1`.
@@ -123,9 +164,19 @@ pub(crate) fn signal(name: &str) -> Option<i32> {
     let upper = name.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let number = if let Some(offset) = name.strip_prefix("RTMIN") {
-        RTMIN + if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse::<i32>().ok()? }
+        RTMIN
+            + if offset.is_empty() {
+                0
+            } else {
+                offset.strip_prefix('+')?.parse::<i32>().ok()?
+            }
     } else if let Some(offset) = name.strip_prefix("RTMAX") {
-        RTMAX - if offset.is_empty() { 0 } else { offset.strip_prefix('-')?.parse::<i32>().ok()? }
+        RTMAX
+            - if offset.is_empty() {
+                0
+            } else {
+                offset.strip_prefix('-')?.parse::<i32>().ok()?
+            }
     } else {
         return SIGNALS.iter().find(|(n, _)| *n == name).map(|(_, number)| *number);
     };
@@ -139,7 +190,9 @@ pub(crate) fn stop_signal(config: &cri::ContainerConfig, image: &ImageConfig) ->
         return cri_signal(name).ok_or_else(|| Error::invalid(format!("{name} is no signal of this platform")));
     }
     match image.stop_signal().as_deref().filter(|s| !s.is_empty()) {
-        Some(name) => signal(name).ok_or_else(|| Error::invalid(format!("the image's stop signal {name:?} is unknown"))),
+        Some(name) => {
+            signal(name).ok_or_else(|| Error::invalid(format!("the image's stop signal {name:?} is unknown")))
+        }
         None => Ok(15),
     }
 }
@@ -168,11 +221,19 @@ mod tests {
     }
 
     fn image(entrypoint: &[&str], cmd: &[&str]) -> ImageConfig {
-        ConfigBuilder::default().entrypoint(strings(entrypoint)).cmd(strings(cmd)).build().unwrap()
+        ConfigBuilder::default()
+            .entrypoint(strings(entrypoint))
+            .cmd(strings(cmd))
+            .build()
+            .unwrap()
     }
 
     fn config(command: &[&str], args: &[&str]) -> cri::ContainerConfig {
-        cri::ContainerConfig { command: strings(command), args: strings(args), ..Default::default() }
+        cri::ContainerConfig {
+            command: strings(command),
+            args: strings(args),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -192,16 +253,38 @@ mod tests {
 
     #[test]
     fn the_environment_keeps_order_and_overrides_by_name() {
-        let image = ConfigBuilder::default().env(strings(&["A=1", "FOO", "=x", "", "B=C=D"])).build().unwrap();
-        let pair = |k: &str, v: &'static str| cri::KeyValue { key: k.into(), value: v.into() };
-        let mut config = cri::ContainerConfig { envs: vec![pair("B", "2"), pair("Z", "3")], ..Default::default() };
-        let input = EnvInput { home: "/root", hostname: "pod" };
+        let image = ConfigBuilder::default()
+            .env(strings(&["A=1", "FOO", "=x", "", "B=C=D"]))
+            .build()
+            .unwrap();
+        let pair = |k: &str, v: &'static str| cri::KeyValue {
+            key: k.into(),
+            value: v.into(),
+        };
+        let mut config = cri::ContainerConfig {
+            envs: vec![pair("B", "2"), pair("Z", "3")],
+            ..Default::default()
+        };
+        let input = EnvInput {
+            home: "/root",
+            hostname: "pod",
+        };
         let got = env(&config, &image, &input).unwrap();
         assert_eq!(got[..3], strings(&["A=1", "B=2", "Z=3"]));
-        assert_eq!(got[3..], [format!("PATH={DEFAULT_PATH}"), "HOME=/root".into(), "HOSTNAME=pod".into()]);
+        assert_eq!(
+            got[3..],
+            [
+                format!("PATH={DEFAULT_PATH}"),
+                "HOME=/root".into(),
+                "HOSTNAME=pod".into()
+            ]
+        );
         config.tty = true;
         assert_eq!(env(&config, &image, &input).unwrap().last().unwrap(), "TERM=xterm");
-        config.envs = vec![cri::KeyValue { key: "X".into(), value: bytes::Bytes::from_static(b"\xff") }];
+        config.envs = vec![cri::KeyValue {
+            key: "X".into(),
+            value: bytes::Bytes::from_static(b"\xff"),
+        }];
         assert!(env(&config, &image, &input).unwrap_err().to_string().contains("UTF-8"));
         config.envs = vec![pair("a=b", "1")];
         assert!(env(&config, &image, &input).is_err());
@@ -228,7 +311,10 @@ mod tests {
 
     #[test]
     fn stop_signal_order() {
-        let image = ConfigBuilder::default().stop_signal("SIGQUIT".to_owned()).build().unwrap();
+        let image = ConfigBuilder::default()
+            .stop_signal("SIGQUIT".to_owned())
+            .build()
+            .unwrap();
         let mut config = cri::ContainerConfig::default();
         assert_eq!(stop_signal(&config, &ImageConfig::default()).unwrap(), 15);
         assert_eq!(stop_signal(&config, &image).unwrap(), 3);

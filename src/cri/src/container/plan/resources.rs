@@ -1,9 +1,7 @@
 //! CRI resources → OCI resources. Pure. A value CRI leaves at 0 is not set.
 
 use proto::cri;
-use spec::runtime::{
-    LinuxCpu, LinuxHugepageLimit, LinuxHugepageLimitBuilder, LinuxMemory, LinuxResources,
-};
+use spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxHugepageLimitBuilder, LinuxMemory, LinuxResources};
 
 use crate::error::Error;
 
@@ -16,7 +14,11 @@ pub(crate) fn oom_score_adj(resources: &cri::LinuxContainerResources) -> Result<
     i32::try_from(score)
         .ok()
         .filter(|_| OOM_SCORES.contains(&score))
-        .ok_or_else(|| Error::invalid(format!("oom_score_adj {score} is out of range: -1000 to 1000 is possible")))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "oom_score_adj {score} is out of range: -1000 to 1000 is possible"
+            ))
+        })
 }
 
 fn positive(value: i64, what: &str) -> Result<Option<u64>, Error> {
@@ -47,18 +49,26 @@ pub(crate) fn resources(from: &cri::LinuxContainerResources) -> Result<LinuxReso
     cpu.set_mems((!mems.is_empty()).then(|| mems.to_owned()));
     let mut memory = LinuxMemory::default();
     if from.memory_limit_in_bytes < -1 {
-        return Err(Error::invalid(format!("memory_limit_in_bytes {} is negative", from.memory_limit_in_bytes)));
+        return Err(Error::invalid(format!(
+            "memory_limit_in_bytes {} is negative",
+            from.memory_limit_in_bytes
+        )));
     }
     memory.set_limit((from.memory_limit_in_bytes != 0).then_some(from.memory_limit_in_bytes));
     memory.set_swap(swap(from)?);
     let mut out = LinuxResources::default();
     out.set_cpu(Some(cpu));
     out.set_memory(Some(memory));
-    let huge: Vec<LinuxHugepageLimit> =
-        from.hugepage_limits.iter().map(hugepage).collect::<Result<_, _>>()?;
+    let huge: Vec<LinuxHugepageLimit> = from.hugepage_limits.iter().map(hugepage).collect::<Result<_, _>>()?;
     out.set_hugepage_limits((!huge.is_empty()).then_some(huge));
-    if let Some(bad) = from.unified.keys().find(|k| k.is_empty() || k.contains('/') || k.starts_with("cgroup.")) {
-        return Err(Error::invalid(format!("unified cgroup file {bad:?}: a controller's file is wanted, like memory.high")));
+    if let Some(bad) = from
+        .unified
+        .keys()
+        .find(|k| k.is_empty() || k.contains('/') || k.starts_with("cgroup."))
+    {
+        return Err(Error::invalid(format!(
+            "unified cgroup file {bad:?}: a controller's file is wanted, like memory.high"
+        )));
     }
     out.set_unified((!from.unified.is_empty()).then(|| from.unified.clone()));
     Ok(out)
@@ -69,7 +79,9 @@ pub(crate) fn resources(from: &cri::LinuxContainerResources) -> Result<LinuxReso
 fn swap(from: &cri::LinuxContainerResources) -> Result<Option<i64>, Error> {
     let (limit, swap) = (from.memory_limit_in_bytes, from.memory_swap_limit_in_bytes);
     if swap > 0 && limit > 0 && swap < limit {
-        return Err(Error::invalid(format!("memory_swap_limit_in_bytes {swap} is below the memory limit {limit}")));
+        return Err(Error::invalid(format!(
+            "memory_swap_limit_in_bytes {swap} is below the memory limit {limit}"
+        )));
     }
     Ok(match (limit, swap) {
         (_, swap) if swap != 0 => Some(swap),
@@ -112,12 +124,18 @@ mod tests {
             cpu_shares: 512,
             memory_limit_in_bytes: 1 << 26,
             cpuset_cpus: "0-1".into(),
-            hugepage_limits: vec![cri::HugepageLimit { page_size: "2MB".into(), limit: 0 }],
+            hugepage_limits: vec![cri::HugepageLimit {
+                page_size: "2MB".into(),
+                limit: 0,
+            }],
             ..Default::default()
         };
         let out = resources(&from).unwrap();
         let cpu = out.cpu().as_ref().unwrap();
-        assert_eq!((cpu.period(), cpu.quota(), cpu.shares()), (Some(100_000), Some(-1), Some(512)));
+        assert_eq!(
+            (cpu.period(), cpu.quota(), cpu.shares()),
+            (Some(100_000), Some(-1), Some(512))
+        );
         assert_eq!(cpu.cpus().as_deref(), Some("0-1"));
         let memory = out.memory().as_ref().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(1 << 26), Some(1 << 26)));
@@ -127,18 +145,47 @@ mod tests {
     fn nonsense_is_refused() {
         let base = cri::LinuxContainerResources::default;
         for bad in [
-            cri::LinuxContainerResources { cpu_shares: -1, ..base() },
-            cri::LinuxContainerResources { memory_limit_in_bytes: -2, ..base() },
-            cri::LinuxContainerResources { memory_limit_in_bytes: 10, memory_swap_limit_in_bytes: 5, ..base() },
-            cri::LinuxContainerResources { cpuset_cpus: "0; rm".into(), ..base() },
-            cri::LinuxContainerResources { unified: [("../x".into(), "1".into())].into(), ..base() },
             cri::LinuxContainerResources {
-                hugepage_limits: vec![cri::HugepageLimit { page_size: "2MB/../x".into(), limit: 1 }],
+                cpu_shares: -1,
+                ..base()
+            },
+            cri::LinuxContainerResources {
+                memory_limit_in_bytes: -2,
+                ..base()
+            },
+            cri::LinuxContainerResources {
+                memory_limit_in_bytes: 10,
+                memory_swap_limit_in_bytes: 5,
+                ..base()
+            },
+            cri::LinuxContainerResources {
+                cpuset_cpus: "0; rm".into(),
+                ..base()
+            },
+            cri::LinuxContainerResources {
+                unified: [("../x".into(), "1".into())].into(),
+                ..base()
+            },
+            cri::LinuxContainerResources {
+                hugepage_limits: vec![cri::HugepageLimit {
+                    page_size: "2MB/../x".into(),
+                    limit: 1,
+                }],
                 ..base()
             },
         ] {
-            assert_eq!(resources(&bad).unwrap_err().kind(), spec::Kind::InvalidArgument, "{bad:?}");
+            assert_eq!(
+                resources(&bad).unwrap_err().kind(),
+                spec::Kind::InvalidArgument,
+                "{bad:?}"
+            );
         }
-        assert!(oom_score_adj(&cri::LinuxContainerResources { oom_score_adj: 1001, ..base() }).is_err());
+        assert!(
+            oom_score_adj(&cri::LinuxContainerResources {
+                oom_score_adj: 1001,
+                ..base()
+            })
+            .is_err()
+        );
     }
 }

@@ -4,9 +4,7 @@
 use std::collections::HashSet;
 
 use proto::cri::{self, security_profile::ProfileType};
-use spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxSeccomp,
-};
+use spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxSeccomp};
 
 use super::HostFacts;
 use crate::error::Error;
@@ -16,7 +14,9 @@ pub(crate) fn capability(name: &str) -> Result<Capability, Error> {
     let upper = name.to_ascii_uppercase();
     upper.strip_prefix("CAP_").unwrap_or(&upper).parse().map_err(|_| {
         let name: String = name.chars().take(80).collect();
-        Error::invalid(format!("{name:?} is no capability; names like NET_ADMIN or CAP_NET_ADMIN are known"))
+        Error::invalid(format!(
+            "{name:?} is no capability; names like NET_ADMIN or CAP_NET_ADMIN are known"
+        ))
     })
 }
 
@@ -44,7 +44,11 @@ pub(crate) fn capabilities(
 ) -> Result<Caps, Error> {
     let none = cri::Capability::default();
     let wish = context.capabilities.as_ref().unwrap_or(&none);
-    let mut granted = if context.privileged { host.capabilities.clone() } else { defaults.clone() };
+    let mut granted = if context.privileged {
+        host.capabilities.clone()
+    } else {
+        defaults.clone()
+    };
     if wish.drop_capabilities.iter().any(|n| is_all(n)) {
         granted.clear();
     }
@@ -62,8 +66,11 @@ pub(crate) fn capabilities(
     granted.retain(|c| host.capabilities.contains(c));
     let mut ambient = Capabilities::new();
     for name in &wish.add_ambient_capabilities {
-        let wanted: Vec<Capability> =
-            if is_all(name) { granted.iter().copied().collect() } else { vec![capability(name)?] };
+        let wanted: Vec<Capability> = if is_all(name) {
+            granted.iter().copied().collect()
+        } else {
+            vec![capability(name)?]
+        };
         for one in wanted {
             if !granted.contains(&one) {
                 return Err(Error::invalid(format!(
@@ -83,7 +90,11 @@ pub(crate) fn capabilities(
         .ambient(ambient)
         .build()
         .map_err(|e| Error::invalid(format!("capabilities: {e}")))?;
-    Ok(Caps { sets, granted, withheld })
+    Ok(Caps {
+        sets,
+        granted,
+        withheld,
+    })
 }
 
 /// Which seccomp profile is wanted.
@@ -98,10 +109,7 @@ pub(crate) enum Seccomp {
 }
 
 /// Reads CRI's field, or the deprecated one. A privileged container is unconfined.
-pub(crate) fn seccomp(
-    context: &cri::LinuxContainerSecurityContext,
-    unset: &Seccomp,
-) -> Result<Seccomp, Error> {
+pub(crate) fn seccomp(context: &cri::LinuxContainerSecurityContext, unset: &Seccomp) -> Result<Seccomp, Error> {
     if context.privileged {
         return Ok(Seccomp::Unconfined);
     }
@@ -125,7 +133,9 @@ fn localhost(path: &str) -> Result<Seccomp, Error> {
     if path.starts_with('/') {
         Ok(Seccomp::Localhost(path.to_owned()))
     } else {
-        Err(Error::invalid(format!("seccomp profile {path:?} is not an absolute path on this node")))
+        Err(Error::invalid(format!(
+            "seccomp profile {path:?} is not an absolute path on this node"
+        )))
     }
 }
 
@@ -150,16 +160,19 @@ pub(crate) fn apparmor(context: &cri::LinuxContainerSecurityContext, host: &Host
         Some(name) if !host.apparmor => Err(Error::precondition(format!(
             "AppArmor profile {name:?} is asked for, but AppArmor is not enabled on this node"
         ))),
-        Some(name) => Err(Error::unimplemented(format!("AppArmor profile {name:?}: this build loads no profiles"))),
+        Some(name) => Err(Error::unimplemented(format!(
+            "AppArmor profile {name:?}: this build loads no profiles"
+        ))),
         None => Ok(()),
     }
 }
 
 /// SELinux: a label needs a kernel that enforces it.
 pub(crate) fn selinux(context: &cri::LinuxContainerSecurityContext, host: &HostFacts) -> Result<(), Error> {
-    let wanted = context.selinux_options.as_ref().is_some_and(|o| {
-        !(o.user.is_empty() && o.role.is_empty() && o.r#type.is_empty() && o.level.is_empty())
-    });
+    let wanted = context
+        .selinux_options
+        .as_ref()
+        .is_some_and(|o| !(o.user.is_empty() && o.role.is_empty() && o.r#type.is_empty() && o.level.is_empty()));
     if !wanted {
         return Ok(());
     }
@@ -174,20 +187,23 @@ pub(crate) fn selinux(context: &cri::LinuxContainerSecurityContext, host: &HostF
 fn checked(paths: &[String], what: &str) -> Result<Vec<String>, Error> {
     for path in paths {
         if !path.starts_with('/') || path.split('/').any(|c| c == "..") {
-            return Err(Error::invalid(format!("{what} path {path:?} is not absolute and clean")));
+            return Err(Error::invalid(format!(
+                "{what} path {path:?} is not absolute and clean"
+            )));
         }
     }
     Ok(paths.to_vec())
 }
 
 /// Masked and read-only paths exactly as sent: an empty list means none. Privileged: none.
-pub(crate) fn hidden(
-    context: &cri::LinuxContainerSecurityContext,
-) -> Result<(Vec<String>, Vec<String>), Error> {
+pub(crate) fn hidden(context: &cri::LinuxContainerSecurityContext) -> Result<(Vec<String>, Vec<String>), Error> {
     if context.privileged {
         return Ok((vec![], vec![]));
     }
-    Ok((checked(&context.masked_paths, "masked")?, checked(&context.readonly_paths, "read-only")?))
+    Ok((
+        checked(&context.masked_paths, "masked")?,
+        checked(&context.readonly_paths, "read-only")?,
+    ))
 }
 
 #[cfg(test)]
@@ -200,7 +216,10 @@ mod tests {
     }
 
     fn host() -> HostFacts {
-        HostFacts { capabilities: set(&["CHOWN", "KILL", "NET_ADMIN", "SYS_ADMIN"]), ..HostFacts::default() }
+        HostFacts {
+            capabilities: set(&["CHOWN", "KILL", "NET_ADMIN", "SYS_ADMIN"]),
+            ..HostFacts::default()
+        }
     }
 
     fn caps(add: &[&str], drop: &[&str], privileged: bool) -> Caps {
@@ -210,16 +229,26 @@ mod tests {
             drop_capabilities: list(drop),
             add_ambient_capabilities: vec![],
         });
-        let context = Context { capabilities, privileged, ..Context::default() };
+        let context = Context {
+            capabilities,
+            privileged,
+            ..Context::default()
+        };
         super::capabilities(&context, &set(&["CHOWN", "KILL"]), &host()).unwrap()
     }
 
     #[test]
     fn add_and_drop() {
         assert_eq!(caps(&[], &[], false).granted, set(&["CHOWN", "KILL"]));
-        assert_eq!(caps(&["cap_net_admin"], &["KILL"], false).granted, set(&["CHOWN", "NET_ADMIN"]));
+        assert_eq!(
+            caps(&["cap_net_admin"], &["KILL"], false).granted,
+            set(&["CHOWN", "NET_ADMIN"])
+        );
         assert_eq!(caps(&["NET_ADMIN"], &["ALL"], false).granted, set(&["NET_ADMIN"]));
-        assert_eq!(caps(&["ALL"], &["SYS_ADMIN"], false).granted, set(&["CHOWN", "KILL", "NET_ADMIN"]));
+        assert_eq!(
+            caps(&["ALL"], &["SYS_ADMIN"], false).granted,
+            set(&["CHOWN", "KILL", "NET_ADMIN"])
+        );
         assert_eq!(caps(&["KILL"], &["KILL"], false).granted, set(&["CHOWN"]));
         assert_eq!(caps(&[], &[], true).granted, host().capabilities);
         let short = caps(&["SYS_TIME"], &[], false);
@@ -231,7 +260,10 @@ mod tests {
     #[test]
     fn ambient_must_be_granted() {
         let wish = |name: &str| Context {
-            capabilities: Some(cri::Capability { add_ambient_capabilities: vec![name.into()], ..Default::default() }),
+            capabilities: Some(cri::Capability {
+                add_ambient_capabilities: vec![name.into()],
+                ..Default::default()
+            }),
             ..Context::default()
         };
         let defaults = set(&["KILL"]);
@@ -244,22 +276,37 @@ mod tests {
     #[test]
     fn seccomp_choices() {
         let with = |kind: ProfileType, path: &str| Context {
-            seccomp: Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: path.into() }),
+            seccomp: Some(cri::SecurityProfile {
+                profile_type: kind.into(),
+                localhost_ref: path.into(),
+            }),
             ..Context::default()
         };
         let unset = Seccomp::RuntimeDefault;
         assert_eq!(seccomp(&Context::default(), &unset).unwrap(), Seccomp::RuntimeDefault);
-        assert_eq!(seccomp(&with(ProfileType::Unconfined, ""), &unset).unwrap(), Seccomp::Unconfined);
-        assert_eq!(seccomp(&with(ProfileType::Localhost, "/p"), &unset).unwrap(), Seccomp::Localhost("/p".into()));
+        assert_eq!(
+            seccomp(&with(ProfileType::Unconfined, ""), &unset).unwrap(),
+            Seccomp::Unconfined
+        );
+        assert_eq!(
+            seccomp(&with(ProfileType::Localhost, "/p"), &unset).unwrap(),
+            Seccomp::Localhost("/p".into())
+        );
         assert!(seccomp(&with(ProfileType::Localhost, "p"), &unset).is_err());
-        let privileged = Context { privileged: true, ..with(ProfileType::Localhost, "/p") };
+        let privileged = Context {
+            privileged: true,
+            ..with(ProfileType::Localhost, "/p")
+        };
         assert_eq!(seccomp(&privileged, &unset).unwrap(), Seccomp::Unconfined);
     }
 
     #[test]
     fn apparmor_needs_apparmor() {
         let with = |kind: ProfileType| Context {
-            apparmor: Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: "mine".into() }),
+            apparmor: Some(cri::SecurityProfile {
+                profile_type: kind.into(),
+                localhost_ref: "mine".into(),
+            }),
             ..Context::default()
         };
         assert!(apparmor(&with(ProfileType::RuntimeDefault), &host()).is_ok());
@@ -270,10 +317,23 @@ mod tests {
 
     #[test]
     fn hidden_paths_are_taken_as_sent() {
-        let context = Context { masked_paths: vec!["/proc/kcore".into()], ..Context::default() };
+        let context = Context {
+            masked_paths: vec!["/proc/kcore".into()],
+            ..Context::default()
+        };
         assert_eq!(hidden(&context).unwrap(), (vec!["/proc/kcore".to_owned()], vec![]));
-        assert_eq!(hidden(&Context { privileged: true, ..context }).unwrap(), (vec![], vec![]));
-        let bad = Context { masked_paths: vec!["/proc/../etc".into()], ..Context::default() };
+        assert_eq!(
+            hidden(&Context {
+                privileged: true,
+                ..context
+            })
+            .unwrap(),
+            (vec![], vec![])
+        );
+        let bad = Context {
+            masked_paths: vec!["/proc/../etc".into()],
+            ..Context::default()
+        };
         assert!(hidden(&bad).is_err());
     }
 }

@@ -12,8 +12,14 @@ struct Case {
 
 fn case() -> Case {
     let config = cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: "c".into(), attempt: 0 }),
-        image: Some(cri::ImageSpec { image: "i".into(), ..Default::default() }),
+        metadata: Some(cri::ContainerMetadata {
+            name: "c".into(),
+            attempt: 0,
+        }),
+        image: Some(cri::ImageSpec {
+            image: "i".into(),
+            ..Default::default()
+        }),
         command: vec!["/bin/true".into()],
         linux: Some(cri::LinuxContainerConfig {
             security_context: Some(cri::LinuxContainerSecurityContext::default()),
@@ -30,8 +36,17 @@ fn case() -> Case {
         ..Default::default()
     };
     let all: HashSet<Capability> = [Capability::Chown, Capability::Kill, Capability::SysAdmin].into();
-    let host = HostFacts { capabilities: all, default_capabilities: [Capability::Chown].into(), ..Default::default() };
-    Case { config, sandbox, host, pid: PidNamespace::Own }
+    let host = HostFacts {
+        capabilities: all,
+        default_capabilities: [Capability::Chown].into(),
+        ..Default::default()
+    };
+    Case {
+        config,
+        sandbox,
+        host,
+        pid: PidNamespace::Own,
+    }
 }
 
 impl Case {
@@ -46,7 +61,12 @@ impl Case {
             .config(ConfigBuilder::default().user("7:8".to_owned()).build().unwrap())
             .build()
             .unwrap();
-        let files = PodFiles { shm: "/shm".into(), resolv_conf: "/r".into(), hostname: "/n".into(), hosts: "/h".into() };
+        let files = PodFiles {
+            shm: "/shm".into(),
+            resolv_conf: "/r".into(),
+            hostname: "/n".into(),
+            hosts: "/h".into(),
+        };
         plan(&Input {
             id: "id",
             config: &self.config,
@@ -66,7 +86,13 @@ impl Case {
     fn namespaces(&self) -> Vec<(LinuxNamespaceType, Option<PathBuf>)> {
         let planned = self.plan().unwrap();
         let linux = planned.spec.linux().as_ref().unwrap();
-        linux.namespaces().as_ref().unwrap().iter().map(|n| (n.typ(), n.path().clone())).collect()
+        linux
+            .namespaces()
+            .as_ref()
+            .unwrap()
+            .iter()
+            .map(|n| (n.typ(), n.path().clone()))
+            .collect()
     }
 }
 
@@ -78,7 +104,10 @@ fn a_plain_container() {
     assert_eq!(process.args().as_ref().unwrap()[..], ["/bin/true"]);
     assert_eq!(process.no_new_privileges(), Some(false));
     let linux = planned.spec.linux().as_ref().unwrap();
-    assert!(linux.seccomp().is_some(), "the default profile is applied where CRI says nothing");
+    assert!(
+        linux.seccomp().is_some(),
+        "the default profile is applied where CRI says nothing"
+    );
     assert_eq!(linux.cgroups_path().as_ref().unwrap(), &PathBuf::from("/pods/p/id"));
     assert_eq!(planned.stop_signal, 15);
     // It survives its way through config.json.
@@ -93,7 +122,10 @@ fn namespaces_are_the_pods_and_its_own() {
     assert!(list.contains(&(LinuxNamespaceType::Network, Some("/run/netns/x".into()))));
     assert!(list.contains(&(LinuxNamespaceType::Mount, None)));
     assert!(list.contains(&(LinuxNamespaceType::Pid, None)));
-    assert!(!list.iter().any(|(t, _)| *t == LinuxNamespaceType::Cgroup), "v1 has no use for one");
+    assert!(
+        !list.iter().any(|(t, _)| *t == LinuxNamespaceType::Cgroup),
+        "v1 has no use for one"
+    );
     case.pid = PidNamespace::Join("/proc/1/ns/pid".into());
     case.sandbox.netns.clear();
     case.host.cgroup_v2 = true;
@@ -114,18 +146,32 @@ fn privileged_lifts_the_fences() {
     assert_eq!(linux.masked_paths().as_deref().unwrap_or_default(), [] as [String; 0]);
     let caps = planned.process.capabilities().as_ref().unwrap();
     assert_eq!(caps.bounding().as_ref().unwrap(), &case.host.capabilities);
-    let sys = planned.spec.mounts().as_ref().unwrap().iter().find(|m| m.destination().ends_with("sys")).unwrap();
+    let sys = planned
+        .spec
+        .mounts()
+        .as_ref()
+        .unwrap()
+        .iter()
+        .find(|m| m.destination().ends_with("sys"))
+        .unwrap();
     assert!(sys.options().as_ref().unwrap().contains(&"rw".to_owned()));
 }
 
 #[test]
 fn what_is_not_there_yet_is_said() {
-    let userns = cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), ..Default::default() };
+    let userns = cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        ..Default::default()
+    };
     let mut case1 = case();
-    case1.context().namespace_options =
-        Some(cri::NamespaceOption { userns_options: Some(userns), ..Default::default() });
+    case1.context().namespace_options = Some(cri::NamespaceOption {
+        userns_options: Some(userns),
+        ..Default::default()
+    });
     let mut case2 = case();
-    case2.config.cdi_devices = vec![cri::CdiDevice { name: "vendor.com/gpu=0".into() }];
+    case2.config.cdi_devices = vec![cri::CdiDevice {
+        name: "vendor.com/gpu=0".into(),
+    }];
     for case in [case1, case2] {
         assert_eq!(case.plan().unwrap_err().kind(), spec::Kind::Unimplemented);
     }
@@ -154,7 +200,17 @@ fn bad_requests_are_refused() {
 #[test]
 fn nothing_of_the_caller_reaches_the_annotations() {
     let mut case = case();
-    case.config.annotations.insert("run.oci.keep_original_groups".into(), "1".into());
+    case.config
+        .annotations
+        .insert("run.oci.keep_original_groups".into(), "1".into());
     let planned = case.plan().unwrap();
-    assert!(planned.spec.annotations().as_ref().unwrap().keys().all(|k| k.starts_with("io.kubernetes.cri.")));
+    assert!(
+        planned
+            .spec
+            .annotations()
+            .as_ref()
+            .unwrap()
+            .keys()
+            .all(|k| k.starts_with("io.kubernetes.cri."))
+    );
 }

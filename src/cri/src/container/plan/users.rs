@@ -71,7 +71,9 @@ fn parse<'a>(text: &'a str, what: &str) -> Result<Named<'a>, Error> {
         // 2^32 - 1 means "no change" to setuid(2) and must never become an identity.
         return match text.parse::<u32>() {
             Ok(id) if id != u32::MAX => Ok(Named::Id(id)),
-            _ => Err(Error::invalid(format!("{what} {text:?} is out of range: 0 to 4294967294 is possible"))),
+            _ => Err(Error::invalid(format!(
+                "{what} {text:?} is out of range: 0 to 4294967294 is possible"
+            ))),
         };
     }
     if text.starts_with('-') && text[1..].bytes().all(|b| b.is_ascii_digit()) {
@@ -96,10 +98,14 @@ pub(crate) fn resolve(
 ) -> Result<Identity, Error> {
     let from_image = context.run_as_user.is_none() && context.run_as_username.is_empty();
     if from_image && context.run_as_group.is_some() {
-        return Err(Error::invalid("run_as_group is set without run_as_user or run_as_username; set one of them too"));
+        return Err(Error::invalid(
+            "run_as_group is set without run_as_user or run_as_username; set one of them too",
+        ));
     }
     let (user_text, group_text) = if from_image {
-        image_user.split_once(':').map_or((image_user, None), |(u, g)| (u, Some(g)))
+        image_user
+            .split_once(':')
+            .map_or((image_user, None), |(u, g)| (u, Some(g)))
     } else {
         (context.run_as_username.as_str(), None)
     };
@@ -112,7 +118,9 @@ pub(crate) fn resolve(
         Named::Id(uid) => (uid, accounts.users().find(|u| u.uid == uid)),
         Named::Name(name) => {
             let entry = accounts.users().find(|u| u.name == name).ok_or_else(|| {
-                Error::invalid(format!("user {name:?} is not in the image's /etc/passwd; use a number or another image"))
+                Error::invalid(format!(
+                    "user {name:?} is not in the image's /etc/passwd; use a number or another image"
+                ))
             })?;
             (entry.uid, Some(entry))
         }
@@ -121,9 +129,15 @@ pub(crate) fn resolve(
         (Some(value), _) => id(value.value, "run_as_group")?,
         (None, Some(text)) => match parse(text, "group")? {
             Named::Id(gid) => gid,
-            Named::Name(name) => accounts.groups().find(|(n, ..)| *n == name).map(|(_, gid, _)| gid).ok_or_else(|| {
-                Error::invalid(format!("group {name:?} is not in the image's /etc/group; use a number or another image"))
-            })?,
+            Named::Name(name) => accounts
+                .groups()
+                .find(|(n, ..)| *n == name)
+                .map(|(_, gid, _)| gid)
+                .ok_or_else(|| {
+                    Error::invalid(format!(
+                        "group {name:?} is not in the image's /etc/group; use a number or another image"
+                    ))
+                })?,
         },
         (None, None) => entry.as_ref().map_or(0, |e| e.gid),
     };
@@ -131,7 +145,12 @@ pub(crate) fn resolve(
     let merge = context.supplemental_groups_policy() == cri::SupplementalGroupsPolicy::Merge;
     if merge && let Some(entry) = &entry {
         let member = |list: &str| list.split(',').any(|m| m == entry.name);
-        groups.extend(accounts.groups().filter(|(.., list)| member(list)).map(|(_, gid, _)| gid));
+        groups.extend(
+            accounts
+                .groups()
+                .filter(|(.., list)| member(list))
+                .map(|(_, gid, _)| gid),
+        );
     }
     for value in &context.supplemental_groups {
         groups.push(id(*value, "supplemental group")?);
@@ -139,7 +158,12 @@ pub(crate) fn resolve(
     let mut seen = std::collections::HashSet::new();
     groups.retain(|g| seen.insert(*g));
     let home = entry.map(|e| e.home).filter(|h| h.starts_with('/')).unwrap_or("/");
-    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+    Ok(Identity {
+        uid,
+        gid,
+        groups,
+        home: home.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -183,7 +207,14 @@ mod tests {
     fn a_number_is_never_a_name() {
         let none = Context::default();
         assert_eq!(ids(&none, "1000"), (1000, 1001, vec![1001, 10, 44]));
-        for bad in ["4294967296", "4294967295", "-1", "app:4294967296", "nobody-here", "app:no-group"] {
+        for bad in [
+            "4294967296",
+            "4294967295",
+            "-1",
+            "app:4294967296",
+            "nobody-here",
+            "app:no-group",
+        ] {
             let error = resolve(&none, bad, &accounts()).unwrap_err();
             assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{bad}");
         }
@@ -191,15 +222,31 @@ mod tests {
 
     #[test]
     fn cri_goes_before_the_image() {
-        let context = Context { run_as_user: value(5), ..Context::default() };
+        let context = Context {
+            run_as_user: value(5),
+            ..Context::default()
+        };
         assert_eq!(ids(&context, "app:video"), (5, 0, vec![0]));
-        let context = Context { run_as_user: value(1000), run_as_group: value(9), ..Context::default() };
+        let context = Context {
+            run_as_user: value(1000),
+            run_as_group: value(9),
+            ..Context::default()
+        };
         assert_eq!(ids(&context, ""), (1000, 9, vec![9, 10, 44]));
-        let context = Context { run_as_username: "app".into(), ..Context::default() };
+        let context = Context {
+            run_as_username: "app".into(),
+            ..Context::default()
+        };
         assert_eq!(ids(&context, "root"), (1000, 1001, vec![1001, 10, 44]));
-        let alone = Context { run_as_group: value(9), ..Context::default() };
+        let alone = Context {
+            run_as_group: value(9),
+            ..Context::default()
+        };
         assert!(resolve(&alone, "app", &accounts()).is_err());
-        let bad = Context { run_as_user: value(-1), ..Context::default() };
+        let bad = Context {
+            run_as_user: value(-1),
+            ..Context::default()
+        };
         assert!(resolve(&bad, "", &accounts()).is_err());
     }
 

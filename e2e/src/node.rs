@@ -1,0 +1,606 @@
+//! One server, alone in mount, network and pid namespaces of its own.
+//!
+//! `unshare` starts the *holder* (first process of the pid namespace; a sleep that ignores
+//! SIGCHLD, so that the kernel reaps orphans); everything else enters by `nsenter`. When
+//! the holder ends, the kernel ends every process in the namespace, and mounts, interfaces
+//! and firewall rules go with the other two: the machine is not touched even where a test
+//! dies half-way. What is left then are cgroups and files, and those a test names.
+//!
+//! The server's directories are under [`Node::dir`], which is the same path inside and
+//! outside, so tests reach its socket by path. `/run` and `/var/lib/cni` inside are empty.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cri::Cri;
+use crate::engine::{self, Engine};
+use crate::leak::Baseline;
+use crate::{places, wait};
+
+/// How a node is set up. The default is what most tests want.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which server.
+    pub engine: Engine,
+    /// Write the network configuration before the start.
+    pub network: bool,
+    /// Where the network plugins are from.
+    pub plugins: Plugins,
+    /// Environment of the server (fail points).
+    pub env: Vec<(String, String)>,
+    /// More YAML for the configuration file (ours only).
+    pub config: String,
+    /// Size of a small filesystem for the images, in MB, or none.
+    pub small_disk: Option<u32>,
+    /// Start docker-registry with the catalogue.
+    pub registry: bool,
+    /// Where our programs are, if not where [`places::product`] looks (a build with fail points).
+    pub programs: Option<PathBuf>,
+}
+
+/// Which CNI plugins a node gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugins {
+    /// Those of the engine: `bulkhead-cni` for ours, the reference plugins for the peer.
+    OfEngine,
+    /// The reference plugins.
+    Reference,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            engine: Engine::chosen(),
+            network: true,
+            plugins: Plugins::OfEngine,
+            env: Vec::new(),
+            config: String::new(),
+            small_disk: None,
+            registry: true,
+            programs: None,
+        }
+    }
+}
+
+/// A process in a node's namespaces, killed by pid when dropped.
+#[derive(Debug)]
+pub struct Service {
+    /// `nsenter`, whose only child is the process.
+    outer: Child,
+    pid: u32,
+}
+
+impl Service {
+    /// Starts `command` (from [`Node::enter`]), output to `log`.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut outer = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start nsenter")?;
+        let id = outer.id();
+        let pid = wait::blocking("nsenter started its program", Duration::from_secs(10), || {
+            if let Some(status) = outer.try_wait()? {
+                bail!("the program ended at once: {status}");
+            }
+            Ok(child_of(id).filter(|child| !is_named(*child, "nsenter")))
+        })?;
+        Ok(Self { outer, pid })
+    }
+
+    /// Its pid, as seen from outside.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it has ended, and how.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub fn ended(&mut self) -> Result<Option<String>> {
+        Ok(self
+            .outer
+            .try_wait()?
+            .map(|status| match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (_, signal) => format!("signal {signal:?}"),
+            }))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        signal_pid(self.pid, signal)
+    }
+
+    /// Kills it and waits.
+    ///
+    /// # Errors
+    /// Where it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        if self.outer.try_wait()?.is_none() {
+            // It may end between the question and the signal.
+            self.signal(Signal::KILL).ok();
+            self.outer.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Asks it to end and waits; answers how it ended.
+    ///
+    /// # Errors
+    /// Where it has not ended after `limit`.
+    pub fn terminate(&mut self, limit: Duration) -> Result<String> {
+        self.signal(Signal::TERM)?;
+        wait::blocking("the server ends after SIGTERM", limit, || self.ended())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.kill().ok();
+    }
+}
+
+/// Sends a signal to a pid.
+///
+/// # Errors
+/// Where it is gone.
+pub fn signal_pid(pid: u32, signal: Signal) -> Result<()> {
+    let raw = i32::try_from(pid)?;
+    kill_process(Pid::from_raw(raw).context("pid 0")?, signal).with_context(|| format!("signal pid {pid}"))
+}
+
+fn child_of(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn is_named(pid: u32, name: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+}
+
+/// A server and its surroundings.
+#[derive(Debug)]
+pub struct Node {
+    dir: tempfile::TempDir,
+    options: Options,
+    holder: Child,
+    init: u32,
+    name: String,
+    daemon: Option<Service>,
+    registry: Option<crate::registry::Registry>,
+    baseline: Baseline,
+}
+
+const SETUP: &str = r#"
+set -e
+mount --make-rshared /
+mount -t proc proc /proc
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
+[ -z "$3" ] || mount -t tmpfs -o "size=${3}m" tmpfs "$1/root"
+ip link set lo up
+: > "$2"
+exec env --ignore-signal=CHLD sleep infinity
+"#;
+
+impl Node {
+    /// Makes the surroundings and starts the server.
+    ///
+    /// # Errors
+    /// Where something is missing; the message says what.
+    pub async fn start(options: Options) -> Result<Self> {
+        let mut node = Self::prepare(options)?;
+        if node.options.registry {
+            node.registry = Some(crate::registry::Registry::catalog(&node)?);
+        }
+        node.start_daemon().await?;
+        Ok(node)
+    }
+
+    /// Makes the surroundings only.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn prepare(options: Options) -> Result<Self> {
+        let dir = places::scratch()?;
+        for name in ["root", "state", "logs", "conf", "hosts", "ipam", "bin"] {
+            fs::create_dir_all(dir.path().join(name))?;
+        }
+        let ready = dir.path().join("ready");
+        let disk = options.small_disk.map(|size| size.to_string()).unwrap_or_default();
+        let mut holder = Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                SETUP,
+                "sh",
+            ])
+            .arg(dir.path())
+            .arg(&ready)
+            .arg(disk)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("start unshare (are you root?)")?;
+        wait::blocking("the namespaces are set up", Duration::from_secs(20), || {
+            if let Some(status) = holder.try_wait()? {
+                bail!("the holder of the namespaces ended: {status}");
+            }
+            Ok(ready.exists().then_some(()))
+        })?;
+        let init = child_of(holder.id()).context("the holder has no child")?;
+        let name = dir
+            .path()
+            .file_name()
+            .map(|name| name.to_string_lossy().to_lowercase())
+            .unwrap_or_default();
+        let baseline = Baseline::take(init)?;
+        let node = Self {
+            dir,
+            options,
+            holder,
+            init,
+            name,
+            daemon: None,
+            registry: None,
+            baseline,
+        };
+        engine::configure(&node)?;
+        if node.options.network {
+            node.write_network("10-e2e.conflist", &engine::conflist(&node))?;
+        }
+        Ok(node)
+    }
+
+    /// Starts the server on the directories as they are, and waits until it answers.
+    ///
+    /// # Errors
+    /// Where it ends, or does not answer in 30 s; its log's end is in the message.
+    pub async fn start_daemon(&mut self) -> Result<()> {
+        let command = engine::command(self)?;
+        self.daemon = Some(Service::start(command, &self.log_path())?);
+        self.wait_ready()
+            .await
+            .with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let socket = self.socket();
+        let Some(daemon) = self.daemon.as_mut() else {
+            bail!("no server was started")
+        };
+        wait::until("the server answers Version", Duration::from_secs(30), async || {
+            if let Some(how) = daemon.ended()? {
+                bail!("the server ended: {how}");
+            }
+            let cri = Cri::connect(&socket);
+            Ok(cri.version().await.ok())
+        })
+        .await
+        .map(drop)
+    }
+
+    /// A client of the running server.
+    #[must_use]
+    pub fn cri(&self) -> Cri {
+        Cri::connect(&self.socket())
+    }
+
+    /// The server's process.
+    ///
+    /// # Errors
+    /// Where none runs.
+    pub fn daemon(&mut self) -> Result<&mut Service> {
+        self.daemon.as_mut().context("no server runs")
+    }
+
+    /// SIGKILL to the server.
+    ///
+    /// # Errors
+    /// Where it cannot be waited for.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        self.daemon()?.kill()?;
+        self.daemon = None;
+        Ok(())
+    }
+
+    /// SIGTERM to the server; it must end with code 0.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        let how = self.daemon()?.terminate(Duration::from_secs(20))?;
+        self.daemon = None;
+        if how != "exit code 0" {
+            bail!("after SIGTERM the server ended with {how}, not with exit code 0");
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, then a new server on the same directories.
+    ///
+    /// # Errors
+    /// Where it does not come back.
+    pub async fn restart(&mut self) -> Result<Cri> {
+        self.kill_daemon()?;
+        self.start_daemon().await?;
+        Ok(self.cri())
+    }
+
+    /// A command that runs inside the node's namespaces.
+    pub fn enter(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "nsenter", "-t"])
+            .arg(self.init.to_string())
+            .args(["-m", "-n", "-p", "--"])
+            .arg(program);
+        command
+    }
+
+    /// Runs a shell line inside and answers its output.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        let output = self.enter("sh").args(["-c", line]).stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            bail!(
+                "`{line}` failed: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Writes a file of network configuration.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_network(&self, file: &str, text: &str) -> Result<()> {
+        // As an administrator's tool does: whole or not at all.
+        let path = self.conf_dir().join(file);
+        let temporary = self.dir().join("conf-being-written");
+        fs::write(&temporary, text)?;
+        fs::rename(&temporary, &path).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Writes `hosts.toml` for a registry host.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_hosts(&self, host: &str, text: &str) -> Result<()> {
+        let directory = self.hosts_dir().join(host);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join("hosts.toml"), text)?;
+        Ok(())
+    }
+
+    /// The end of the server's log.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Removes what is left by CRI, stops the server, and checks that nothing stayed.
+    ///
+    /// # Errors
+    /// Where something stayed; the message lists it.
+    pub async fn finish(mut self) -> Result<()> {
+        if self.daemon.is_some() {
+            let cri = self.cri();
+            cri.remove_everything().await.context("remove what the test left")?;
+            self.stop_daemon()?;
+        }
+        if let Some(registry) = self.registry.take() {
+            registry.stop()?;
+        }
+        let leaks = crate::leak::check(&self, &self.baseline);
+        crate::leak::remove_cgroups(&self);
+        let leaks = leaks?;
+        if !leaks.is_empty() {
+            bail!("left behind:\n  {}", leaks.join("\n  "));
+        }
+        Ok(())
+    }
+
+    /// The directory of all that belongs to this node.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The holder's pid, seen from outside: its `/proc` entry shows the namespaces.
+    #[must_use]
+    pub fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Whether the server is ours; else the statements that only we make are not asked.
+    #[must_use]
+    pub fn ours(&self) -> bool {
+        self.options.engine == Engine::Bulkhead
+    }
+
+    /// A program of ours.
+    ///
+    /// # Errors
+    /// Where it is not built.
+    pub fn product(&self, name: &str) -> Result<PathBuf> {
+        match &self.options.programs {
+            Some(directory) => Ok(directory.join(name)),
+            None => places::product(name),
+        }
+    }
+
+    /// How it was set up.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Replaces the environment of the next server that is started.
+    pub fn set_env(&mut self, env: &[(&str, &str)]) {
+        self.options.env = env
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+    }
+
+    /// A name that no other node has; also the cgroup that the server is told to use.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The server's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("state/cri.sock")
+    }
+
+    /// `--root`.
+    #[must_use]
+    pub fn root_dir(&self) -> PathBuf {
+        self.dir().join("root")
+    }
+
+    /// `--state`.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir().join("state")
+    }
+
+    /// Where pods log.
+    #[must_use]
+    pub fn logs_dir(&self) -> PathBuf {
+        self.dir().join("logs")
+    }
+
+    /// Network configuration.
+    #[must_use]
+    pub fn conf_dir(&self) -> PathBuf {
+        self.dir().join("conf")
+    }
+
+    /// Network plugins.
+    #[must_use]
+    pub fn bin_dir(&self) -> PathBuf {
+        self.dir().join("bin")
+    }
+
+    /// Registry configuration.
+    #[must_use]
+    pub fn hosts_dir(&self) -> PathBuf {
+        self.dir().join("hosts")
+    }
+
+    /// The server's log.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.dir().join("daemon.log")
+    }
+}
+
+/// A second server in a node's namespaces, with directories and a cgroup of its own.
+#[derive(Debug)]
+pub struct Companion {
+    service: Service,
+    socket: PathBuf,
+}
+
+impl Companion {
+    /// A client of it.
+    #[must_use]
+    pub fn cri(&self) -> Cri {
+        Cri::connect(&self.socket)
+    }
+
+    /// SIGTERM; it must end well.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn stop(mut self) -> Result<()> {
+        let how = self.service.terminate(Duration::from_secs(20))?;
+        if how != "exit code 0" {
+            bail!("after SIGTERM the second server ended with {how}");
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Starts a second server of ours beside the first; its cgroups are below the first's.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn companion(&self) -> Result<Companion> {
+        let base = self.dir().join("second");
+        for name in ["root", "state"] {
+            fs::create_dir_all(base.join(name))?;
+        }
+        let config = base.join("config.yaml");
+        fs::write(&config, format!("cgroup_root: {}-second\n", self.name()))?;
+        let socket = base.join("state/cri.sock");
+        let mut command = self.enter(self.product("bulkhead")?);
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .arg("--root")
+            .arg(base.join("root"));
+        command
+            .arg("--state")
+            .arg(base.join("state"))
+            .arg("--listen")
+            .arg(&socket);
+        command
+            .arg("--cni-conf-dir")
+            .arg(self.conf_dir())
+            .arg("--cni-bin-dir")
+            .arg(self.bin_dir());
+        command.arg("--hosts-dir").arg(self.hosts_dir());
+        let service = Service::start(command, &base.join("log"))?;
+        wait::blocking("the second server listens", Duration::from_secs(20), || {
+            Ok(socket.exists().then_some(()))
+        })?;
+        Ok(Companion { service, socket })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The order matters: services first, since their files are below `dir`.
+        self.daemon = None;
+        self.registry = None;
+        self.holder.kill().ok();
+        self.holder.wait().ok();
+        crate::leak::remove_cgroups(self);
+    }
+}

@@ -1,0 +1,14 @@
+//! The system suites; each module is one, and each test is named after the statement it
+//! proves (`e4_…` is a statement of section E4 of the feature list).
+//!
+//! `cargo test -p e2e --test suites cri::` runs one of them.
+#![allow(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
+
+mod bad;
+mod cri;
+mod image;
+mod logs;
+mod pair;
+mod pod;
+mod restart;
+mod stream;

@@ -1,0 +1,204 @@
+//! Which namespaces are shared with whom; sysctls.
+
+use anyhow::{Result, ensure};
+use e2e::config::{pod_namespaces, security};
+use e2e::{Bed, Node, sleeper, test};
+use proto::cri as v1;
+use v1::NamespaceMode::{Container, Node as Host, Pod};
+
+/// A container that has the pod's modes, as the kubelet always sends it.
+async fn with_modes(node: &Node, change: impl Fn(&mut v1::NamespaceOption)) -> Result<(Bed, String)> {
+    let bed = Bed::with(node, |config| {
+        change(pod_namespaces(config));
+        if pod_namespaces(config).network() == Host {
+            config.hostname.clear();
+        }
+    })
+    .await?;
+    let mut config = sleeper("main");
+    change(security(&mut config).namespace_options.get_or_insert_default());
+    let id = bed.run(&config).await?;
+    Ok((bed, id))
+}
+
+async fn link(bed: &Bed, id: &str, name: &str) -> Result<String> {
+    bed.cri.sh(id, &format!("readlink /proc/self/ns/{name}")).await
+}
+
+fn hosts(node: &Node, name: &str) -> Result<String> {
+    Ok(format!(
+        "{}\n",
+        std::fs::read_link(format!("/proc/{}/ns/{name}", node.init()))?.display()
+    ))
+}
+
+#[test]
+fn e6_containers_of_a_pod_share_net_ipc_and_uts_but_not_pid_and_mount() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let (one, two) = (bed.sleeper("one").await?, bed.sleeper("two").await?);
+        for name in ["net", "ipc", "uts"] {
+            let first = link(&bed, &one, name).await?;
+            ensure!(first == link(&bed, &two, name).await?, "{name} is not shared");
+            ensure!(first != hosts(node, name)?, "{name} is the host's");
+        }
+        for name in ["pid", "mnt"] {
+            ensure!(
+                link(&bed, &one, name).await? != link(&bed, &two, name).await?,
+                "{name} is shared"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn e6_the_hosts_network_pid_and_ipc() {
+    test(async |node| -> Result<()> {
+        let (bed, id) = with_modes(node, |options| {
+            options.network = Host.into();
+            options.pid = Host.into();
+            options.ipc = Host.into();
+        })
+        .await?;
+        for name in ["net", "ipc", "pid"] {
+            ensure!(
+                link(&bed, &id, name).await? == hosts(node, name)?,
+                "{name} is not the host's"
+            );
+        }
+        let status = bed.cri.pod_status(&bed.pod).await?;
+        let options = status
+            .linux
+            .and_then(|linux| linux.namespaces)
+            .and_then(|namespaces| namespaces.options)
+            .unwrap_or_default();
+        ensure!(
+            options.network() == Host && options.pid() == Host && options.ipc() == Host,
+            "{options:?}"
+        );
+        ensure!(
+            status.network.unwrap_or_default().ip.is_empty(),
+            "a pod on the host's network has no address of its own"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn e6_the_modes_come_back() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let status = bed.cri.pod_status(&bed.pod).await?;
+        let options = status
+            .linux
+            .and_then(|linux| linux.namespaces)
+            .and_then(|namespaces| namespaces.options)
+            .unwrap_or_default();
+        ensure!(
+            options.network() == Pod && options.pid() == Container && options.ipc() == Pod,
+            "{options:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn e6_a_shared_pid_namespace_has_an_init_that_reaps() {
+    test(async |node| -> Result<()> {
+        let (bed, id) = with_modes(node, |options| options.pid = Pod.into()).await?;
+        let mut config = sleeper("second");
+        security(&mut config).namespace_options.get_or_insert_default().pid = Pod.into();
+        let second = bed.run(&config).await?;
+        ensure!(
+            link(&bed, &id, "pid").await? == link(&bed, &second, "pid").await?,
+            "pid is not shared"
+        );
+        // An orphan of an orphan: its end must be seen by pid 1.
+        bed.cri.sh(&id, "(sh -c 'sleep 0.1' &) ; true").await?;
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        let zombies = bed
+            .cri
+            .sh(&second, "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l")
+            .await?;
+        ensure!(zombies == "0\n", "{zombies} zombies");
+        let first = bed.cri.sh(&id, "echo $$; tr '\\0' ' ' < /proc/1/cmdline").await?;
+        ensure!(!first.starts_with("1\n"), "the container itself is pid 1: {first}");
+        // One container's end is not the other's.
+        bed.cri.stop(&id, 0).await?;
+        ensure!(bed.cri.sh(&second, "echo fine").await? == "fine\n", "the other died");
+        Ok(())
+    });
+}
+
+#[test]
+fn e6_a_container_can_join_anothers_pid_namespace() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let target = bed.sleeper("target").await?;
+        let mut config = sleeper("debug");
+        let options = security(&mut config).namespace_options.get_or_insert_default();
+        options.pid = v1::NamespaceMode::Target.into();
+        options.target_id.clone_from(&target);
+        let id = bed.run(&config).await?;
+        ensure!(
+            link(&bed, &id, "pid").await? == link(&bed, &target, "pid").await?,
+            "not joined"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn e6_sysctls_are_the_pods() {
+    test(async |node| -> Result<()> {
+        let before = std::fs::read_to_string("/proc/sys/kernel/shm_rmid_forced")?;
+        let bed = Bed::with(node, |config| {
+            config.linux.get_or_insert_default().sysctls = [
+                ("net.ipv4.ip_local_port_range", "20000 20100"),
+                ("kernel.shm_rmid_forced", "1"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        })
+        .await?;
+        let id = bed.sleeper("main").await?;
+        ensure!(
+            bed.cri
+                .sh(&id, "cat /proc/sys/net/ipv4/ip_local_port_range")
+                .await?
+                .split_whitespace()
+                .eq(["20000", "20100"]),
+            "net"
+        );
+        ensure!(
+            bed.cri.sh(&id, "cat /proc/sys/kernel/shm_rmid_forced").await? == "1\n",
+            "kernel"
+        );
+        ensure!(
+            std::fs::read_to_string("/proc/sys/kernel/shm_rmid_forced")? == before,
+            "the host's changed"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn e6_a_sysctl_of_the_host_is_refused() {
+    test(async |node| -> Result<()> {
+        let mut config = e2e::pod(node, "pod");
+        config.linux.get_or_insert_default().sysctls = [("kernel.panic".to_owned(), "60".to_owned())].into();
+        let Err(status) = node.cri().run_pod(&config).await else {
+            anyhow::bail!("kernel.panic was accepted")
+        };
+        ensure!(status.message().contains("kernel.panic") || !node.ours(), "{status:?}");
+        let mut config = e2e::pod(node, "host-network");
+        pod_namespaces(&mut config).network = Host.into();
+        config.linux.get_or_insert_default().sysctls = [("net.ipv4.ip_forward".to_owned(), "0".to_owned())].into();
+        ensure!(
+            node.cri().run_pod(&config).await.is_err(),
+            "a network sysctl on the host's network was accepted"
+        );
+        Ok(())
+    });
+}
