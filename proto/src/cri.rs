@@ -1,10 +1,14 @@
 //! `runtime.v1`: the Container Runtime Interface, k8s.io/cri-api v0.37.2.
 #![allow(missing_docs, reason = "generated; the published CRI documentation describes each field")]
-#![allow(clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications, reason = "generated")]
+#![allow(clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, unreachable_pub, unused_qualifications, reason = "generated")]
 
 use std::fmt;
 
 include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
+
+/// The descriptors of `runtime.v1`, an encoded `google.protobuf.FileDescriptorSet`.
+#[cfg(feature = "client")]
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cri.bin"));
 
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
