@@ -105,7 +105,7 @@ pub fn command(node: &Node) -> Result<Command> {
             command
                 .arg("--hosts-dir")
                 .arg(node.hosts_dir())
-                .args(["--log-level", "debug"]);
+                .args(["--log-level", if node.options().quiet { "info" } else { "debug" }]);
             command
         }
         Engine::Containerd => {

@@ -53,8 +53,7 @@ pub fn check(node: &Node, baseline: &Baseline) -> Result<Vec<String>> {
             found.push(format!("mount {mount}"));
         }
     }
-    let run = PathBuf::from(format!("/proc/{}/root/run", node.init()));
-    for name in entries(&run.join("netns"))? {
+    for name in entries(&node.inside(Path::new("/run/netns")))? {
         found.push(format!("network namespace /run/netns/{name}"));
     }
     interfaces(node, &mut found)?;
@@ -67,11 +66,11 @@ pub fn check(node: &Node, baseline: &Baseline) -> Result<Vec<String>> {
     }
     if node.options().engine == Engine::Bulkhead {
         for directory in ["containers", "pods", "ns"] {
-            for name in entries(&node.state_dir().join(directory))? {
+            for name in entries(&node.inside(&node.state_dir().join(directory)))? {
                 found.push(format!("state/{directory}/{name}"));
             }
         }
-        for name in entries(&node.root_dir().join("snapshots"))? {
+        for name in entries(&node.inside(&node.root_dir().join("snapshots")))? {
             found.push(format!("root/snapshots/{name}"));
         }
     }

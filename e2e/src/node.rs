@@ -7,7 +7,8 @@
 //! dies half-way. What is left then are cgroups and files, and those a test names.
 //!
 //! The server's directories are under [`Node::dir`], which is the same path inside and
-//! outside, so tests reach its socket by path. `/run` and `/var/lib/cni` inside are empty.
+//! outside, so tests reach its socket by path. Its state is on a tmpfs, as `/run` is on a
+//! real node; [`Node::inside`] leads there from outside.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -40,6 +41,8 @@ pub struct Options {
     pub small_disk: Option<u32>,
     /// Start docker-registry with the catalogue.
     pub registry: bool,
+    /// Log as a node in production does.
+    pub quiet: bool,
     /// Where our programs are, if not where [`places::product`] looks (a build with fail points).
     pub programs: Option<PathBuf>,
 }
@@ -63,6 +66,7 @@ impl Default for Options {
             config: String::new(),
             small_disk: None,
             registry: true,
+            quiet: false,
             programs: None,
         }
     }
@@ -192,6 +196,7 @@ set -e
 mount --make-rshared /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=755 tmpfs "$1/state"
 mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
 [ -z "$3" ] || mount -t tmpfs -o "size=${3}m" tmpfs "$1/root"
 ip link set lo up
@@ -315,6 +320,12 @@ impl Node {
     /// Where none runs.
     pub fn daemon(&mut self) -> Result<&mut Service> {
         self.daemon.as_mut().context("no server runs")
+    }
+
+    /// The server's pid, where one runs.
+    #[must_use]
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Service::pid)
     }
 
     /// SIGKILL to the server.
@@ -482,7 +493,7 @@ impl Node {
     /// The server's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir().join("state/cri.sock")
+        self.dir().join("cri.sock")
     }
 
     /// `--root`.
@@ -491,7 +502,14 @@ impl Node {
         self.dir().join("root")
     }
 
-    /// `--state`.
+    /// A path inside the node's mount namespace, as this process can reach it.
+    #[must_use]
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        PathBuf::from(format!("/proc/{}/root", self.init)).join(below)
+    }
+
+    /// `--state`, inside.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.dir().join("state")

@@ -47,13 +47,25 @@ mod tests {
         }
     }
 
-    /// The v1 freezer or the v2 hierarchy: whichever this host has.
-    fn hierarchy() -> PathBuf {
-        ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-            .into_iter()
-            .map(PathBuf::from)
-            .find(|dir| dir.join("cgroup.procs").is_file())
-            .unwrap()
+    /// All hierarchies of this host: a container is in each of them.
+    fn hierarchies() -> Vec<PathBuf> {
+        let top = Path::new("/sys/fs/cgroup");
+        let inner = fs::read_dir(top).unwrap().map(|entry| entry.unwrap().path());
+        inner
+            .chain([top.to_owned()])
+            .filter(|dir| dir.join("cgroup.procs").is_file())
+            .collect()
+    }
+
+    /// Puts `pid` into the cgroup `path` of each hierarchy of ours. A cpuset of v1 takes nobody before it has cpus.
+    fn join(path: &str, pid: u32) {
+        for top in hierarchies()
+            .iter()
+            .filter(|top| !["cpuset", "systemd"].iter().any(|name| top.ends_with(name)))
+        {
+            fs::create_dir_all(top.join(path)).unwrap();
+            fs::write(top.join(path).join("cgroup.procs"), pid.to_string()).unwrap();
+        }
     }
 
     #[test]
@@ -61,18 +73,24 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path();
         make(dir);
-        let parent = hierarchy().join(format!("wipe-test-{}", std::process::id()));
-        let cgroup = parent.join(id('c'));
-        fs::create_dir_all(&cgroup).unwrap();
-        let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
-        fs::write(cgroup.join("cgroup.procs"), process.id().to_string()).unwrap();
+        let parent = format!("wipe-test-{}", std::process::id());
+        let mut process = Command::new("sleep")
+            .arg("100")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        join(&format!("{parent}/{}", id('c')), process.id());
+        // Reaped when it dies: as a zombie it would stay in its cgroup.
+        let reaper = std::thread::spawn(move || process.wait().unwrap());
 
         let mount = format!("mount -t tmpfs none {}/state/pods/{}/shm; ", dir.display(), id('a'));
         let dry = run(&format!("{mount}{}", bulkhead(dir, "wipe --dry-run")));
         let text = String::from_utf8(dry.stdout).unwrap();
         assert!(dry.status.success() && text.contains("would unmount"), "{text}");
         assert!(text.contains(&format!("{} and remove it", id('c'))), "{text}");
-        assert!(dir.join("root/bulkhead.db").exists() && process.try_wait().unwrap().is_none());
+        assert!(dir.join("root/bulkhead.db").exists());
+        assert!(!reaper.is_finished());
 
         let wiped = run(&format!(
             "{mount}{}; grep {} /proc/self/mountinfo && exit 9 || true",
@@ -85,9 +103,13 @@ mod tests {
             "{text}{}",
             String::from_utf8_lossy(&wiped.stderr)
         );
-        assert!(!process.wait().unwrap().success());
-        assert!(!cgroup.exists());
-        fs::remove_dir(&parent).unwrap();
+        assert!(!reaper.join().unwrap().success());
+        for top in hierarchies() {
+            assert!(!top.join(&parent).join(id('c')).exists());
+            if top.join(&parent).exists() {
+                fs::remove_dir(top.join(&parent)).unwrap();
+            }
+        }
         for left in ["root", "state"] {
             let names: Vec<_> = fs::read_dir(dir.join(left)).unwrap().collect();
             assert!(names.is_empty(), "{left}: {names:?}");

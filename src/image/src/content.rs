@@ -31,7 +31,10 @@ pub(crate) async fn read_small(mut blob: BlobReader, digest: Digest, limit: u64)
     if blob.size() > limit {
         return Err(Error::new(
             Kind::ResourceExhausted,
-            format!("{digest} is said to have {} bytes; at most {limit} are read", blob.size()),
+            format!(
+                "{digest} is said to have {} bytes; at most {limit} are read",
+                blob.size()
+            ),
         ));
     }
     let mut whole = Vec::new();
@@ -47,5 +50,8 @@ pub(crate) async fn read_small(mut blob: BlobReader, digest: Digest, limit: u64)
 
 /// The error for content that is not what its digest says.
 pub(crate) fn mismatch(what: &str, wanted: Digest, found: Digest) -> Error {
-    Error::new(Kind::DataLoss, format!("{what} has digest {found} where {wanted} was wanted: the registry or the network altered it"))
+    Error::new(
+        Kind::DataLoss,
+        format!("{what} has digest {found} where {wanted} was wanted: the registry or the network altered it"),
+    )
 }

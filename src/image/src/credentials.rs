@@ -44,21 +44,32 @@ impl Credentials {
             return Some(Secret::IdentityToken(self.identity_token.clone()));
         }
         if !self.username.is_empty() {
-            return Some(Secret::Basic { username: self.username.clone(), password: self.password.clone() });
+            return Some(Secret::Basic {
+                username: self.username.clone(),
+                password: self.password.clone(),
+            });
         }
         let decoded = String::from_utf8(STANDARD.decode(self.auth.trim()).ok()?).ok()?;
         let (username, password) = decoded.split_once(':')?;
         // Old docker clients pad the password with NUL.
         let password = password.trim_end_matches('\0');
-        (!username.is_empty()).then(|| Secret::Basic { username: username.into(), password: password.into() })
+        (!username.is_empty()).then(|| Secret::Basic {
+            username: username.into(),
+            password: password.into(),
+        })
     }
 
     /// A key under which tokens got with this credential may be kept.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        for field in
-            [&self.username, &self.password, &self.auth, &self.identity_token, &self.registry_token, &self.server_address]
-        {
+        for field in [
+            &self.username,
+            &self.password,
+            &self.auth,
+            &self.identity_token,
+            &self.registry_token,
+            &self.server_address,
+        ] {
             hash.update((field.len() as u64).to_le_bytes());
             hash.update(field.as_bytes());
         }
@@ -118,15 +129,39 @@ mod tests {
 
     #[test]
     fn the_auth_field_is_decoded() {
-        let auth = Credentials { auth: STANDARD.encode("me:a:b"), ..Credentials::default() };
-        assert!(auth.secret() == Some(Secret::Basic { username: "me".into(), password: "a:b".into() }));
-        assert!(Credentials { auth: "%%%".into(), ..Credentials::default() }.secret().is_none());
+        let auth = Credentials {
+            auth: STANDARD.encode("me:a:b"),
+            ..Credentials::default()
+        };
+        assert!(
+            auth.secret()
+                == Some(Secret::Basic {
+                    username: "me".into(),
+                    password: "a:b".into()
+                })
+        );
+        assert!(
+            Credentials {
+                auth: "%%%".into(),
+                ..Credentials::default()
+            }
+            .secret()
+            .is_none()
+        );
     }
 
     #[test]
     fn fingerprints_differ_where_fields_merely_join_to_the_same_text() {
-        let a = Credentials { username: "ab".into(), password: "c".into(), ..Credentials::default() };
-        let b = Credentials { username: "a".into(), password: "bc".into(), ..Credentials::default() };
+        let a = Credentials {
+            username: "ab".into(),
+            password: "c".into(),
+            ..Credentials::default()
+        };
+        let b = Credentials {
+            username: "a".into(),
+            password: "bc".into(),
+            ..Credentials::default()
+        };
         assert_ne!(a.fingerprint(), b.fingerprint());
     }
 }

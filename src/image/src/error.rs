@@ -31,7 +31,14 @@ struct Inner {
 
 impl Error {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, reason: None, context: Vec::new(), message: message.into(), source: None, settled: false }))
+        Self(Box::new(Inner {
+            kind,
+            reason: None,
+            context: Vec::new(),
+            message: message.into(),
+            source: None,
+            settled: false,
+        }))
     }
 
     /// A registry that does not answer, or answers that it cannot now.
@@ -47,7 +54,11 @@ impl Error {
         error
     }
 
-    pub(crate) fn caused(kind: Kind, message: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn caused(
+        kind: Kind,
+        message: impl Into<String>,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Self {
         let mut error = Self::new(kind, message);
         error.0.message = format!("{}: {source}", error.0.message);
         error.0.source = Some(Arc::new(source));
@@ -137,8 +148,13 @@ mod tests {
 
     #[test]
     fn the_reason_begins_the_message_whatever_is_around_it() {
-        let error = Error::registry_unavailable("connect: refused").within("manifest v1").within("pull x");
-        assert_eq!(error.to_string(), "RegistryUnavailable: pull x: manifest v1: connect: refused");
+        let error = Error::registry_unavailable("connect: refused")
+            .within("manifest v1")
+            .within("pull x");
+        assert_eq!(
+            error.to_string(),
+            "RegistryUnavailable: pull x: manifest v1: connect: refused"
+        );
         assert_eq!(error.kind(), Kind::Unavailable);
     }
 

@@ -11,6 +11,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as sync_mpsc;
 
 use bytes::{Buf as _, Bytes};
@@ -29,6 +30,9 @@ use crate::unpack::{self, Limits, UnpackError, Unpacked};
 const IN_FLIGHT: u32 = 1 << 20;
 const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 3;
+/// How much of a layer that turned out to be rubbish is still read, to learn whether the
+/// registry or the image is to blame.
+const POST_MORTEM: u64 = 64 << 20;
 
 struct Piece {
     data: Bytes,
@@ -45,8 +49,11 @@ pub(crate) async fn fetch(
 ) -> Result<(TempDir, Unpacked), Error> {
     let (to_inflate, from_network) = mpsc::channel::<Option<Piece>>(256);
     let (to_untar, from_inflate) = sync_mpsc::sync_channel::<io::Result<Option<Bytes>>>(CHUNKS);
-    let inflating = tokio::task::spawn_blocking(move || inflate(from_network, &to_untar, digest));
-    let untarring = tokio::task::spawn_blocking(move || untar(from_inflate, diff_id, temp));
+    let size = blob.size();
+    let rubbish = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&rubbish);
+    let inflating = tokio::task::spawn_blocking(move || inflate(from_network, to_untar, (digest, size), &seen));
+    let untarring = tokio::task::spawn_blocking(move || untar(from_inflate, diff_id, temp, &rubbish));
 
     let fed = feed(&mut blob, to_inflate).await;
     let joined = |e: tokio::task::JoinError| Error::caused(Kind::Internal, "unpack thread", e);
@@ -62,7 +69,9 @@ async fn feed(blob: &mut BlobReader, to: mpsc::Sender<Option<Piece>>) -> Result<
     let room = Arc::new(Semaphore::new(IN_FLIGHT as usize));
     while let Some(data) = blob.next().await? {
         let need = u32::try_from(data.len()).unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
-        let Ok(permit) = Arc::clone(&room).acquire_many_owned(need).await else { return Ok(()) };
+        let Ok(permit) = Arc::clone(&room).acquire_many_owned(need).await else {
+            return Ok(());
+        };
         if to.send(Some(Piece { data, _room: permit })).await.is_err() {
             // The inflater gave up; it says why.
             return Ok(());
@@ -82,6 +91,19 @@ struct Network {
     hash: Hasher,
     count: u64,
     ended: bool,
+}
+
+impl Network {
+    /// Reads, and so hashes, what is left.
+    fn finish(&mut self) -> io::Result<()> {
+        loop {
+            let count = self.fill_buf()?.len();
+            if count == 0 {
+                return Ok(());
+            }
+            self.consume(count);
+        }
+    }
 }
 
 fn vanished() -> io::Error {
@@ -124,32 +146,61 @@ impl Read for Network {
 
 fn inflate(
     from: mpsc::Receiver<Option<Piece>>,
-    to: &sync_mpsc::SyncSender<io::Result<Option<Bytes>>>,
-    digest: Digest,
+    to: sync_mpsc::SyncSender<io::Result<Option<Bytes>>>,
+    (digest, size): (Digest, u64),
+    rubbish: &AtomicBool,
 ) -> Result<(), Error> {
-    let mut network = Network { from, now: None, hash: Hasher::default(), count: 0, ended: false };
-    match pump(&mut network, to) {
-        Ok(true) => {}
+    let mut network = Network {
+        from,
+        now: None,
+        hash: Hasher::default(),
+        count: 0,
+        ended: false,
+    };
+    let (failure, blame) = match pump(&mut network, &to) {
+        Ok(true) => (None, false),
         // The unpacker gave up; it says why.
-        Ok(false) => return Ok(()),
+        Ok(false) => (Some(Ok(())), rubbish.load(Ordering::Acquire)),
         Err(e) => {
+            let blame = matches!(
+                e.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+            );
             let error = Error::io("decompress", "the layer", io::Error::new(e.kind(), e.to_string()));
-            // Nobody listens when the unpacker gave up at the same time.
-            to.send(Err(e)).ok();
-            return Err(match error.kind() {
+            let error = match error.kind() {
                 Kind::Internal | Kind::InvalidArgument => error.with_kind(Kind::DataLoss),
                 _ => error,
-            });
+            };
+            // Nobody listens when the unpacker gave up at the same time.
+            to.send(Err(e)).ok();
+            (Some(Err(error)), blame)
         }
+    };
+    if let Some(failure) = failure {
+        drop(to);
+        let known = blame && size - network.count <= POST_MORTEM && network.finish().is_ok();
+        return if known {
+            verify(network.hash, digest).and(failure)
+        } else {
+            failure
+        };
     }
-    let found = network.hash.finish();
-    if found != digest {
-        let error = mismatch("the blob", digest, found);
-        to.send(Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))).ok();
+    if let Err(error) = verify(network.hash, digest) {
+        to.send(Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())))
+            .ok();
         return Err(error);
     }
     to.send(Ok(None)).ok();
     Ok(())
+}
+
+fn verify(hash: Hasher, digest: Digest) -> Result<(), Error> {
+    let found = hash.finish();
+    if found == digest {
+        Ok(())
+    } else {
+        Err(mismatch("the blob", digest, found))
+    }
 }
 
 /// Decodes everything; false when nobody wants it any more.
@@ -182,13 +233,21 @@ fn pump(network: &mut Network, to: &sync_mpsc::SyncSender<io::Result<Option<Byte
                 Decoder::Zstd(zstd) => zstd.get_ref().count,
             };
             if is_bomb(consumed, produced) {
-                let what = format!("{consumed} bytes became more than {produced}: no honest layer is packed so tightly");
+                let what =
+                    format!("{consumed} bytes became more than {produced}: no honest layer is packed so tightly");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
         }
     }
     // A decoder may stop before the end announcement; nothing but that may be left.
-    if network.fill_buf()?.is_empty() { Ok(true) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "garbage after the compressed data")) }
+    if network.fill_buf()?.is_empty() {
+        Ok(true)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "garbage after the compressed data",
+        ))
+    }
 }
 
 /// Decoded chunks as a reader that hashes what passes.
@@ -234,11 +293,21 @@ fn untar(
     from: sync_mpsc::Receiver<io::Result<Option<Bytes>>>,
     diff_id: Digest,
     temp: TempDir,
+    rubbish: &AtomicBool,
 ) -> Result<(TempDir, Unpacked), Error> {
-    let mut chunks = Chunks { from, now: Bytes::new(), hash: Hasher::default(), ended: false };
+    let mut chunks = Chunks {
+        from,
+        now: Bytes::new(),
+        hash: Hasher::default(),
+        ended: false,
+    };
     let root = temp.open()?;
     let synced = temp.open()?;
-    let unpacked = unpack::unpack(&mut chunks, root, Limits::default()).map_err(|(e, place)| unpack_error(e, place))?;
+    let unpacked = unpack::unpack(&mut chunks, root, Limits::default()).map_err(|(e, place)| {
+        let content = matches!(e.kind(), Kind::InvalidArgument | Kind::DataLoss);
+        rubbish.store(content, Ordering::Release);
+        unpack_error(e, place)
+    })?;
     let found = chunks.hash.finish();
     if found != diff_id {
         return Err(mismatch("the unpacked layer", diff_id, found));

@@ -83,18 +83,29 @@ fn bad(what: impl Into<String>) -> Error {
 
 /// Reads a document whose bytes were verified already.
 pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document, Error> {
-    let raw: Raw = serde_json::from_slice(bytes)
-        .map_err(|e| Error::caused(Kind::InvalidArgument, "the manifest is not what an image manifest looks like", e))?;
+    let raw: Raw = serde_json::from_slice(bytes).map_err(|e| {
+        Error::caused(
+            Kind::InvalidArgument,
+            "the manifest is not what an image manifest looks like",
+            e,
+        )
+    })?;
     if raw.schema_version == Some(1) || raw.fs_layers.is_some() {
-        return Err(bad("a docker schema 1 manifest, which is obsolete and is not supported: push the image again"));
+        return Err(bad(
+            "a docker schema 1 manifest, which is obsolete and is not supported: push the image again",
+        ));
     }
     let known = |t: &&str| [DOCKER_MANIFEST, DOCKER_INDEX, OCI_MANIFEST, OCI_INDEX].contains(t);
-    let content_type = content_type.map(|t| t.split(';').next().unwrap_or(t).trim()).filter(known);
+    let content_type = content_type
+        .map(|t| t.split(';').next().unwrap_or(t).trim())
+        .filter(known);
     let media_type = raw.media_type.as_deref();
     if let (Some(said), Some(written)) = (content_type, media_type)
         && said != written
     {
-        return Err(bad(format!("the manifest calls itself {written:?}, the registry calls it {said:?}")));
+        return Err(bad(format!(
+            "the manifest calls itself {written:?}, the registry calls it {said:?}"
+        )));
     }
     let kind = media_type.or(content_type);
     match (raw.manifests, raw.config, raw.layers) {
@@ -112,10 +123,16 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document
                 return Err(bad(format!("the document is a manifest, but of type {kind:?}")));
             }
             if layers.len() > MAX_LAYERS {
-                return Err(bad(format!("the manifest has {} layers; at most {MAX_LAYERS} can be stacked", layers.len())));
+                return Err(bad(format!(
+                    "the manifest has {} layers; at most {MAX_LAYERS} can be stacked",
+                    layers.len()
+                )));
             }
             if !config.media_type.is_empty() && config.media_type != DOCKER_CONFIG && config.media_type != OCI_CONFIG {
-                return Err(bad(format!("an artifact of type {:?}, not a container image", config.media_type)));
+                return Err(bad(format!(
+                    "an artifact of type {:?}, not a container image",
+                    config.media_type
+                )));
             }
             Ok(Document::Manifest(Manifest { config, layers }))
         }
@@ -139,7 +156,10 @@ pub(crate) fn architecture() -> &'static str {
 pub(crate) fn choose(entries: &[Descriptor]) -> Result<&Descriptor, Error> {
     let wanted = architecture();
     let mut matching = entries.iter().filter(|entry| {
-        entry.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == wanted)
+        entry
+            .platform
+            .as_ref()
+            .is_some_and(|p| p.os == "linux" && p.architecture == wanted)
     });
     let first = matching.next();
     // Plain amd64 before amd64/v3: every machine runs the first.
@@ -164,7 +184,10 @@ pub(crate) fn choose(entries: &[Descriptor]) -> Result<&Descriptor, Error> {
         .collect();
     Err(Error::new(
         Kind::NotFound,
-        format!("the index has no image for linux/{wanted}; it offers {}", offered.join(", ")),
+        format!(
+            "the index has no image for linux/{wanted}; it offers {}",
+            offered.join(", ")
+        ),
     ))
 }
 
@@ -176,10 +199,16 @@ pub(crate) fn parse_config(bytes: &[u8], layers: usize) -> Result<(ImageConfigur
         .rootfs()
         .diff_ids()
         .iter()
-        .map(|id| id.parse::<Digest>().map_err(|e| Error::caused(Kind::InvalidArgument, "DiffID", e)))
+        .map(|id| {
+            id.parse::<Digest>()
+                .map_err(|e| Error::caused(Kind::InvalidArgument, "DiffID", e))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     if diff_ids.len() != layers {
-        return Err(bad(format!("the configuration names {} layers, the manifest {layers}", diff_ids.len())));
+        return Err(bad(format!(
+            "the configuration names {} layers, the manifest {layers}",
+            diff_ids.len()
+        )));
     }
     let (os, arch) = (config.os().to_string(), config.architecture().to_string());
     if !(os.is_empty() || os == "linux") || !(arch.is_empty() || arch == architecture()) {
@@ -196,7 +225,10 @@ mod tests {
     use super::*;
 
     fn descriptor(c: char) -> String {
-        format!(r#"{{"mediaType":"x","digest":"sha256:{}","size":3}}"#, c.to_string().repeat(64))
+        format!(
+            r#"{{"mediaType":"x","digest":"sha256:{}","size":3}}"#,
+            c.to_string().repeat(64)
+        )
     }
 
     #[test]
@@ -205,7 +237,12 @@ mod tests {
             r#"{{"schemaVersion":2,"manifests":[{0}],"config":{0},"layers":[{0}]}}"#,
             descriptor('a')
         );
-        assert!(parse(both.as_bytes(), None).unwrap_err().to_string().contains("CVE-2021-41190"));
+        assert!(
+            parse(both.as_bytes(), None)
+                .unwrap_err()
+                .to_string()
+                .contains("CVE-2021-41190")
+        );
     }
 
     #[test]
@@ -214,8 +251,14 @@ mod tests {
             r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{"mediaType":"{OCI_CONFIG}","digest":"sha256:{}","size":1}},"layers":[]}}"#,
             "a".repeat(64)
         );
-        assert!(matches!(parse(manifest.as_bytes(), Some(OCI_MANIFEST)).unwrap(), Document::Manifest(_)));
-        assert!(matches!(parse(manifest.as_bytes(), Some("application/json; charset=x")).unwrap(), Document::Manifest(_)));
+        assert!(matches!(
+            parse(manifest.as_bytes(), Some(OCI_MANIFEST)).unwrap(),
+            Document::Manifest(_)
+        ));
+        assert!(matches!(
+            parse(manifest.as_bytes(), Some("application/json; charset=x")).unwrap(),
+            Document::Manifest(_)
+        ));
         assert!(parse(manifest.as_bytes(), Some(DOCKER_MANIFEST)).is_err());
         let lying = manifest.replace(OCI_MANIFEST, OCI_INDEX);
         assert!(parse(lying.as_bytes(), None).is_err());
@@ -228,10 +271,23 @@ mod tests {
             let text = format!(r#"{{"config":{{"digest":"{digest}","size":1}},"layers":[]}}"#);
             assert!(parse(text.as_bytes(), None).is_err(), "{digest}");
         }
-        for text in ["", "{}", "[]", "null", "<html>", "{\"layers\":[]}", "{\"manifests\":{}}", deep.as_str(), "{\"schemaVersion\":1}"] {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            "<html>",
+            "{\"layers\":[]}",
+            "{\"manifests\":{}}",
+            deep.as_str(),
+            "{\"schemaVersion\":1}",
+        ] {
             assert!(parse(text.as_bytes(), None).is_err());
         }
-        let negative = format!(r#"{{"config":{{"digest":"sha256:{}","size":-1}},"layers":[]}}"#, "a".repeat(64));
+        let negative = format!(
+            r#"{{"config":{{"digest":"sha256:{}","size":-1}},"layers":[]}}"#,
+            "a".repeat(64)
+        );
         assert!(parse(negative.as_bytes(), None).is_err());
     }
 
@@ -251,7 +307,9 @@ mod tests {
             entry('c', "linux", own, "v3"),
             entry('d', "linux", own, "")
         );
-        let Document::Index(entries) = parse(index.as_bytes(), None).unwrap() else { panic!("an index") };
+        let Document::Index(entries) = parse(index.as_bytes(), None).unwrap() else {
+            panic!("an index")
+        };
         assert_eq!(choose(&entries).unwrap().digest.to_hex(), "d".repeat(64));
         assert_eq!(choose(&entries[..3]).unwrap().digest.to_hex(), "c".repeat(64));
         let error = choose(&entries[..2]).unwrap_err();

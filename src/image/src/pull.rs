@@ -73,7 +73,12 @@ async fn run(store: Arc<Store>, reference: Reference, auth: Option<Credentials>)
 async fn pull(store: &Arc<Store>, reference: &Reference, auth: Option<Credentials>) -> Result<Arc<Image>, Error> {
     let (domain, hosts_dir) = (reference.domain().to_owned(), store.options.hosts_dir.clone());
     let hosts = blocking("hosts", move || hosts_for(&domain, hosts_dir.as_deref())).await?;
-    let session = Arc::new(Session::new(Arc::clone(&store.registry), reference, hosts, auth.as_ref()));
+    let session = Arc::new(Session::new(
+        Arc::clone(&store.registry),
+        reference,
+        hosts,
+        auth.as_ref(),
+    ));
 
     let top = session.manifest(reference.tag(), reference.digest()).await?;
     let mut names = vec![reference.with_digest(top.digest)];
@@ -93,7 +98,8 @@ async fn pull(store: &Arc<Store>, reference: &Reference, auth: Option<Credential
         })
         .await?;
     let record = Record {
-        id: ImageId::parse(&manifest.config.digest.to_hex()).map_err(|e| Error::caused(Kind::Internal, "image id", e))?,
+        id: ImageId::parse(&manifest.config.digest.to_hex())
+            .map_err(|e| Error::caused(Kind::Internal, "image id", e))?,
         config: config.to_vec(),
         manifest_digest: sha256(&raw),
         manifest: raw.to_vec(),
@@ -112,7 +118,10 @@ async fn pull(store: &Arc<Store>, reference: &Reference, auth: Option<Credential
 fn unchanged(store: &Store, top: &Fetched) -> Option<ImageId> {
     let suffix = format!("@{}", top.digest);
     let catalog = store.catalog();
-    let found = catalog.images.values().find(|image| image.repo_digests.iter().any(|name| name.ends_with(&suffix)));
+    let found = catalog
+        .images
+        .values()
+        .find(|image| image.repo_digests.iter().any(|name| name.ends_with(&suffix)));
     found.map(|image| image.id.clone())
 }
 
@@ -130,19 +139,32 @@ async fn platform_manifest(session: &Session, top: Fetched) -> Result<(Manifest,
                 if fetched.bytes.len() as u64 != chosen.size {
                     return Err(Error::new(
                         Kind::DataLoss,
-                        format!("manifest {} has {} bytes, its index says {}", chosen.digest, fetched.bytes.len(), chosen.size),
+                        format!(
+                            "manifest {} has {} bytes, its index says {}",
+                            chosen.digest,
+                            fetched.bytes.len(),
+                            chosen.size
+                        ),
                     ));
                 }
             }
         }
     }
-    Err(Error::new(Kind::InvalidArgument, format!("more than {MAX_INDEXES} indexes inside one another")))
+    Err(Error::new(
+        Kind::InvalidArgument,
+        format!("more than {MAX_INDEXES} indexes inside one another"),
+    ))
 }
 
 async fn read_config(session: &Arc<Session>, descriptor: &Descriptor) -> Result<bytes::Bytes, Error> {
     let place = || format!("configuration {}", descriptor.digest);
-    let blob = session.blob(descriptor.digest, descriptor.size).await.map_err(|e| e.within(place()))?;
-    read_small(blob, descriptor.digest, MAX_CONFIG).await.map_err(|e| e.within(place()))
+    let blob = session
+        .blob(descriptor.digest, descriptor.size)
+        .await
+        .map_err(|e| e.within(place()))?;
+    read_small(blob, descriptor.digest, MAX_CONFIG)
+        .await
+        .map_err(|e| e.within(place()))
 }
 
 /// Makes one layer ready, alone or together with other pulls that want it.
@@ -153,14 +175,20 @@ async fn ensure_layer(
     diff_id: Digest,
 ) -> Result<(), Error> {
     if descriptor.media_type.ends_with("+encrypted") {
-        return Err(Error::new(Kind::Unimplemented, format!("layer {} is encrypted", descriptor.digest)));
+        return Err(Error::new(
+            Kind::Unimplemented,
+            format!("layer {} is encrypted", descriptor.digest),
+        ));
     }
     loop {
         if store.layers.lock().ready.contains_key(&diff_id) {
             return Ok(());
         }
         let (own, talk, blob) = (Arc::clone(store), Arc::clone(session), descriptor.clone());
-        let (result, first) = store.flights.run(diff_id, move || fetch_layer(own, talk, blob, diff_id)).await;
+        let (result, first) = store
+            .flights
+            .run(diff_id, move || fetch_layer(own, talk, blob, diff_id))
+            .await;
         match result {
             Ok(()) => return Ok(()),
             Err(error) if first => return Err(error.within(format!("layer {}", descriptor.digest))),
@@ -170,7 +198,12 @@ async fn ensure_layer(
     }
 }
 
-async fn fetch_layer(store: Arc<Store>, session: Arc<Session>, descriptor: Descriptor, diff_id: Digest) -> Result<(), Error> {
+async fn fetch_layer(
+    store: Arc<Store>,
+    session: Arc<Session>,
+    descriptor: Descriptor,
+    diff_id: Digest,
+) -> Result<(), Error> {
     // It may have become ready between the look and this run.
     if store.layers.lock().ready.contains_key(&diff_id) {
         return Ok(());
@@ -178,7 +211,11 @@ async fn fetch_layer(store: Arc<Store>, session: Arc<Session>, descriptor: Descr
     let blob = session.blob(descriptor.digest, descriptor.size).await?;
     let temp = TempDir::new(&store.layers_dir(), &store.janitor)?;
     let (temp, unpacked) = layer::fetch(blob, descriptor.digest, diff_id, temp).await?;
-    let ready = Layer { bytes: unpacked.bytes, inodes: unpacked.inodes, implicit: unpacked.implicit.into() };
+    let ready = Layer {
+        bytes: unpacked.bytes,
+        inodes: unpacked.inodes,
+        implicit: unpacked.implicit.into(),
+    };
     let mut state = store.layers.lock();
     temp.keep(&store.layer_dir(diff_id))?;
     state.ready.insert(diff_id, ready);

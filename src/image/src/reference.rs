@@ -80,7 +80,9 @@ impl Reference {
     /// `domain/path:tag`; nothing where the reference is by digest.
     #[must_use]
     pub fn tagged(&self) -> Option<String> {
-        self.digest.is_none().then(|| format!("{}/{}:{}", self.domain, self.path, self.tag()))
+        self.digest
+            .is_none()
+            .then(|| format!("{}/{}:{}", self.domain, self.path, self.tag()))
     }
 
     /// `domain/path@digest` for a digest found.
@@ -120,7 +122,12 @@ fn parse(text: &str) -> Result<Reference, String> {
     if let Some(tag) = tag {
         check_tag(tag)?;
     }
-    Ok(Reference { domain: domain.to_owned(), path: path.to_owned(), tag: tag.map(str::to_owned), digest })
+    Ok(Reference {
+        domain: domain.to_owned(),
+        path: path.to_owned(),
+        tag: tag.map(str::to_owned),
+        digest,
+    })
 }
 
 /// What comes before the first slash is a domain when it cannot be a path component of
@@ -129,9 +136,7 @@ fn split_domain(text: &str) -> (&str, String) {
     let (domain, remote) = match text.split_once('/') {
         Some((first, remote)) if first == LEGACY_DOMAIN => (DEFAULT_DOMAIN, remote),
         Some((first, remote))
-            if first == "localhost"
-                || first.contains(['.', ':'])
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            if first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|b| b.is_ascii_uppercase()) =>
         {
             (first, remote)
         }
@@ -151,7 +156,12 @@ fn check_domain(domain: &str) -> Result<(), String> {
         if address.is_empty() || !address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') {
             return Err(bad());
         }
-        (None, after.strip_prefix(':').or(if after.is_empty() { None } else { Some("") }))
+        (
+            None,
+            after
+                .strip_prefix(':')
+                .or(if after.is_empty() { None } else { Some("") }),
+        )
     } else {
         match domain.split_once(':') {
             Some((host, port)) => (Some(host), Some(port)),
@@ -204,8 +214,15 @@ fn check_tag(tag: &str) -> Result<(), String> {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let ok = !tag.is_empty()
         && tag.len() <= MAX_TAG
-        && tag.bytes().enumerate().all(|(i, b)| word(b) || (i > 0 && (b == b'.' || b == b'-')));
-    if ok { Ok(()) } else { Err(format!("{:?} is no tag", tag.chars().take(140).collect::<String>())) }
+        && tag
+            .bytes()
+            .enumerate()
+            .all(|(i, b)| word(b) || (i > 0 && (b == b'.' || b == b'-')));
+    if ok {
+        Ok(())
+    } else {
+        Err(format!("{:?} is no tag", tag.chars().take(140).collect::<String>()))
+    }
 }
 
 #[cfg(test)]
@@ -248,7 +265,10 @@ mod tests {
         assert_eq!(both.to_string(), format!("docker.io/library/busybox@{D}"));
         assert_eq!(both.tagged(), None);
         assert_eq!(both.digest().unwrap().to_string(), D);
-        assert_eq!(Reference::parse("busybox").unwrap().with_digest(D.parse().unwrap()), both.to_string());
+        assert_eq!(
+            Reference::parse("busybox").unwrap().with_digest(D.parse().unwrap()),
+            both.to_string()
+        );
     }
 
     #[test]
@@ -259,11 +279,55 @@ mod tests {
         let upper = format!("busybox@sha256:{}", "A".repeat(64));
         let short = format!("busybox@sha256:{}", "a".repeat(63));
         let bad = [
-            "", ":tag", "@sha256:aa", "/foo", "foo/", "foo//bar", "Foo", "Foo:tag", "foo/Bar", "docker.io/", "a:", "a:-x",
-            "a:.x", "-foo/bar", "foo-/bar.", "foo_", "_foo", "foo.", "foo..bar", "foo___bar", "foo._bar", "a b", "föö",
-            "localhost:/x", "localhost:5a/x", "-bad.com/x", "bad-.com/x", "a..b/x", "[::1/x", "[]/x", "[::g]/x", "[::1]x/y",
-            "[fe80::1%eth0]/x", "[::1]:/x", "aa/asdf$$^/aa", "a:t@", "a@sha512:00", "a:b:c", "http://a/b", "a@b@c", "a:t/x",
-            &long_path, &long_tag, &hex, &upper, &short, "a\0b", "../../etc", "a/../b",
+            "",
+            ":tag",
+            "@sha256:aa",
+            "/foo",
+            "foo/",
+            "foo//bar",
+            "Foo",
+            "Foo:tag",
+            "foo/Bar",
+            "docker.io/",
+            "a:",
+            "a:-x",
+            "a:.x",
+            "-foo/bar",
+            "foo-/bar.",
+            "foo_",
+            "_foo",
+            "foo.",
+            "foo..bar",
+            "foo___bar",
+            "foo._bar",
+            "a b",
+            "föö",
+            "localhost:/x",
+            "localhost:5a/x",
+            "-bad.com/x",
+            "bad-.com/x",
+            "a..b/x",
+            "[::1/x",
+            "[]/x",
+            "[::g]/x",
+            "[::1]x/y",
+            "[fe80::1%eth0]/x",
+            "[::1]:/x",
+            "aa/asdf$$^/aa",
+            "a:t@",
+            "a@sha512:00",
+            "a:b:c",
+            "http://a/b",
+            "a@b@c",
+            "a:t/x",
+            &long_path,
+            &long_tag,
+            &hex,
+            &upper,
+            &short,
+            "a\0b",
+            "../../etc",
+            "a/../b",
         ];
         for text in bad {
             let error = Reference::parse(text).expect_err(text);

@@ -34,7 +34,10 @@ pub(crate) struct SingleFlight<K, V>(Arc<Mutex<Runs<K, V>>>);
 
 impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Runs { map: HashMap::new(), next: 0 })))
+        Self(Arc::new(Mutex::new(Runs {
+            map: HashMap::new(),
+            next: 0,
+        })))
     }
 }
 
@@ -90,7 +93,11 @@ where
         let mut runs = lock(&self.0);
         if let Some(run) = runs.map.get_mut(&key) {
             run.callers += 1;
-            let ticket = Ticket { runs: Arc::clone(&self.0), key, serial: run.serial };
+            let ticket = Ticket {
+                runs: Arc::clone(&self.0),
+                key,
+                serial: run.serial,
+            };
             return (run.result.clone(), ticket, false);
         }
         let serial = runs.next;
@@ -108,9 +115,22 @@ where
             drop(runs);
             sender.send_replace(Some(result));
         });
-        let run = Run { serial, callers: 1, result: receiver.clone(), task: task.abort_handle() };
+        let run = Run {
+            serial,
+            callers: 1,
+            result: receiver.clone(),
+            task: task.abort_handle(),
+        };
         runs.map.insert(key.clone(), run);
-        (receiver, Ticket { runs: Arc::clone(&self.0), key, serial }, true)
+        (
+            receiver,
+            Ticket {
+                runs: Arc::clone(&self.0),
+                key,
+                serial,
+            },
+            true,
+        )
     }
 
     #[cfg(test)]
@@ -138,7 +158,11 @@ mod tests {
                 Ok(7)
             }
         };
-        let (a, b, c) = tokio::join!(flights.run("k", start()), flights.run("k", start()), flights.run("other", start()));
+        let (a, b, c) = tokio::join!(
+            flights.run("k", start()),
+            flights.run("k", start()),
+            flights.run("other", start())
+        );
         assert!(a.0.is_ok_and(|v| v == 7) && b.0.is_ok_and(|v| v == 7) && c.0.is_ok());
         assert!(a.1 && !b.1 && c.1);
         assert_eq!(runs.load(Ordering::SeqCst), 2);

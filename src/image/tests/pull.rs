@@ -13,8 +13,20 @@ use support::tar::{Header, Tar};
 use support::{Bench, eventually, names, read_at, write_at};
 
 fn two_layers(docker: bool, packs: [Pack; 2]) -> Image {
-    let low = Tar::new().dir("etc").file("etc/low", b"low").file("etc/both", b"low").file("etc/gone", b"low").dir("d").file("d/old", b"old");
-    let high = Tar::new().dir("etc").file("etc/both", b"high").file("etc/.wh.gone", b"").dir("d").file("d/.wh..wh..opq", b"").file("d/new", b"new");
+    let low = Tar::new()
+        .dir("etc")
+        .file("etc/low", b"low")
+        .file("etc/both", b"low")
+        .file("etc/gone", b"low")
+        .dir("d")
+        .file("d/old", b"old");
+    let high = Tar::new()
+        .dir("etc")
+        .file("etc/both", b"high")
+        .file("etc/.wh.gone", b"")
+        .dir("d")
+        .file("d/.wh..wh..opq", b"")
+        .file("d/new", b"new");
     Image::new(vec![Layer::new(low, packs[0]), Layer::new(high, packs[1])], docker)
 }
 
@@ -50,7 +62,10 @@ async fn every_form_of_image_mounts() {
         assert_eq!(pulled.repo_tags, [name.clone()]);
         let top = if index { sha(&image.index()) } else { image.digest() };
         assert_eq!(pulled.repo_digests, [registry.name(&format!("a/b@{top}"))]);
-        assert_eq!(pulled.config.config().as_ref().unwrap().env().as_ref().unwrap(), &["A=B"]);
+        assert_eq!(
+            pulled.config.config().as_ref().unwrap().env().as_ref().unwrap(),
+            &["A=B"]
+        );
         assert!(pulled.size > 0);
 
         let id = ContainerId::random().unwrap();
@@ -63,7 +78,11 @@ async fn every_form_of_image_mounts() {
         assert_eq!(read_at(&root, "d/new").as_deref(), Some("new"));
         write_at(&root, "etc/low", "written");
         assert_eq!(read_at(&root, "etc/low").as_deref(), Some("written"));
-        let below = bench.root().join("layers").join(&image.layers[0].diff_id[7..]).join("etc/low");
+        let below = bench
+            .root()
+            .join("layers")
+            .join(&image.layers[0].diff_id[7..])
+            .join("etc/low");
         assert_eq!(std::fs::read_to_string(below).unwrap(), "low");
         drop(root);
         store.snapshot_remove(&id).await.unwrap();
@@ -90,7 +109,10 @@ async fn a_second_pull_fetches_only_the_manifest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_move_and_digests_have_no_tag() {
     let bench = Bench::new();
-    let (one, two) = (Image::new(vec![Layer::new(small("f", "1"), Pack::Gzip)], false), Image::new(vec![Layer::new(small("f", "2"), Pack::Gzip)], false));
+    let (one, two) = (
+        Image::new(vec![Layer::new(small("f", "1"), Pack::Gzip)], false),
+        Image::new(vec![Layer::new(small("f", "2"), Pack::Gzip)], false),
+    );
     let registry = registry_with(&[("x", "t", &one)]).await;
     let store = bench.open();
     let by_digest = registry.name(&format!("x@{}", one.digest()));
@@ -127,7 +149,10 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     assert_eq!(store.snapshots(), [id.clone()]);
     assert_eq!(names(&bench.root().join("snapshots")), [id.as_str()]);
     let after = store.resolve(&registry.name("x:1")).unwrap().unwrap();
-    assert_eq!((&after.id, &after.repo_tags, after.size, &after.repo_digests), (&before.id, &before.repo_tags, before.size, &before.repo_digests));
+    assert_eq!(
+        (&after.id, &after.repo_tags, after.size, &after.repo_digests),
+        (&before.id, &before.repo_tags, before.size, &before.repo_digests)
+    );
     assert!(read_at(&store.snapshot_mount(&id).unwrap(), "etc/low").is_some());
 }
 
@@ -162,7 +187,11 @@ async fn a_damaged_database_costs_a_pull_and_no_container() {
     assert!(read_at(&store.snapshot_mount(&id).unwrap(), "etc/low").is_some());
     registry.forget();
     store.pull(&registry.name("x:1"), None).await.unwrap();
-    assert_eq!(registry.count(&image.layers[0].digest), 0, "a layer that a container stands on is not fetched again");
+    assert_eq!(
+        registry.count(&image.layers[0].digest),
+        0,
+        "a layer that a container stands on is not fetched again"
+    );
     assert!(names(&bench.root()).iter().any(|n| n.contains("corrupt")));
 }
 
@@ -189,11 +218,24 @@ async fn removal_keeps_what_containers_stand_on() {
     let id = ContainerId::random().unwrap();
     store.snapshot_create(&id, &first.id).await.unwrap();
     store.remove(&registry.name("one:a")).await.unwrap();
-    assert!(store.resolve(&registry.name("one:b")).unwrap().is_none(), "all names go");
+    assert!(
+        store.resolve(&registry.name("one:b")).unwrap().is_none(),
+        "all names go"
+    );
     store.settle(Duration::from_secs(5));
     assert_eq!(bench.layer_names().len(), 3);
-    assert_eq!(read_at(&store.snapshot_mount(&id).unwrap(), "etc/one").as_deref(), Some("1"));
-    assert_eq!(store.snapshot_create(&ContainerId::random().unwrap(), &first.id).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        read_at(&store.snapshot_mount(&id).unwrap(), "etc/one").as_deref(),
+        Some("1")
+    );
+    assert_eq!(
+        store
+            .snapshot_create(&ContainerId::random().unwrap(), &first.id)
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
     store.snapshot_remove(&id).await.unwrap();
     store.settle(Duration::from_secs(5));
     assert_eq!(bench.layer_names().len(), 2);
@@ -216,12 +258,19 @@ async fn identical_pulls_and_shared_layers_are_fetched_once() {
     let registry = registry_with(&[("one", "a", &one), ("two", "a", &two)]).await;
     let slow = big.digest.clone();
     registry.script(move |seen, _| {
-        if seen.path.contains(&slow) { Act::Trickle(1 << 20, Duration::from_millis(50)) } else { Act::Serve }
+        if seen.path.contains(&slow) {
+            Act::Trickle(1 << 20, Duration::from_millis(50))
+        } else {
+            Act::Serve
+        }
     });
     let store = bench.open();
     let mut pulls = tokio::task::JoinSet::new();
     for at in 0..20 {
-        let (store, name) = (Arc::clone(&store), registry.name(if at % 2 == 0 { "one:a" } else { "two:a" }));
+        let (store, name) = (
+            Arc::clone(&store),
+            registry.name(if at % 2 == 0 { "one:a" } else { "two:a" }),
+        );
         pulls.spawn(async move { store.pull(&name, None).await.unwrap() });
     }
     let images = pulls.join_all().await;
@@ -239,7 +288,11 @@ async fn a_cancelled_caller_takes_nothing_from_the_others() {
     let registry = registry_with(&[("x", "1", &image)]).await;
     let slow = big.digest.clone();
     registry.script(move |seen, _| {
-        if seen.path.contains(&slow) { Act::Trickle(256 << 10, Duration::from_millis(100)) } else { Act::Serve }
+        if seen.path.contains(&slow) {
+            Act::Trickle(256 << 10, Duration::from_millis(100))
+        } else {
+            Act::Serve
+        }
     });
     let store = bench.open();
     let spawn = || {
@@ -256,20 +309,38 @@ async fn a_cancelled_caller_takes_nothing_from_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_nobody_wants_ends_and_its_retry_goes_on() {
     let bench = Bench::new();
-    let (small, big) = (Layer::new(small("1", "1"), Pack::Gzip), Layer::of(&Tar::new().file("big", &noise(1 << 20, 3)).finish(), Pack::Zstd));
+    let (small, big) = (
+        Layer::new(small("1", "1"), Pack::Gzip),
+        Layer::of(&Tar::new().file("big", &noise(1 << 20, 3)).finish(), Pack::Zstd),
+    );
     let image = Image::new(vec![small.clone(), big.clone()], true);
     let registry = registry_with(&[("x", "1", &image)]).await;
     let stall = big.digest.clone();
-    registry.script(move |seen, before| if seen.path.contains(&stall) && before == 0 { Act::Stall(300_000) } else { Act::Serve });
+    registry.script(move |seen, before| {
+        if seen.path.contains(&stall) && before == 0 {
+            Act::Stall(300_000)
+        } else {
+            Act::Serve
+        }
+    });
     let store = bench.open();
     let task = tokio::spawn({
         let (store, name) = (Arc::clone(&store), registry.name("x:1"));
         async move { store.pull(&name, None).await }
     });
-    eventually("the first layer is there", || bench.layer_names().iter().any(|n| *n == small.diff_id[7..])).await;
-    eventually("the second is on its way", || bench.layer_names().iter().any(|n| n.starts_with(".tmp-"))).await;
+    eventually("the first layer is there", || {
+        bench.layer_names().iter().any(|n| *n == small.diff_id[7..])
+    })
+    .await;
+    eventually("the second is on its way", || {
+        bench.layer_names().iter().any(|n| n.starts_with(".tmp-"))
+    })
+    .await;
     task.abort();
-    eventually("the unfinished layer is gone", || bench.layer_names() == [small.diff_id[7..].to_owned()]).await;
+    eventually("the unfinished layer is gone", || {
+        bench.layer_names() == [small.diff_id[7..].to_owned()]
+    })
+    .await;
     assert!(store.list().is_empty());
     store.pull(&registry.name("x:1"), None).await.unwrap();
     assert_eq!(registry.count(&small.digest), 1, "the finished layer was kept");
@@ -284,7 +355,9 @@ async fn many_layers_below_a_long_path_mount() {
         root.push("long-directory-name-".repeat(6));
     }
     bench.options.root = root;
-    let layers: Vec<Layer> = (0..127).map(|at| Layer::new(small(&format!("f{at}"), &at.to_string()), Pack::Plain)).collect();
+    let layers: Vec<Layer> = (0..127)
+        .map(|at| Layer::new(small(&format!("f{at}"), &at.to_string()), Pack::Plain))
+        .collect();
     let image = Image::new(layers, false);
     let registry = registry_with(&[("x", "1", &image)]).await;
     let store = bench.open();
@@ -302,7 +375,10 @@ async fn images_without_layers_and_with_equal_layers() {
     let bench = Bench::new();
     let layer = Layer::new(small("f", "1"), Pack::Gzip);
     let none = Image::new(vec![], false);
-    let twice = Image::new(vec![layer.clone(), Layer::new(small("g", "1"), Pack::Gzip), layer], false);
+    let twice = Image::new(
+        vec![layer.clone(), Layer::new(small("g", "1"), Pack::Gzip), layer],
+        false,
+    );
     let registry = registry_with(&[("none", "1", &none), ("twice", "1", &twice)]).await;
     let store = bench.open();
     let pulled = store.pull(&registry.name("none:1"), None).await.unwrap();
@@ -320,10 +396,34 @@ async fn images_without_layers_and_with_equal_layers() {
 async fn directories_a_layer_does_not_describe_keep_their_owner() {
     let bench = Bench::new();
     let low = Tar::new()
-        .raw(Header { mode: 0o1777, ..Header::new(b'5', "tmp") }, b"")
-        .raw(Header { mode: 0o700, uid: 7, gid: 8, ..Header::new(b'5', "home") }, b"")
-        .raw(Header { mode: 0o750, uid: 9, ..Header::new(b'5', "home/me") }, b"");
-    let high = Tar::new().file("tmp/x", b"1").file("home/me/y", b"2").file("new/z", b"3");
+        .raw(
+            Header {
+                mode: 0o1777,
+                ..Header::new(b'5', "tmp")
+            },
+            b"",
+        )
+        .raw(
+            Header {
+                mode: 0o700,
+                uid: 7,
+                gid: 8,
+                ..Header::new(b'5', "home")
+            },
+            b"",
+        )
+        .raw(
+            Header {
+                mode: 0o750,
+                uid: 9,
+                ..Header::new(b'5', "home/me")
+            },
+            b"",
+        );
+    let high = Tar::new()
+        .file("tmp/x", b"1")
+        .file("home/me/y", b"2")
+        .file("new/z", b"3");
     let image = Image::new(vec![Layer::new(low, Pack::Gzip), Layer::new(high, Pack::Gzip)], false);
     let registry = registry_with(&[("x", "1", &image)]).await;
     let store = bench.open();
@@ -359,13 +459,22 @@ async fn a_layer_that_cannot_be_stacked_is_refused() {
     let image = Image::new(vec![Layer::new(low, Pack::Gzip), Layer::new(high, Pack::Gzip)], false);
     let registry = registry_with(&[("x", "1", &image)]).await;
     let error = bench.open().pull(&registry.name("x:1"), None).await.unwrap_err();
-    assert!(error.to_string().contains("\"bin\", which is a symbolic link"), "{error}");
+    assert!(
+        error.to_string().contains("\"bin\", which is a symbolic link"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_is_measured_without_a_walk_in_the_call() {
     let bench = Bench::new();
-    let image = Image::new(vec![Layer::of(&Tar::new().file("big", &noise(1 << 20, 5)).finish(), Pack::Gzip)], false);
+    let image = Image::new(
+        vec![Layer::of(
+            &Tar::new().file("big", &noise(1 << 20, 5)).finish(),
+            Pack::Gzip,
+        )],
+        false,
+    );
     let registry = registry_with(&[("x", "1", &image)]).await;
     let store = bench.open();
     let pulled = store.pull(&registry.name("x:1"), None).await.unwrap();
@@ -377,9 +486,11 @@ async fn usage_is_measured_without_a_walk_in_the_call() {
     let first = store.snapshot_usage(&id).unwrap();
     assert!(first.timestamp_ns > 0 && first.used_bytes <= 4096);
     write_at(&store.snapshot_mount(&id).unwrap(), "f", &"x".repeat(500_000));
-    eventually("the walk has seen the file", || store.snapshot_usage(&id).unwrap().used_bytes > 400_000 || {
-        std::thread::sleep(Duration::from_millis(30));
-        false
+    eventually("the walk has seen the file", || {
+        store.snapshot_usage(&id).unwrap().used_bytes > 400_000 || {
+            std::thread::sleep(Duration::from_millis(30));
+            false
+        }
     })
     .await;
     store.snapshot_remove(&id).await.unwrap();

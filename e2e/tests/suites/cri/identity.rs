@@ -165,79 +165,77 @@ fn e2_filters_are_anded_and_an_unknown_id_matches_nothing() {
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect()
         };
-        let ids = async |filter: v1::ContainerFilter| -> Result<Vec<String>> {
-            let mut ids: Vec<String> = bed
-                .cri
-                .containers(Some(filter))
-                .await?
-                .into_iter()
-                .map(|container| container.id)
-                .collect();
-            ids.sort();
-            Ok(ids)
-        };
-        let mut both = vec![one.clone(), two.clone()];
-        both.sort();
-        ensure!(ids(v1::ContainerFilter::default()).await? == both, "no filter");
-        ensure!(
-            ids(v1::ContainerFilter {
-                label_selector: labels(&[("app", "a")]),
-                ..Default::default()
-            })
-            .await?
-                == both,
-            "label"
-        );
-        let narrow = v1::ContainerFilter {
-            label_selector: labels(&[("app", "a"), ("tier", "y")]),
-            ..Default::default()
-        };
-        ensure!(ids(narrow).await? == [two.clone()], "two labels");
-        let running = v1::ContainerStateValue {
+        let running = Some(v1::ContainerStateValue {
             state: v1::ContainerState::ContainerRunning.into(),
-        };
-        ensure!(
-            ids(v1::ContainerFilter {
-                state: Some(running),
-                ..Default::default()
-            })
-            .await?
-                == [one.clone()],
-            "state"
-        );
-        let crossed = v1::ContainerFilter {
-            id: two.clone(),
-            state: Some(running),
-            ..Default::default()
-        };
-        ensure!(ids(crossed).await?.is_empty(), "id and state");
-        ensure!(
-            ids(v1::ContainerFilter {
-                pod_sandbox_id: bed.pod.clone(),
-                ..Default::default()
-            })
-            .await?
-                == both,
-            "pod"
-        );
-        ensure!(
-            ids(v1::ContainerFilter {
-                id: "f".repeat(64),
-                ..Default::default()
-            })
-            .await?
-            .is_empty(),
-            "unknown id"
-        );
-        ensure!(
-            ids(v1::ContainerFilter {
-                pod_sandbox_id: "f".repeat(64),
-                ..Default::default()
-            })
-            .await?
-            .is_empty(),
-            "unknown pod"
-        );
+        });
+        let (none, all) = (v1::ContainerFilter::default, vec![one.as_str(), two.as_str()]);
+        for (what, filter, expected) in [
+            ("no filter", none(), all.clone()),
+            (
+                "a label",
+                v1::ContainerFilter {
+                    label_selector: labels(&[("app", "a")]),
+                    ..none()
+                },
+                all.clone(),
+            ),
+            (
+                "two labels",
+                v1::ContainerFilter {
+                    label_selector: labels(&[("app", "a"), ("tier", "y")]),
+                    ..none()
+                },
+                vec![&two],
+            ),
+            (
+                "the state",
+                v1::ContainerFilter {
+                    state: running,
+                    ..none()
+                },
+                vec![&one],
+            ),
+            (
+                "id and state",
+                v1::ContainerFilter {
+                    id: two.clone(),
+                    state: running,
+                    ..none()
+                },
+                vec![],
+            ),
+            (
+                "the pod",
+                v1::ContainerFilter {
+                    pod_sandbox_id: bed.pod.clone(),
+                    ..none()
+                },
+                all.clone(),
+            ),
+            (
+                "an unknown id",
+                v1::ContainerFilter {
+                    id: "f".repeat(64),
+                    ..none()
+                },
+                vec![],
+            ),
+            (
+                "an unknown pod",
+                v1::ContainerFilter {
+                    pod_sandbox_id: "f".repeat(64),
+                    ..none()
+                },
+                vec![],
+            ),
+        ] {
+            let listed = bed.cri.containers(Some(filter)).await?;
+            let mut ids: Vec<&str> = listed.iter().map(|container| container.id.as_str()).collect();
+            let mut expected = expected;
+            ids.sort_unstable();
+            expected.sort_unstable();
+            ensure!(ids == expected, "by {what}: {ids:?}, not {expected:?}");
+        }
         let pods = bed
             .cri
             .pods(Some(v1::PodSandboxFilter {

@@ -165,11 +165,7 @@ async fn cell(verb: &str, step: &str, action: &str) -> Result<()> {
     }
     .await;
     if outcome.is_err() {
-        eprintln!(
-            "--- {point}={action}: end of the server's log ---\n{}\n---",
-            node.log_tail(30)
-        );
-        return outcome.with_context(|| format!("{point}={action}"));
+        return outcome.with_context(|| format!("{point}={action}; the log ends with:\n{}", node.log_tail(12)));
     }
     node.finish().await.with_context(|| format!("{point}={action}"))
 }

@@ -41,7 +41,10 @@ pub(crate) fn parse_challenges<'a>(values: impl Iterator<Item = &'a str>) -> Vec
                 rest = left;
             } else if !word.is_empty() {
                 challenges.extend(current.take());
-                current = Some(Challenge { scheme: word.to_ascii_lowercase(), params: HashMap::new() });
+                current = Some(Challenge {
+                    scheme: word.to_ascii_lowercase(),
+                    params: HashMap::new(),
+                });
             }
             rest = rest.trim_start_matches([' ', ',']);
         }
@@ -78,8 +81,15 @@ pub(crate) enum Trust {
 
 /// Judges `realm`, named by the registry at `authority`.
 pub(crate) fn judge_realm(realm: &Uri, authority: &str, https: bool, listed: &[String]) -> Result<Trust, Error> {
-    let refuse = |why: &str| Err(Error::new(Kind::PermissionDenied, format!("token realm of {authority}: {why}")));
-    let Some(realm_authority) = realm.authority() else { return refuse("it is no absolute URL") };
+    let refuse = |why: &str| {
+        Err(Error::new(
+            Kind::PermissionDenied,
+            format!("token realm of {authority}: {why}"),
+        ))
+    };
+    let Some(realm_authority) = realm.authority() else {
+        return refuse("it is no absolute URL");
+    };
     let realm_authority = realm_authority.as_str();
     if realm_authority.contains('@') {
         return refuse("it carries user information");
@@ -93,14 +103,21 @@ pub(crate) fn judge_realm(realm: &Uri, authority: &str, https: bool, listed: &[S
     if listed.iter().any(|host| host == realm_authority || host == realm_host) {
         return Ok(Trust::Full);
     }
-    Ok(if related(realm_authority, authority) { Trust::Full } else { Trust::Anonymous })
+    Ok(if related(realm_authority, authority) {
+        Trust::Full
+    } else {
+        Trust::Anonymous
+    })
 }
 
 fn related(realm: &str, registry: &str) -> bool {
     if realm.eq_ignore_ascii_case(registry) {
         return true;
     }
-    let (realm_host, host) = (hostname(realm).to_ascii_lowercase(), hostname(registry).to_ascii_lowercase());
+    let (realm_host, host) = (
+        hostname(realm).to_ascii_lowercase(),
+        hostname(registry).to_ascii_lowercase(),
+    );
     let numeric = |h: &str| h.parse::<std::net::IpAddr>().is_ok();
     // One address or machine name may serve several tenants on several ports.
     if numeric(&host) || numeric(&realm_host) || !host.contains('.') || !realm_host.contains('.') {
@@ -109,30 +126,60 @@ fn related(realm: &str, registry: &str) -> bool {
     if realm_host == host {
         return true;
     }
-    let parent = |h: &str| h.split_once('.').map(|(_, parent)| parent.to_owned()).unwrap_or_default();
+    let parent = |h: &str| {
+        h.split_once('.')
+            .map(|(_, parent)| parent.to_owned())
+            .unwrap_or_default()
+    };
     let shares = |a: &str, b: &str| a == b || a.strip_suffix(b).is_some_and(|head| head.ends_with('.'));
-    [host.clone(), parent(&host)].iter().any(|base| !is_shared_suffix(base) && shares(&realm_host, base))
+    [host.clone(), parent(&host)]
+        .iter()
+        .any(|base| !is_shared_suffix(base) && shares(&realm_host, base))
         || (!is_shared_suffix(&realm_host) && shares(&host, &realm_host))
 }
 
 /// Domains below which unrelated people have names.
 fn is_shared_suffix(domain: &str) -> bool {
     const CLOUDS: [&str; 24] = [
-        "amazonaws.com", "azurecr.io", "azurewebsites.net", "cloudapp.azure.com", "windows.net", "cloudfront.net",
-        "appspot.com", "run.app", "pkg.dev", "gcr.io", "web.app", "firebaseapp.com", "github.io", "gitlab.io",
-        "herokuapp.com", "netlify.app", "vercel.app", "workers.dev", "pages.dev", "fly.dev", "ngrok.io", "ngrok-free.app",
-        "digitaloceanspaces.com", "aliyuncs.com",
+        "amazonaws.com",
+        "azurecr.io",
+        "azurewebsites.net",
+        "cloudapp.azure.com",
+        "windows.net",
+        "cloudfront.net",
+        "appspot.com",
+        "run.app",
+        "pkg.dev",
+        "gcr.io",
+        "web.app",
+        "firebaseapp.com",
+        "github.io",
+        "gitlab.io",
+        "herokuapp.com",
+        "netlify.app",
+        "vercel.app",
+        "workers.dev",
+        "pages.dev",
+        "fly.dev",
+        "ngrok.io",
+        "ngrok-free.app",
+        "digitaloceanspaces.com",
+        "aliyuncs.com",
     ];
     let labels: Vec<&str> = domain.split('.').collect();
     if labels.len() < 2 || labels.iter().any(|l| l.is_empty()) {
         return true;
     }
     // co.uk, com.au, gov.br, …
-    let second_level = ["ac", "co", "com", "edu", "gob", "gov", "go", "gv", "mil", "ne", "net", "nom", "or", "org", "sch"];
+    let second_level = [
+        "ac", "co", "com", "edu", "gob", "gov", "go", "gv", "mil", "ne", "net", "nom", "or", "org", "sch",
+    ];
     if labels.len() == 2 && labels[1].len() == 2 && second_level.contains(&labels[0]) {
         return true;
     }
-    CLOUDS.iter().any(|cloud| domain == *cloud || domain.strip_suffix(cloud).is_some_and(|head| head.ends_with('.')))
+    CLOUDS
+        .iter()
+        .any(|cloud| domain == *cloud || domain.strip_suffix(cloud).is_some_and(|head| head.ends_with('.')))
 }
 
 /// Whether a credential that was issued for `server_address` belongs to this registry.
@@ -140,7 +187,9 @@ pub(crate) fn address_matches(server_address: &str, domain: &str) -> bool {
     if server_address.is_empty() {
         return true;
     }
-    let rest = server_address.split_once("://").map_or(server_address, |(_, rest)| rest);
+    let rest = server_address
+        .split_once("://")
+        .map_or(server_address, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or(rest);
     let canonical = |h: &str| match h {
         "index.docker.io" | "registry-1.docker.io" | "docker.io" => "docker.io".to_owned(),
@@ -154,7 +203,9 @@ pub(crate) fn address_matches(server_address: &str, domain: &str) -> bool {
 pub(crate) fn scope(asked: Option<&String>, repository: &str) -> String {
     let own = format!("repository:{repository}:pull");
     let Some(asked) = asked else { return own };
-    let named = asked.strip_prefix("repository:").and_then(|rest| rest.strip_suffix(":pull"));
+    let named = asked
+        .strip_prefix("repository:")
+        .and_then(|rest| rest.strip_suffix(":pull"));
     match named {
         Some(name) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) => {
             asked.clone()
@@ -187,7 +238,15 @@ mod tests {
 
     #[test]
     fn odd_headers_end() {
-        for text in ["=", ",,,", "a=b", "Bearer =", "Bearer realm=\"\\", "é=\"ü", "Bearer realm=x realm=y"] {
+        for text in [
+            "=",
+            ",,,",
+            "a=b",
+            "Bearer =",
+            "Bearer realm=\"\\",
+            "é=\"ü",
+            "Bearer realm=x realm=y",
+        ] {
             parse_challenges([text].into_iter());
         }
     }
@@ -204,7 +263,11 @@ mod tests {
             ("https://10.0.0.1:5000/auth", "10.0.0.1:5000"),
         ];
         for (realm, host) in full {
-            assert_eq!(judge_realm(&realm.parse().unwrap(), host, true, &[]).unwrap(), Trust::Full, "{realm} {host}");
+            assert_eq!(
+                judge_realm(&realm.parse().unwrap(), host, true, &[]).unwrap(),
+                Trust::Full,
+                "{realm} {host}"
+            );
         }
         let anonymous = [
             ("https://evil.example/token", "registry-1.docker.io"),
@@ -219,20 +282,43 @@ mod tests {
             ("https://registry:5001/auth", "registry:5000"),
         ];
         for (realm, host) in anonymous {
-            assert_eq!(judge_realm(&realm.parse().unwrap(), host, true, &[]).unwrap(), Trust::Anonymous, "{realm} {host}");
+            assert_eq!(
+                judge_realm(&realm.parse().unwrap(), host, true, &[]).unwrap(),
+                Trust::Anonymous,
+                "{realm} {host}"
+            );
         }
         let listed = ["10.0.0.1:5001".to_owned()];
         let realm = "https://10.0.0.1:5001/auth".parse().unwrap();
-        assert_eq!(judge_realm(&realm, "10.0.0.1:5000", true, &listed).unwrap(), Trust::Full);
+        assert_eq!(
+            judge_realm(&realm, "10.0.0.1:5000", true, &listed).unwrap(),
+            Trust::Full
+        );
     }
 
     #[test]
     fn realms_that_are_not_even_asked() {
-        for realm in ["http://auth.docker.io/token", "https://u:p@auth.docker.io/t", "/relative", "ftp://auth.docker.io/"] {
-            assert!(judge_realm(&realm.parse().unwrap(), "registry-1.docker.io", true, &[]).is_err(), "{realm}");
+        for realm in [
+            "http://auth.docker.io/token",
+            "https://u:p@auth.docker.io/t",
+            "/relative",
+            "ftp://auth.docker.io/",
+        ] {
+            assert!(
+                judge_realm(&realm.parse().unwrap(), "registry-1.docker.io", true, &[]).is_err(),
+                "{realm}"
+            );
         }
         assert!(judge_realm(&"http://far.example/t".parse().unwrap(), "localhost:5000", false, &[]).is_err());
-        assert!(judge_realm(&"http://localhost:5000/t".parse().unwrap(), "localhost:5000", false, &[]).is_ok());
+        assert!(
+            judge_realm(
+                &"http://localhost:5000/t".parse().unwrap(),
+                "localhost:5000",
+                false,
+                &[]
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -249,8 +335,17 @@ mod tests {
     fn a_registry_cannot_ask_for_more_than_to_pull() {
         let own = "repository:a/b:pull";
         assert_eq!(scope(None, "a/b"), own);
-        assert_eq!(scope(Some(&"repository:hub/a/b:pull".into()), "a/b"), "repository:hub/a/b:pull");
-        for greedy in ["repository:a/b:pull,push", "repository:a/b:*", "registry:catalog:*", "repository::pull", "repository:a b:pull"] {
+        assert_eq!(
+            scope(Some(&"repository:hub/a/b:pull".into()), "a/b"),
+            "repository:hub/a/b:pull"
+        );
+        for greedy in [
+            "repository:a/b:pull,push",
+            "repository:a/b:*",
+            "registry:catalog:*",
+            "repository::pull",
+            "repository:a b:pull",
+        ] {
             assert_eq!(scope(Some(&greedy.into()), "a/b"), own, "{greedy}");
         }
     }

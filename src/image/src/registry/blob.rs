@@ -42,7 +42,13 @@ pub(crate) struct BlobReader {
 }
 
 impl BlobReader {
-    pub(crate) fn new(session: Arc<Session>, at: usize, digest: Digest, size: u64, answer: Answer) -> Result<Self, Error> {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        at: usize,
+        digest: Digest,
+        size: u64,
+        answer: Answer,
+    ) -> Result<Self, Error> {
         check_length(&answer, size, 0)?;
         Ok(Self {
             session,
@@ -131,7 +137,10 @@ impl BlobReader {
         if self.received > self.size {
             return Err(Error::new(
                 Kind::DataLoss,
-                format!("{} sends more than the {} bytes the manifest says", self.host, self.size),
+                format!(
+                    "{} sends more than the {} bytes the manifest says",
+                    self.host, self.size
+                ),
             ));
         }
         Ok(Some(data))
@@ -147,12 +156,20 @@ impl BlobReader {
         }
         tracing::debug!(blob = %self.digest, at = self.received, why, "a download broke, resuming");
         tokio::time::sleep(Duration::from_millis(100u64 << self.breaks.min(6))).await;
-        let answer = self.session.open_blob(self.at, self.digest, self.received).await.map_err(|e| {
-            // A registry that knows no ranges past the end, or lost the blob: the break is the cause.
-            if e.kind() == Kind::Internal { broken() } else { e }
-        })?;
+        let answer = self
+            .session
+            .open_blob(self.at, self.digest, self.received)
+            .await
+            .map_err(|e| {
+                // A registry that knows no ranges past the end, or lost the blob: the break is the cause.
+                if e.kind() == Kind::Internal { broken() } else { e }
+            })?;
         check_length(&answer, self.size, self.received)?;
-        self.skip = if answer.response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { self.received };
+        self.skip = if answer.response.status() == StatusCode::PARTIAL_CONTENT {
+            0
+        } else {
+            self.received
+        };
         self.host = answer.host;
         self.body = answer.response.into_body();
         Ok(())
@@ -167,14 +184,17 @@ fn check_length(answer: &Answer, size: u64, offset: u64) -> Result<(), Error> {
     if answer.response.status() == StatusCode::PARTIAL_CONTENT {
         return match content_range(headers) {
             Some((start, total)) if start == offset && total.is_none_or(|t| t == size) => Ok(()),
-            _ => lie(format!("answered a range other than the one asked for, from byte {offset} of {size}")),
+            _ => lie(format!(
+                "answered a range other than the one asked for, from byte {offset} of {size}"
+            )),
         };
     }
-    let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|t| t.parse::<u64>().ok());
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|t| t.parse::<u64>().ok());
     match length {
-        Some(length) if length != size => {
-            lie(format!("announces {length} bytes where the manifest says {size}"))
-        }
+        Some(length) if length != size => lie(format!("announces {length} bytes where the manifest says {size}")),
         _ => Ok(()),
     }
 }

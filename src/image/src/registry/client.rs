@@ -54,7 +54,11 @@ fn origin(uri: &Uri) -> (String, String, u16) {
 /// GETs `get.uri`, following redirects.
 pub(crate) async fn get(clients: &Clients, get: Get<'_>, timeouts: Timeouts) -> Result<Answer, Error> {
     let first = origin(&get.uri);
-    let away = TlsProfile { client: None, skip_verify: false, ..get.tls.clone() };
+    let away = TlsProfile {
+        client: None,
+        skip_verify: false,
+        ..get.tls.clone()
+    };
     let mut uri = get.uri;
     for _ in 0..MAX_REDIRECTS {
         let at_origin = origin(&uri) == first;
@@ -69,13 +73,22 @@ pub(crate) async fn get(clients: &Clients, get: Get<'_>, timeouts: Timeouts) -> 
             request.headers_mut().extend(get.private.clone());
         }
         let host = uri.authority().map_or_else(String::new, |a| a.as_str().to_owned());
-        let response = send(clients, &client, request, timeouts).await.map_err(|e| e.within(&host))?;
+        let response = send(clients, &client, request, timeouts)
+            .await
+            .map_err(|e| e.within(&host))?;
         if !is_redirect(response.status()) {
-            return Ok(Answer { response, from_origin: at_origin, host });
+            return Ok(Answer {
+                response,
+                from_origin: at_origin,
+                host,
+            });
         }
         uri = target(&uri, response.headers(), &first.0).map_err(|e| e.within(&host))?;
     }
-    Err(Error::registry_unavailable(format!("more than {MAX_REDIRECTS} redirects, the last to {}", shown(&uri))))
+    Err(Error::registry_unavailable(format!(
+        "more than {MAX_REDIRECTS} redirects, the last to {}",
+        shown(&uri)
+    )))
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -126,12 +139,17 @@ pub(crate) async fn send(
     mut request: Request<Full<Bytes>>,
     timeouts: Timeouts,
 ) -> Result<Response<Incoming>, Error> {
-    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    request
+        .headers_mut()
+        .insert(USER_AGENT, HeaderValue::from_static(AGENT));
     if let Some(value) = clients.proxy_authorization(request.uri()) {
         request.headers_mut().insert(PROXY_AUTHORIZATION, value);
     }
     match tokio::time::timeout(timeouts.answer, client.request(request)).await {
-        Err(_) => Err(Error::registry_unavailable(format!("no answer within {:?}", timeouts.answer))),
+        Err(_) => Err(Error::registry_unavailable(format!(
+            "no answer within {:?}",
+            timeouts.answer
+        ))),
         Ok(Err(e)) => {
             let error = Error::registry_unavailable(chain(&e));
             // Refused, unknown name, bad certificate: the next host or the kubelet's back-off
@@ -165,7 +183,10 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize, timeouts: Timeou
             let frame = frame.map_err(|e| Error::registry_unavailable(chain(&e)))?;
             if let Ok(data) = frame.into_data() {
                 if whole.len() + data.len() > limit {
-                    return Err(Error::new(Kind::ResourceExhausted, format!("the answer is larger than {limit} bytes")));
+                    return Err(Error::new(
+                        Kind::ResourceExhausted,
+                        format!("the answer is larger than {limit} bytes"),
+                    ));
                 }
                 whole.extend_from_slice(&data);
             }
@@ -175,7 +196,10 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize, timeouts: Timeou
     // Small bodies must arrive as fast as their head: a trickle is no progress.
     match tokio::time::timeout(timeouts.answer, read).await {
         Ok(result) => result,
-        Err(_) => Err(Error::registry_unavailable(format!("the answer was not complete within {:?}", timeouts.answer))),
+        Err(_) => Err(Error::registry_unavailable(format!(
+            "the answer was not complete within {:?}",
+            timeouts.answer
+        ))),
     }
 }
 
@@ -193,17 +217,29 @@ mod tests {
     #[test]
     fn locations_are_resolved() {
         let base = "https://r.example/v2/a/blobs/x";
-        assert_eq!(to("https://s3.example/k?sig=1", base).unwrap(), "https://s3.example/k?sig=1");
+        assert_eq!(
+            to("https://s3.example/k?sig=1", base).unwrap(),
+            "https://s3.example/k?sig=1"
+        );
         assert_eq!(to("/other", base).unwrap(), "https://r.example/other");
         assert_eq!(to("//cdn.example/o", base).unwrap(), "https://cdn.example/o");
         assert_eq!(to("y#z", base).unwrap(), "https://r.example/v2/a/blobs/y");
-        assert_eq!(to("/back?u=https://x/", base).unwrap(), "https://r.example/back?u=https://x/");
+        assert_eq!(
+            to("/back?u=https://x/", base).unwrap(),
+            "https://r.example/back?u=https://x/"
+        );
     }
 
     #[test]
     fn downgrades_and_other_schemes_are_refused() {
         let base = "https://r.example/v2/";
-        for location in ["http://r.example/x", "file:///etc/passwd", "unix://x/y", "https://u:p@r.example/", "ftp://x/"] {
+        for location in [
+            "http://r.example/x",
+            "file:///etc/passwd",
+            "unix://x/y",
+            "https://u:p@r.example/",
+            "ftp://x/",
+        ] {
             assert!(to(location, base).is_err(), "{location}");
         }
         assert!(to("http://s3.local/x", "http://localhost:5000/v2/").is_ok());

@@ -48,7 +48,11 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(crate) fn new() -> Self {
-        Self { cache: Mutex::default(), roots: OnceLock::new(), proxies: Arc::new(Matcher::from_env()) }
+        Self {
+            cache: Mutex::default(),
+            roots: OnceLock::new(),
+            proxies: Arc::new(Matcher::from_env()),
+        }
     }
 
     /// The client for a profile, made at its first use.
@@ -83,7 +87,10 @@ impl Clients {
             .with_tls_config(self.tls(profile)?)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Dialer { tcp, proxies: Arc::clone(&self.proxies) });
+            .wrap_connector(Dialer {
+                tcp,
+                proxies: Arc::clone(&self.proxies),
+            });
         Ok(Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(8)
@@ -102,7 +109,9 @@ impl Clients {
             .with_safe_default_protocol_versions()
             .map_err(|e| bad("TLS", &e))?;
         let builder = if profile.skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
         } else {
             let native = self.roots.get_or_init(|| Arc::new(native_roots()));
             let mut roots = Arc::clone(native);
@@ -123,7 +132,9 @@ impl Clients {
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|e| bad("client certificate", &e))?;
                 let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("client key", &e))?;
-                builder.with_client_auth_cert(chain, key).map_err(|e| bad("client certificate", &e))
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| bad("client certificate", &e))
             }
         }
     }
@@ -200,7 +211,10 @@ impl Service<Uri> for Dialer {
         let proxy = if loopback { None } else { self.proxies.intercept(&dst) };
         Box::pin(async move {
             let Some(proxy) = proxy else {
-                return Ok(Conn { io: tcp.call(dst).await?, by_proxy: false });
+                return Ok(Conn {
+                    io: tcp.call(dst).await?,
+                    by_proxy: false,
+                });
             };
             let address = proxy.uri().clone();
             match (address.scheme_str(), dst.scheme_str()) {
@@ -209,16 +223,25 @@ impl Service<Uri> for Dialer {
                     if let Some((user, password)) = proxy.raw_auth() {
                         socks = socks.with_auth(user.to_owned(), password.to_owned());
                     }
-                    Ok(Conn { io: socks.call(dst).await?, by_proxy: false })
+                    Ok(Conn {
+                        io: socks.call(dst).await?,
+                        by_proxy: false,
+                    })
                 }
                 (Some("http"), Some("https")) => {
                     let mut tunnel = Tunnel::new(address, tcp);
                     if let Some(auth) = proxy.basic_auth() {
                         tunnel = tunnel.with_auth(auth.clone());
                     }
-                    Ok(Conn { io: tunnel.call(dst).await?, by_proxy: false })
+                    Ok(Conn {
+                        io: tunnel.call(dst).await?,
+                        by_proxy: false,
+                    })
                 }
-                (Some("http"), _) => Ok(Conn { io: tcp.call(address).await?, by_proxy: true }),
+                (Some("http"), _) => Ok(Conn {
+                    io: tcp.call(address).await?,
+                    by_proxy: true,
+                }),
                 (scheme, _) => Err(format!("a proxy of scheme {scheme:?} is not supported: http or socks5 is").into()),
             }
         })

@@ -49,7 +49,12 @@ pub(crate) struct TlsProfile {
 
 impl Default for TlsProfile {
     fn default() -> Self {
-        Self { ca: Vec::new(), client: None, skip_verify: false, dial_timeout: DEFAULT_DIAL }
+        Self {
+            ca: Vec::new(),
+            client: None,
+            skip_verify: false,
+            dial_timeout: DEFAULT_DIAL,
+        }
     }
 }
 
@@ -117,7 +122,11 @@ pub(crate) fn is_loopback(authority: &str) -> bool {
 
 /// The server behind a domain: docker.io is answered by registry-1.docker.io.
 pub(crate) fn server_of(domain: &str) -> &str {
-    if domain == "docker.io" { "registry-1.docker.io" } else { domain }
+    if domain == "docker.io" {
+        "registry-1.docker.io"
+    } else {
+        domain
+    }
 }
 
 /// All places for `domain`, in the order to try them.
@@ -140,11 +149,17 @@ pub(crate) fn hosts_for(domain: &str, hosts_dir: Option<&Path>) -> Result<Vec<Ho
 
 fn find_dir(hosts_dir: &Path, domain: &str) -> Option<PathBuf> {
     let mut names = vec![domain.to_owned()];
-    if let Some((host, port)) = domain.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) {
+    if let Some((host, port)) = domain
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+    {
         names.push(format!("{host}_{port}_"));
     }
     names.push("_default".into());
-    names.into_iter().map(|name| hosts_dir.join(name)).find(|dir| dir.is_dir())
+    names
+        .into_iter()
+        .map(|name| hosts_dir.join(name))
+        .find(|dir| dir.is_dir())
 }
 
 /// The registry with nothing configured: https, but http on this machine, as docker does.
@@ -183,7 +198,10 @@ fn parse(text: &str, domain: &str, dir: &Path) -> Result<Vec<Host>, Error> {
     };
     // A `server` elsewhere is a mirror in all but name: it gets no credentials either.
     upstream.is_upstream = upstream.authority == server_of(domain) || upstream.authority == domain;
-    if !hosts.iter().any(|h| h.authority == upstream.authority && h.prefix == upstream.prefix && h.https == upstream.https) {
+    if !hosts
+        .iter()
+        .any(|h| h.authority == upstream.authority && h.prefix == upstream.prefix && h.https == upstream.https)
+    {
         hosts.push(upstream);
     }
     Ok(hosts)
@@ -200,26 +218,42 @@ fn from_settings(url: &str, settings: &Settings, domain: &str, dir: &Path) -> Re
         Some((other, _)) => return Err(bad(format!("scheme {other:?} is neither http nor https"))),
         None => (!is_loopback(url.split('/').next().unwrap_or(url)), url),
     };
-    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let (authority, path) = rest
+        .split_once('/')
+        .map_or((rest, ""), |(authority, path)| (authority, path));
     if authority.is_empty() || authority.contains('@') || authority.parse::<http::uri::Authority>().is_err() {
         return Err(bad(format!("{url:?} names no host")));
     }
     let path = path.trim_matches('/');
-    let mut prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
+    let mut prefix = if path.is_empty() {
+        String::new()
+    } else {
+        format!("/{path}")
+    };
     if !settings.override_path && !prefix.ends_with("/v2") {
         prefix.push_str("/v2");
     }
-    let can = |what: &str| settings.capabilities.as_ref().is_none_or(|all| all.iter().any(|c| c == what));
+    let can = |what: &str| {
+        settings
+            .capabilities
+            .as_ref()
+            .is_none_or(|all| all.iter().any(|c| c == what))
+    };
     let mut headers = Vec::new();
     for (name, values) in &settings.header {
         let name: HeaderName = name.parse().map_err(|_| bad(format!("{name:?} is no header name")))?;
         for value in values.all() {
-            let mut value: HeaderValue = value.parse().map_err(|_| bad(format!("the value of header {name} is invalid")))?;
+            let mut value: HeaderValue = value
+                .parse()
+                .map_err(|_| bad(format!("the value of header {name} is invalid")))?;
             value.set_sensitive(true);
             headers.push((name.clone(), value));
         }
     }
-    let mut tls = TlsProfile { skip_verify: settings.skip_verify.unwrap_or(false), ..TlsProfile::default() };
+    let mut tls = TlsProfile {
+        skip_verify: settings.skip_verify.unwrap_or(false),
+        ..TlsProfile::default()
+    };
     for ca in settings.ca.iter().flat_map(OneOrMany::all) {
         tls.ca.push(read(&dir.join(ca))?);
     }
@@ -365,7 +399,12 @@ server = "https://registry-1.docker.io"
 
     #[test]
     fn the_servers_own_settings_and_a_server_elsewhere() {
-        let hosts = parse("server = \"http://other.example\"\nskip_verify = true\n", "quay.io", Path::new("/")).unwrap();
+        let hosts = parse(
+            "server = \"http://other.example\"\nskip_verify = true\n",
+            "quay.io",
+            Path::new("/"),
+        )
+        .unwrap();
         assert_eq!(shape(&hosts), ["http://other.example/v2 pr"]);
         assert!(hosts[0].tls.skip_verify);
         let hosts = parse("[host.\"https://quay.io\"]\n", "quay.io", Path::new("/")).unwrap();
@@ -392,7 +431,15 @@ server = "https://registry-1.docker.io"
         for name in ["quay.io", "r.example_5000_", "_default"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let found = |domain: &str| find_dir(dir.path(), domain).unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        let found = |domain: &str| {
+            find_dir(dir.path(), domain)
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        };
         assert_eq!(found("quay.io"), "quay.io");
         assert_eq!(found("r.example:5000"), "r.example_5000_");
         assert_eq!(found("other"), "_default");

@@ -75,7 +75,12 @@ enum Next {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, reference: &Reference, hosts: Vec<Host>, auth: Option<&Credentials>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        reference: &Reference,
+        hosts: Vec<Host>,
+        auth: Option<&Credentials>,
+    ) -> Self {
         let auth = auth.filter(|auth| address_matches(&auth.server_address, reference.domain()));
         Self {
             shared,
@@ -83,7 +88,11 @@ impl Session {
             repository: reference.path().to_owned(),
             hosts: hosts
                 .into_iter()
-                .map(|host| HostState { host, away: AtomicBool::new(false), auth: Mutex::new(None) })
+                .map(|host| HostState {
+                    host,
+                    away: AtomicBool::new(false),
+                    auth: Mutex::new(None),
+                })
                 .collect(),
             secret: auth.and_then(Credentials::secret),
             fingerprint: auth.map_or([0; 32], Credentials::fingerprint),
@@ -95,7 +104,13 @@ impl Session {
         let name = digest.map_or_else(|| tag.to_owned(), |d| d.to_string());
         let mut public = HeaderMap::new();
         public.insert(ACCEPT, HeaderValue::from_static(manifest::ACCEPT));
-        let wanted = |host: &Host| if digest.is_some() { host.can_pull } else { host.can_resolve };
+        let wanted = |host: &Host| {
+            if digest.is_some() {
+                host.can_pull
+            } else {
+                host.can_resolve
+            }
+        };
         let mut last = None;
         for at in self.order(wanted) {
             let result = async {
@@ -135,10 +150,17 @@ impl Session {
         {
             return Err(Error::new(
                 Kind::DataLoss,
-                format!("{} answered with a manifest of digest {found} where {wanted} was wanted", answer.host),
+                format!(
+                    "{} answered with a manifest of digest {found} where {wanted} was wanted",
+                    answer.host
+                ),
             ));
         }
-        Ok(Fetched { bytes, content_type, digest: found })
+        Ok(Fetched {
+            bytes,
+            content_type,
+            digest: found,
+        })
     }
 
     /// Opens a blob for reading. The reader checks the length, the caller the digest.
@@ -161,7 +183,10 @@ impl Session {
         public.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if offset > 0 {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
-            public.insert(http::header::RANGE, range.map_err(|e| Error::caused(Kind::Internal, "range", e))?);
+            public.insert(
+                http::header::RANGE,
+                range.map_err(|e| Error::caused(Kind::Internal, "range", e))?,
+            );
         }
         self.request(at, &format!("blobs/{digest}"), &public).await
     }
@@ -172,7 +197,9 @@ impl Session {
 
     /// Hosts that offer what is wanted; those found away come last.
     fn order(&self, wanted: impl Fn(&Host) -> bool) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.hosts.len()).filter(|at| wanted(&self.hosts[*at].host)).collect();
+        let mut order: Vec<usize> = (0..self.hosts.len())
+            .filter(|at| wanted(&self.hosts[*at].host))
+            .collect();
         order.sort_by_key(|at| self.hosts[*at].away.load(Ordering::Relaxed));
         order
     }
@@ -180,7 +207,10 @@ impl Session {
     fn no_host(&self) -> Error {
         Error::new(
             Kind::FailedPrecondition,
-            format!("hosts.toml of {} names no host with the capability that is needed", self.domain),
+            format!(
+                "hosts.toml of {} names no host with the capability that is needed",
+                self.domain
+            ),
         )
     }
 
@@ -213,10 +243,17 @@ impl Session {
             if let Some(auth) = &used {
                 private.insert(AUTHORIZATION, auth.value.clone());
             }
-            let ask = Get { uri: uri.clone(), private, public: public.clone(), tls: &state.host.tls };
+            let ask = Get {
+                uri: uri.clone(),
+                private,
+                public: public.clone(),
+                tls: &state.host.tls,
+            };
             let next = match get(&self.shared.clients, ask, self.shared.timeouts).await {
                 Ok(answer) if answer.response.status().is_success() => return Ok(answer),
-                Ok(answer) if answer.response.status() == StatusCode::UNAUTHORIZED && answer.from_origin && challenged < 2 => {
+                Ok(answer)
+                    if answer.response.status() == StatusCode::UNAUTHORIZED && answer.from_origin && challenged < 2 =>
+                {
                     challenged += 1;
                     self.authorize(state, &answer, used).await?;
                     Next::Again
@@ -240,25 +277,47 @@ impl Session {
     fn uri(&self, host: &Host, path: &str) -> Result<Uri, Error> {
         let scheme = if host.https { "https" } else { "http" };
         // containerd's convention, by which one mirror can serve several registries.
-        let namespace = if host.is_upstream { String::new() } else { format!("?ns={}", self.domain) };
-        format!("{scheme}://{}{}/{}/{path}{namespace}", host.authority, host.prefix, self.repository)
-            .parse()
-            .map_err(|e| Error::caused(Kind::InvalidArgument, format!("URL at {}", host.authority), e))
+        let namespace = if host.is_upstream {
+            String::new()
+        } else {
+            format!("?ns={}", self.domain)
+        };
+        format!(
+            "{scheme}://{}{}/{}/{path}{namespace}",
+            host.authority, host.prefix, self.repository
+        )
+        .parse()
+        .map_err(|e| Error::caused(Kind::InvalidArgument, format!("URL at {}", host.authority), e))
     }
 
     /// An answer that is neither success nor a challenge: an error, or a reason to wait.
     async fn judge(&self, answer: Answer) -> Result<Next, Error> {
         let status = answer.response.status();
-        let wait = answer.response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|t| t.parse().ok());
-        let from = if answer.from_origin { answer.host.clone() } else { format!("{} (by redirect)", answer.host) };
+        let wait = answer
+            .response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|t| t.parse().ok());
+        let from = if answer.from_origin {
+            answer.host.clone()
+        } else {
+            format!("{} (by redirect)", answer.host)
+        };
         let html = answer
             .response
             .headers()
             .get(CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
             .is_some_and(|t| t.starts_with("text/html"));
-        let body = read_body(answer.response.into_body(), MAX_ERROR_BODY, self.shared.timeouts).await.unwrap_or_default();
-        let why = if html { ": an HTML page, not a registry's answer".to_owned() } else { reasons(&body) };
+        let body = read_body(answer.response.into_body(), MAX_ERROR_BODY, self.shared.timeouts)
+            .await
+            .unwrap_or_default();
+        let why = if html {
+            ": an HTML page, not a registry's answer".to_owned()
+        } else {
+            reasons(&body)
+        };
         let text = format!("{from} answered {status}{why}");
         match status {
             StatusCode::UNAUTHORIZED => Err(Error::new(Kind::Unauthenticated, text)),
@@ -268,9 +327,10 @@ impl Session {
                 wait.map_or_else(|| backoff(2), Duration::from_secs),
                 Error::registry_unavailable(text),
             )),
-            s if s.is_server_error() => {
-                Ok(Next::After(wait.map_or_else(|| backoff(1), Duration::from_secs), Error::registry_unavailable(text)))
-            }
+            s if s.is_server_error() => Ok(Next::After(
+                wait.map_or_else(|| backoff(1), Duration::from_secs),
+                Error::registry_unavailable(text),
+            )),
             _ => Err(Error::new(Kind::Internal, text)),
         }
     }
@@ -282,16 +342,24 @@ impl Session {
         let challenges = parse_challenges(values.iter().filter_map(|v| v.to_str().ok()));
         let secret = self.secret.as_ref().filter(|_| host.is_upstream);
         let denied = |why: &str| {
-            let hint = if secret.is_none() { "; no credentials were given for it" } else { "" };
-            Err(Error::new(Kind::Unauthenticated, format!("{} {why}{hint}", host.authority)))
+            let hint = if secret.is_none() {
+                "; no credentials were given for it"
+            } else {
+                ""
+            };
+            Err(Error::new(
+                Kind::Unauthenticated,
+                format!("{} {why}{hint}", host.authority),
+            ))
         };
         let auth = if let Some(bearer) = challenges.iter().find(|c| c.scheme == "bearer") {
             if let Some(Secret::RegistryToken(text)) = secret {
                 if used.is_some() {
                     return denied("refused the registry token");
                 }
-                let value = token::bearer(text)
-                    .ok_or_else(|| Error::new(Kind::InvalidArgument, "the registry token cannot be sent in a header"))?;
+                let value = token::bearer(text).ok_or_else(|| {
+                    Error::new(Kind::InvalidArgument, "the registry token cannot be sent in a header")
+                })?;
                 Authorization { value, token: None }
             } else {
                 self.bearer(host, bearer, secret, used).await?
@@ -326,11 +394,17 @@ impl Session {
         used: Option<Authorization>,
     ) -> Result<Authorization, Error> {
         let Some(realm_text) = challenge.params.get("realm") else {
-            return Err(Error::new(Kind::Unauthenticated, format!("{} names no token realm", host.authority)));
+            return Err(Error::new(
+                Kind::Unauthenticated,
+                format!("{} names no token realm", host.authority),
+            ));
         };
-        let realm: Uri = realm_text
-            .parse()
-            .map_err(|_| Error::new(Kind::PermissionDenied, format!("the token realm of {} is no URL", host.authority)))?;
+        let realm: Uri = realm_text.parse().map_err(|_| {
+            Error::new(
+                Kind::PermissionDenied,
+                format!("the token realm of {} is no URL", host.authority),
+            )
+        })?;
         let trust = judge_realm(&realm, &host.authority, host.https, &host.auth_realms)?;
         let told = secret.filter(|_| trust == Trust::Full);
         if secret.is_some() && told.is_none() {
@@ -356,7 +430,10 @@ impl Session {
         let client = self.shared.clients.get(&tls)?;
         let place = (&self.shared.clients, &client, self.shared.timeouts);
         let value = token::fetch(place, &self.shared.tokens, key.clone(), told).await?;
-        Ok(Authorization { value, token: Some(key) })
+        Ok(Authorization {
+            value,
+            token: Some(key),
+        })
     }
 }
 
@@ -364,7 +441,11 @@ impl Session {
 /// at once.
 fn backoff(tries: u32) -> Duration {
     let base = 200u64 << tries.min(6);
-    let jitter = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos()));
+    let jitter = u64::from(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.subsec_nanos()),
+    );
     Duration::from_millis(base + jitter % (base / 4))
 }
 
@@ -381,10 +462,21 @@ fn reasons(body: &[u8]) -> String {
         #[serde(default)]
         message: String,
     }
-    let Ok(parsed) = serde_json::from_slice::<Errors>(body) else { return String::new() };
-    let text: Vec<String> = parsed.errors.iter().take(3).map(|e| format!("{} {}", e.code, e.message)).collect();
+    let Ok(parsed) = serde_json::from_slice::<Errors>(body) else {
+        return String::new();
+    };
+    let text: Vec<String> = parsed
+        .errors
+        .iter()
+        .take(3)
+        .map(|e| format!("{} {}", e.code, e.message))
+        .collect();
     let line: String = text.join("; ").chars().filter(|c| !c.is_control()).take(300).collect();
-    if line.trim().is_empty() { String::new() } else { format!(": {line}") }
+    if line.trim().is_empty() {
+        String::new()
+    } else {
+        format!(": {line}")
+    }
 }
 
 #[cfg(test)]
@@ -393,7 +485,10 @@ mod tests {
 
     #[test]
     fn a_registrys_words_are_bounded() {
-        let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"no\n{}"}}]}}"#, "x".repeat(1000));
+        let body = format!(
+            r#"{{"errors":[{{"code":"DENIED","message":"no\n{}"}}]}}"#,
+            "x".repeat(1000)
+        );
         let text = reasons(body.as_bytes());
         assert!(text.starts_with(": DENIED nox") && text.len() < 320, "{text}");
         assert_eq!(reasons(b"<html>"), "");

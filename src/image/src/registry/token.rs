@@ -43,7 +43,10 @@ pub(crate) struct TokenCache(Mutex<HashMap<TokenKey, (HeaderValue, Instant)>>);
 impl TokenCache {
     pub(crate) fn get(&self, key: &TokenKey) -> Option<HeaderValue> {
         let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(key).filter(|(_, until)| *until > Instant::now()).map(|(value, _)| value.clone())
+        cache
+            .get(key)
+            .filter(|(_, until)| *until > Instant::now())
+            .map(|(value, _)| value.clone())
     }
 
     pub(crate) fn forget(&self, key: &TokenKey) {
@@ -80,11 +83,15 @@ pub(crate) async fn fetch(
     if let Some(value) = cache.get(&key) {
         return Ok(value);
     }
-    let realm: Uri =
-        key.realm.parse().map_err(|_| Error::new(Kind::InvalidArgument, "the token realm is no URL"))?;
+    let realm: Uri = key
+        .realm
+        .parse()
+        .map_err(|_| Error::new(Kind::InvalidArgument, "the token realm is no URL"))?;
     let place = format!("token service {}", realm.authority().map_or("?", |a| a.as_str()));
     let request = build(&realm, &key, secret).map_err(|e| e.within(&place))?;
-    let response = send(clients, client, request, timeouts).await.map_err(|e| e.within(&place))?;
+    let response = send(clients, client, request, timeouts)
+        .await
+        .map_err(|e| e.within(&place))?;
     let status = response.status();
     if !status.is_success() {
         let kind = match status {
@@ -94,17 +101,31 @@ pub(crate) async fn fetch(
             _ => Kind::Unauthenticated,
         };
         let text = format!("{place}: it answered {status}");
-        return Err(if kind == Kind::Unavailable { Error::registry_unavailable(text) } else { Error::new(kind, text) });
+        return Err(if kind == Kind::Unavailable {
+            Error::registry_unavailable(text)
+        } else {
+            Error::new(kind, text)
+        });
     }
-    let body = read_body(response.into_body(), MAX_ANSWER, timeouts).await.map_err(|e| e.within(&place))?;
+    let body = read_body(response.into_body(), MAX_ANSWER, timeouts)
+        .await
+        .map_err(|e| e.within(&place))?;
     // The cause is left out: a parser's message could quote the token.
     let answer: Answer = serde_json::from_slice(&body)
         .map_err(|_| Error::new(Kind::Unauthenticated, format!("{place}: its answer holds no token")))?;
-    let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
+    let token = if answer.token.is_empty() {
+        answer.access_token
+    } else {
+        answer.token
+    };
     if token.is_empty() || token.len() > MAX_TOKEN {
-        return Err(Error::new(Kind::Unauthenticated, format!("{place}: its answer holds no usable token")));
+        return Err(Error::new(
+            Kind::Unauthenticated,
+            format!("{place}: its answer holds no usable token"),
+        ));
     }
-    let value = bearer(&token).ok_or_else(|| Error::new(Kind::Unauthenticated, format!("{place}: its token is malformed")))?;
+    let value =
+        bearer(&token).ok_or_else(|| Error::new(Kind::Unauthenticated, format!("{place}: its token is malformed")))?;
     let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).clamp(1, 24 * 3600);
     cache.put(key, value.clone(), Duration::from_secs(life - life / 5));
     Ok(value)
@@ -153,7 +174,10 @@ fn build(realm: &Uri, key: &TokenKey, secret: Option<&Secret>) -> Result<Request
         Some(theirs) if !theirs.is_empty() => format!("{base}?{theirs}&{own}"),
         _ => format!("{base}?{own}"),
     };
-    let mut request = Request::builder().method(Method::GET).uri(url).header(ACCEPT, "application/json");
+    let mut request = Request::builder()
+        .method(Method::GET)
+        .uri(url)
+        .header(ACCEPT, "application/json");
     if let Some(header) = secret.and_then(Secret::basic_header) {
         let mut value = HeaderValue::from_str(&header)
             .map_err(|_| Error::new(Kind::InvalidArgument, "the credentials cannot be sent in a header"))?;
@@ -200,7 +224,10 @@ mod tests {
 
     #[test]
     fn a_get_carries_scope_account_and_what_the_realm_had() {
-        let secret = Secret::Basic { username: "m e".into(), password: "p".into() };
+        let secret = Secret::Basic {
+            username: "m e".into(),
+            password: "p".into(),
+        };
         let realm = key("").realm.parse().unwrap();
         let request = build(&realm, &key("reg & co"), Some(&secret)).unwrap();
         assert_eq!(
@@ -221,7 +248,10 @@ mod tests {
     #[test]
     fn tokens_of_two_credentials_are_apart_and_expire() {
         let cache = TokenCache::default();
-        let other = TokenKey { credential: [1; 32], ..key("s") };
+        let other = TokenKey {
+            credential: [1; 32],
+            ..key("s")
+        };
         cache.put(key("s"), bearer("one").unwrap(), Duration::from_secs(60));
         assert!(cache.get(&other).is_none());
         assert!(cache.get(&key("s")).is_some());

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, chownat, AtFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat};
 use spec::{ContainerId, Digest, ImageId, Kind};
 
 use crate::error::{Error, sys};
+use crate::store::Store;
 use crate::store::catalog::Image;
 use crate::store::remove::{blocking, temporary_name};
 use crate::store::usage::{Usage, now_ns};
-use crate::store::Store;
 
 /// A snapshot that is there.
 #[derive(Debug, Clone)]
@@ -35,8 +35,16 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     fn new(chain: Arc<[Digest]>) -> Self {
         // An empty directory, until the first walk.
-        let usage = Usage { used_bytes: 4096, inodes_used: 1, timestamp_ns: now_ns() };
-        Self { chain, usage, measure_at: Instant::now() }
+        let usage = Usage {
+            used_bytes: 4096,
+            inodes_used: 1,
+            timestamp_ns: now_ns(),
+        };
+        Self {
+            chain,
+            usage,
+            measure_at: Instant::now(),
+        }
     }
 }
 
@@ -47,7 +55,12 @@ impl Store {
     /// `NotFound` for an unknown image, `AlreadyExists` for a container that has a snapshot.
     pub async fn snapshot_create(self: &Arc<Self>, id: &ContainerId, image: &ImageId) -> Result<(), Error> {
         let (store, id, image) = (Arc::clone(self), id.clone(), image.clone());
-        blocking("snapshot", move || store.create_now(&id, &image).map_err(|e| e.within(format!("snapshot of {id}")))).await
+        blocking("snapshot", move || {
+            store
+                .create_now(&id, &image)
+                .map_err(|e| e.within(format!("snapshot of {id}")))
+        })
+        .await
     }
 
     fn create_now(&self, id: &ContainerId, image: &ImageId) -> Result<(), Error> {
@@ -63,7 +76,9 @@ impl Store {
             if !image.chain.iter().all(|layer| state.ready.contains_key(layer)) {
                 return Err(unknown());
             }
-            state.snapshots.insert(id.clone(), Snapshot::new(Arc::clone(&image.chain)));
+            state
+                .snapshots
+                .insert(id.clone(), Snapshot::new(Arc::clone(&image.chain)));
         }
         let made = self.make_dirs(id, image);
         if made.is_err() {
@@ -75,7 +90,9 @@ impl Store {
 
     fn make_dirs(&self, id: &ContainerId, image: &Image) -> Result<(), Error> {
         let dir = self.snapshot_dir(id);
-        let mkdir = |path: &Path, mode: u32| rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(sys("mkdir", path.display()));
+        let mkdir = |path: &Path, mode: u32| {
+            rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(sys("mkdir", path.display()))
+        };
         mkdir(&dir, 0o700)?;
         let upper = dir.join("upper");
         mkdir(&upper, 0o700)?;
@@ -130,11 +147,18 @@ impl Store {
     /// When the directory cannot be renamed away.
     pub async fn snapshot_remove(self: &Arc<Self>, id: &ContainerId) -> Result<(), Error> {
         let (store, id) = (Arc::clone(self), id.clone());
-        blocking("snapshot", move || store.remove_dirs(&id).map_err(|e| e.within(format!("snapshot of {id}")))).await
+        blocking("snapshot", move || {
+            store
+                .remove_dirs(&id)
+                .map_err(|e| e.within(format!("snapshot of {id}")))
+        })
+        .await
     }
 
     fn remove_dirs(&self, id: &ContainerId) -> Result<(), Error> {
-        let Some(chain) = self.layers.lock().snapshots.get(id).map(|s| Arc::clone(&s.chain)) else { return Ok(()) };
+        let Some(chain) = self.layers.lock().snapshots.get(id).map(|s| Arc::clone(&s.chain)) else {
+            return Ok(());
+        };
         let dir = self.snapshot_dir(id);
         let gone = temporary_name(&self.options.root.join("snapshots"))?;
         match rustix::fs::rename(&dir, &gone) {
@@ -145,7 +169,11 @@ impl Store {
         self.layers.lock().snapshots.remove(id);
         // Only where the image went before its last container.
         let images = self.catalog().layers();
-        if chain.iter().any(|layer| !images.contains(layer)) { self.collect() } else { Ok(()) }
+        if chain.iter().any(|layer| !images.contains(layer)) {
+            self.collect()
+        } else {
+            Ok(())
+        }
     }
 
     /// All containers that have a snapshot.
@@ -167,7 +195,8 @@ fn os(bytes: &[u8]) -> &std::ffi::OsStr {
 
 fn set(path: &Path, (uid, gid, mode): (u32, u32, u32)) -> Result<(), Error> {
     let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    chownat(rustix::fs::CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(sys("chown", path.display()))?;
+    chownat(rustix::fs::CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(sys("chown", path.display()))?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()))?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(sys("chmod", path.display()))

@@ -12,9 +12,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use spec::Kind;
 
 use crate::error::{Error, sys};
@@ -74,6 +72,14 @@ fn explain(fs: &OwnedFd, what: &str, errno: rustix::io::Errno) -> Error {
         }
     }
     let error = Error::io("overlay mount:", what, errno.into());
-    if words.is_empty() { error } else { Error::new(error.kind(), format!("{error} ({})", words.join("; "))) }
-        .with_kind(if errno == rustix::io::Errno::INVAL { Kind::Unimplemented } else { Kind::of_io(&errno.into()) })
+    if words.is_empty() {
+        error
+    } else {
+        Error::new(error.kind(), format!("{error} ({})", words.join("; ")))
+    }
+    .with_kind(if errno == rustix::io::Errno::INVAL {
+        Kind::Unimplemented
+    } else {
+        Kind::of_io(&errno.into())
+    })
 }

@@ -84,7 +84,12 @@ impl Catalog {
     fn refresh(&mut self, id: &ImageId, pinned: &HashSet<String>) {
         let Some(image) = self.images.get(id) else { return };
         let mut image = Image::clone(image);
-        let mut names: Vec<&String> = self.names.iter().filter(|(_, of)| *of == id).map(|(name, _)| name).collect();
+        let mut names: Vec<&String> = self
+            .names
+            .iter()
+            .filter(|(_, of)| *of == id)
+            .map(|(name, _)| name)
+            .collect();
         names.sort();
         image.pinned = names.iter().any(|name| pinned.contains(*name));
         (image.repo_digests, image.repo_tags) = names.into_iter().cloned().partition(|name| name.contains('@'));
@@ -98,12 +103,19 @@ impl Catalog {
 
     /// The layers of all images.
     pub(crate) fn layers(&self) -> HashSet<Digest> {
-        self.images.values().flat_map(|image| image.chain.iter().copied()).collect()
+        self.images
+            .values()
+            .flat_map(|image| image.chain.iter().copied())
+            .collect()
     }
 
     /// The layers of all images but one.
     pub(crate) fn layers_without(&self, id: &ImageId) -> HashSet<Digest> {
-        self.images.iter().filter(|(other, _)| *other != id).flat_map(|(_, image)| image.chain.iter().copied()).collect()
+        self.images
+            .iter()
+            .filter(|(other, _)| *other != id)
+            .flat_map(|(_, image)| image.chain.iter().copied())
+            .collect()
     }
 
     /// By id, `sha256:id`, name, digest reference, or at least three digits of an id.
@@ -113,7 +125,14 @@ impl Catalog {
             return Ok(self.images.get(&id).cloned());
         }
         let hex = bare.len() >= 3 && bare.len() < 64 && bare.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let named = if bare.len() == text.len() { Reference::parse(text) } else { Err(Error::new(Kind::InvalidArgument, format!("image id {text:?} is no sha256 digest"))) };
+        let named = if bare.len() == text.len() {
+            Reference::parse(text)
+        } else {
+            Err(Error::new(
+                Kind::InvalidArgument,
+                format!("image id {text:?} is no sha256 digest"),
+            ))
+        };
         match &named {
             Ok(reference) => {
                 let name = match reference.digest() {
@@ -130,11 +149,19 @@ impl Catalog {
         if !hex {
             return Ok(None);
         }
-        let Ok(first) = ImageId::parse(&format!("{bare:0<64}")) else { return Ok(None) };
-        let mut matching = self.images.range(first..).take_while(|(id, _)| id.as_str().starts_with(bare));
+        let Ok(first) = ImageId::parse(&format!("{bare:0<64}")) else {
+            return Ok(None);
+        };
+        let mut matching = self
+            .images
+            .range(first..)
+            .take_while(|(id, _)| id.as_str().starts_with(bare));
         let found = matching.next().map(|(_, image)| Arc::clone(image));
         if matching.next().is_some() {
-            return Err(Error::new(Kind::InvalidArgument, format!("{text:?} begins the ids of several images: give more digits")));
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                format!("{text:?} begins the ids of several images: give more digits"),
+            ));
         }
         Ok(found)
     }
@@ -146,9 +173,16 @@ mod tests {
 
     fn catalog() -> Catalog {
         let mut catalog = Catalog::default();
-        for (start, names) in [("abc1", vec!["docker.io/library/one:latest", "docker.io/library/one@sha256:X"]), ("abc2", vec!["docker.io/library/fee:1"])] {
+        for (start, names) in [
+            (
+                "abc1",
+                vec!["docker.io/library/one:latest", "docker.io/library/one@sha256:X"],
+            ),
+            ("abc2", vec!["docker.io/library/fee:1"]),
+        ] {
             let id = ImageId::parse(&format!("{start:0<64}")).unwrap();
-            let config = format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+            let config =
+                format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
             let record = Record {
                 id: id.clone(),
                 config: config.into_bytes(),
@@ -172,29 +206,53 @@ mod tests {
         let full = format!("{:0<64}", "abc1");
         let digest = format!("one@sha256:{}", "d".repeat(64));
         let both = format!("one:whatever@sha256:{}", "d".repeat(64));
-        for name in ["one", "one:latest", "docker.io/one", "library/one", &full, &format!("sha256:{full}"), "abc1", "sha256:abc1", &digest, &both] {
+        for name in [
+            "one",
+            "one:latest",
+            "docker.io/one",
+            "library/one",
+            &full,
+            &format!("sha256:{full}"),
+            "abc1",
+            "sha256:abc1",
+            &digest,
+            &both,
+        ] {
             assert_eq!(catalog.resolve(name).unwrap().expect(name).id.as_str(), full, "{name}");
         }
         // A name wins over digits that would begin an id.
-        assert_eq!(catalog.resolve("fee:1").unwrap().unwrap().id.as_str(), format!("{:0<64}", "abc2"));
+        assert_eq!(
+            catalog.resolve("fee:1").unwrap().unwrap().id.as_str(),
+            format!("{:0<64}", "abc2")
+        );
         for none in ["two", "ab", "def", "abc3", &"e".repeat(64), "fee", "one:1"] {
             assert!(catalog.resolve(none).unwrap().is_none(), "{none}");
         }
         assert!(catalog.resolve("abc").unwrap_err().to_string().contains("several"));
         for bad in ["", "UPPER", "a b", "sha256:xyz", "a:b:c"] {
-            assert_eq!(catalog.resolve(bad).map(|_| ()).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{bad}");
+            assert_eq!(
+                catalog.resolve(bad).map(|_| ()).map_err(|e| e.kind()),
+                Err(Kind::InvalidArgument),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn a_tag_that_moves_leaves_the_old_image() {
         let mut catalog = catalog();
-        let (one, two) = (ImageId::parse(&format!("{:0<64}", "abc1")).unwrap(), ImageId::parse(&format!("{:0<64}", "abc2")).unwrap());
+        let (one, two) = (
+            ImageId::parse(&format!("{:0<64}", "abc1")).unwrap(),
+            ImageId::parse(&format!("{:0<64}", "abc2")).unwrap(),
+        );
         assert!(!catalog.images[&one].pinned && catalog.images[&two].pinned);
         catalog.name(&two, &["docker.io/library/one:latest".into()], &HashSet::new());
         assert!(catalog.images[&one].repo_tags.is_empty());
         assert_eq!(catalog.images[&one].repo_digests.len(), 1);
-        assert_eq!(catalog.images[&two].repo_tags, ["docker.io/library/fee:1", "docker.io/library/one:latest"]);
+        assert_eq!(
+            catalog.images[&two].repo_tags,
+            ["docker.io/library/fee:1", "docker.io/library/one:latest"]
+        );
         catalog.remove(&two);
         assert!(catalog.resolve("one").unwrap().is_none());
     }

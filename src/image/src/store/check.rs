@@ -44,11 +44,18 @@ pub(super) fn compare(
     }
 
     let recorded: HashMap<Digest, Layer> = contents.layers.into_iter().collect();
-    let gone: Vec<Digest> = recorded.keys().filter(|layer| !on_disk.contains(*layer)).copied().collect();
+    let gone: Vec<Digest> = recorded
+        .keys()
+        .filter(|layer| !on_disk.contains(*layer))
+        .copied()
+        .collect();
     let mut catalog = Catalog::default();
     let mut dropped: Vec<ImageId> = Vec::new();
     for image in &contents.images {
-        let whole = image.chain.iter().all(|layer| on_disk.contains(layer) && recorded.contains_key(layer));
+        let whole = image
+            .chain
+            .iter()
+            .all(|layer| on_disk.contains(layer) && recorded.contains_key(layer));
         let taken = if whole { catalog.insert(image) } else { Ok(()) };
         if !whole || taken.is_err() {
             tracing::warn!(image = %image.id, error = ?taken.err(), "an image is not whole: dropped, to be pulled again");
@@ -73,7 +80,11 @@ pub(super) fn compare(
                 // The name was given only after every byte was verified. What its archive did
                 // not describe is not known any more; its usage is measured.
                 let usage = usage::walk(&path)?;
-                let layer = Layer { bytes: usage.used_bytes, inodes: usage.inodes_used, implicit: Arc::from([]) };
+                let layer = Layer {
+                    bytes: usage.used_bytes,
+                    inodes: usage.inodes_used,
+                    implicit: Arc::from([]),
+                };
                 state.ready.insert(digest, layer);
             }
             known => {

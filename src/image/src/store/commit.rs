@@ -20,7 +20,11 @@ impl Store {
         record.fixups = self.fixups(&record.chain, &layers)?;
         record.size = record.config.len() as u64 + record.manifest.len() as u64;
         let distinct: HashSet<&Digest> = record.chain.iter().collect();
-        record.size += layers.iter().filter(|(d, _)| distinct.contains(d)).map(|(_, layer)| layer.bytes).sum::<u64>();
+        record.size += layers
+            .iter()
+            .filter(|(d, _)| distinct.contains(d))
+            .map(|(_, layer)| layer.bytes)
+            .sum::<u64>();
         let dir = self.layers_dir();
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&dir, flags, Mode::empty()).map_err(sys("open", dir.display()))?;
@@ -44,7 +48,10 @@ impl Store {
     /// Gives an image that is here already the names of a pull that found it unchanged.
     pub(crate) fn add_names(&self, id: &ImageId, names: &[String]) -> Result<Arc<Image>, Error> {
         let image = self.image(id)?;
-        if names.iter().all(|name| image.repo_tags.contains(name) || image.repo_digests.contains(name)) {
+        if names
+            .iter()
+            .all(|name| image.repo_tags.contains(name) || image.repo_digests.contains(name))
+        {
             return Ok(image);
         }
         let mut db = self.db();
@@ -67,7 +74,8 @@ impl Store {
         let mut layers = Vec::new();
         for digest in chain.iter().filter(|digest| seen.insert(**digest)) {
             let layer = state.ready.get(digest).cloned();
-            let layer = layer.ok_or_else(|| Error::new(Kind::Internal, format!("layer {digest} vanished during the pull")))?;
+            let layer =
+                layer.ok_or_else(|| Error::new(Kind::Internal, format!("layer {digest} vanished during the pull")))?;
             layers.push((*digest, layer));
         }
         Ok(layers)
@@ -79,11 +87,17 @@ impl Store {
         } else {
             let mut stack = Vec::new();
             for digest in chain.iter().rev() {
-                let Some((_, layer)) = layers.iter().find(|(known, _)| known == digest) else { continue };
+                let Some((_, layer)) = layers.iter().find(|(known, _)| known == digest) else {
+                    continue;
+                };
                 let path = self.layer_dir(*digest);
                 let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(sys("open", path.display()))?;
-                stack.push(View { digest: *digest, layer, dir });
+                stack.push(View {
+                    digest: *digest,
+                    layer,
+                    dir,
+                });
             }
             fixups::find(&stack)?
         };

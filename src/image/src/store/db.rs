@@ -103,7 +103,9 @@ impl Db {
                 chain: Vec::new(),
             });
         }
-        let mut statement = self.connection.prepare("SELECT diff_id FROM image_chain WHERE image = ?1 ORDER BY position")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT diff_id FROM image_chain WHERE image = ?1 ORDER BY position")?;
         for image in &mut contents.images {
             let mut rows = statement.query([image.id.as_str()])?;
             while let Some(row) = rows.next()? {
@@ -115,7 +117,9 @@ impl Db {
         while let Some(row) = rows.next()? {
             contents.names.push((row.get(0)?, id(&row.get::<_, String>(1)?)?));
         }
-        let mut statement = self.connection.prepare("SELECT diff_id, bytes, inodes, implicit FROM image_layers")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT diff_id, bytes, inodes, implicit FROM image_layers")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let layer = Layer {
@@ -134,7 +138,12 @@ impl Db {
         for (diff_id, layer) in layers {
             tx.execute(
                 "INSERT OR IGNORE INTO image_layers (diff_id, bytes, inodes, implicit) VALUES (?1, ?2, ?3, ?4)",
-                params![diff_id.to_string(), signed(layer.bytes), signed(layer.inodes), join(&layer.implicit)],
+                params![
+                    diff_id.to_string(),
+                    signed(layer.bytes),
+                    signed(layer.inodes),
+                    join(&layer.implicit)
+                ],
             )?;
         }
         let id = image.id.as_str();
@@ -142,7 +151,12 @@ impl Db {
             "INSERT OR REPLACE INTO image_images (id, config, manifest, manifest_digest, size, pulled_ns, fixups)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
-                id, image.config, image.manifest, image.manifest_digest.to_string(), signed(image.size), image.pulled_ns,
+                id,
+                image.config,
+                image.manifest,
+                image.manifest_digest.to_string(),
+                signed(image.size),
+                image.pulled_ns,
                 image.fixups
             ],
         )?;
@@ -161,10 +175,16 @@ impl Db {
     /// Gives an image that is known already more names.
     pub(crate) fn name(&mut self, image: &ImageId, names: &[String]) -> Result<(), Error> {
         let tx = self.connection.transaction()?;
-        let known: Option<i64> =
-            tx.query_row("SELECT 1 FROM image_images WHERE id = ?1", [image.as_str()], |row| row.get(0)).optional()?;
+        let known: Option<i64> = tx
+            .query_row("SELECT 1 FROM image_images WHERE id = ?1", [image.as_str()], |row| {
+                row.get(0)
+            })
+            .optional()?;
         if known.is_none() {
-            return Err(Error::new(Kind::Aborted, format!("image {image} was removed meanwhile")));
+            return Err(Error::new(
+                Kind::Aborted,
+                format!("image {image} was removed meanwhile"),
+            ));
         }
         put_names(&tx, image.as_str(), names)?;
         tx.commit()?;
@@ -193,7 +213,10 @@ impl Db {
 
 fn put_names(tx: &Transaction<'_>, image: &str, names: &[String]) -> Result<(), Error> {
     for name in names {
-        tx.execute("INSERT OR REPLACE INTO image_names (name, image) VALUES (?1, ?2)", [name.as_str(), image])?;
+        tx.execute(
+            "INSERT OR REPLACE INTO image_names (name, image) VALUES (?1, ?2)",
+            [name.as_str(), image],
+        )?;
     }
     Ok(())
 }
@@ -203,7 +226,8 @@ fn signed(value: u64) -> i64 {
 }
 
 fn digest(text: &str) -> Result<Digest, Error> {
-    text.parse().map_err(|e| Error::caused(Kind::DataLoss, "image database", e))
+    text.parse()
+        .map_err(|e| Error::caused(Kind::DataLoss, "image database", e))
 }
 
 fn id(text: &str) -> Result<ImageId, Error> {
@@ -216,7 +240,11 @@ fn join(paths: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn split(joined: &[u8]) -> Vec<Vec<u8>> {
-    joined.split(|b| *b == 0).filter(|p| !p.is_empty()).map(<[u8]>::to_vec).collect()
+    joined
+        .split(|b| *b == 0)
+        .filter(|p| !p.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 fn move_aside(path: &Path) -> Result<PathBuf, Error> {
@@ -257,7 +285,11 @@ mod tests {
             fixups: "[]".into(),
             chain: vec![digest, digest],
         };
-        let layer = Layer { bytes: 1, inodes: 2, implicit: vec![b"a/b".to_vec(), b"\xff".to_vec()].into() };
+        let layer = Layer {
+            bytes: 1,
+            inodes: 2,
+            implicit: vec![b"a/b".to_vec(), b"\xff".to_vec()].into(),
+        };
         let (mut db, empty) = Db::open(&path).unwrap();
         assert!(empty.images.is_empty());
         db.put(&record, &[(digest, layer.clone())], &["n:1".into()]).unwrap();
@@ -283,7 +315,11 @@ mod tests {
         let mut zeroed = sound.clone();
         let end = zeroed.len().min(8192);
         zeroed[4096..end].fill(0xa5);
-        for damage in [b"not a database at all, but long enough to have a header of sixteen bytes".to_vec(), zeroed, sound[..1000].to_vec()] {
+        for damage in [
+            b"not a database at all, but long enough to have a header of sixteen bytes".to_vec(),
+            zeroed,
+            sound[..1000].to_vec(),
+        ] {
             for suffix in ["", "-wal", "-shm"] {
                 let _gone = std::fs::remove_file(dir.path().join(format!("x.db{suffix}")));
             }
@@ -291,7 +327,9 @@ mod tests {
             let (_db, contents) = Db::open(&path).unwrap();
             assert!(contents.images.is_empty());
         }
-        let kept = std::fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("corrupt"));
+        let kept = std::fs::read_dir(dir.path())
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("corrupt"));
         assert!(kept.count() >= 2);
     }
 }

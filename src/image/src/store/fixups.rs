@@ -42,7 +42,10 @@ enum Found {
     /// Something that hides what is below.
     Hidden,
     Link,
-    Dir { stat: Box<Stat>, opaque: bool },
+    Dir {
+        stat: Box<Stat>,
+        opaque: bool,
+    },
 }
 
 /// The directories of this stack of layers (top first) that would show wrong.
@@ -52,7 +55,9 @@ pub(crate) fn find(stack: &[View<'_>]) -> Result<Vec<Fixup>, Error> {
     paths.dedup();
     let mut fixups: Vec<Fixup> = Vec::new();
     for path in paths {
-        let (Some(shown), meant) = resolve(stack, path)? else { continue };
+        let (Some(shown), meant) = resolve(stack, path)? else {
+            continue;
+        };
         let Some(meant) = meant else { continue };
         if same(&shown, &meant) {
             continue;
@@ -65,7 +70,12 @@ pub(crate) fn find(stack: &[View<'_>]) -> Result<Vec<Fixup>, Error> {
             // A parent in the upper directory shows too: it must be what is meant as well.
             let (shown, meant) = resolve(stack, prefix)?;
             if let Some(stat) = meant.or(shown) {
-                fixups.push(Fixup { path: prefix.to_vec(), mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid });
+                fixups.push(Fixup {
+                    path: prefix.to_vec(),
+                    mode: stat.st_mode & 0o7777,
+                    uid: stat.st_uid,
+                    gid: stat.st_gid,
+                });
             }
         }
     }
@@ -96,7 +106,11 @@ fn resolve(stack: &[View<'_>], path: &[u8]) -> Result<(Option<Stat>, Option<Stat
             Found::Link => return Ok((None, None)),
             Found::Dir { stat, opaque } => {
                 let shown = *shown.get_or_insert(*stat);
-                let implicit = view.layer.implicit.binary_search_by(|known| known.as_slice().cmp(path)).is_ok();
+                let implicit = view
+                    .layer
+                    .implicit
+                    .binary_search_by(|known| known.as_slice().cmp(path))
+                    .is_ok();
                 if !implicit {
                     return Ok((Some(shown), Some(*stat)));
                 }
@@ -131,7 +145,10 @@ fn look(view: &View<'_>, path: &[u8]) -> Result<Found, Error> {
         let mut value = [0u8; 1];
         opaque |= fgetxattr(&next, OPAQUE, &mut value[..]).is_ok_and(|n| n == 1 && value[0] == b'y');
         if at + 1 == parts.len() {
-            return Ok(Found::Dir { stat: Box::new(stat), opaque });
+            return Ok(Found::Dir {
+                stat: Box::new(stat),
+                opaque,
+            });
         }
         dir = Some(next);
     }

@@ -40,7 +40,10 @@ impl Janitor {
             .name("image-janitor".into())
             .spawn(move || work(&from, &own, round))
             .map_err(|e| Error::io("start", "the janitor thread", e))?;
-        Ok(Self { to: Mutex::new(to), pending })
+        Ok(Self {
+            to: Mutex::new(to),
+            pending,
+        })
     }
 
     /// Deletes a tree, some time soon.
@@ -88,7 +91,9 @@ fn work(from: &Receiver<PathBuf>, pending: &Pending, mut round: Round) {
 
 /// Deletes a tree at once.
 pub(crate) fn delete_now(path: &Path) -> Result<(), Error> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, parent, flags, Mode::empty()).map_err(sys("open", parent.display()))?;
     remove_tree(dir.as_fd(), name.as_encoded_bytes()).map_err(sys("delete", path.display()))

@@ -42,7 +42,10 @@ impl Layers {
         for layer in layers {
             *state.leases.entry(*layer).or_default() += 1;
         }
-        Lease { of: Arc::clone(self), layers: layers.to_vec() }
+        Lease {
+            of: Arc::clone(self),
+            layers: layers.to_vec(),
+        }
     }
 }
 
@@ -52,7 +55,11 @@ impl State {
         let mut used: HashSet<Digest> = images.clone();
         used.extend(self.leases.keys());
         used.extend(self.snapshots.values().flat_map(|snapshot| snapshot.chain.iter()));
-        self.ready.keys().filter(|layer| !used.contains(*layer)).copied().collect()
+        self.ready
+            .keys()
+            .filter(|layer| !used.contains(*layer))
+            .copied()
+            .collect()
     }
 }
 

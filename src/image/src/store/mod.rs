@@ -93,7 +93,9 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("root", &self.options.root).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("root", &self.options.root)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +107,11 @@ impl Store {
     /// When the directory cannot be used, or another store has it open.
     pub fn open(options: Options) -> Result<Arc<Self>, Error> {
         let root = &options.root;
-        for (dir, mode) in [(root.clone(), 0o711), (root.join("layers"), 0o700), (root.join("snapshots"), 0o700)] {
+        for (dir, mode) in [
+            (root.clone(), 0o711),
+            (root.join("layers"), 0o700),
+            (root.join("snapshots"), 0o700),
+        ] {
             make_dir(&dir, mode)?;
         }
         let lock = lock(&root.join("image.lock"))?;
@@ -117,11 +123,21 @@ impl Store {
             .map_err(|e| e.within("pinned"))?;
         let (mut db, contents) = Db::open(&root.join("bulkhead.db")).map_err(|e| e.within(root.display()))?;
         let layers = Arc::new(Layers::default());
-        let janitor = Arc::new(Janitor::start(usage::rounds(Arc::downgrade(&layers), root.join("snapshots")))?);
+        let janitor = Arc::new(Janitor::start(usage::rounds(
+            Arc::downgrade(&layers),
+            root.join("snapshots"),
+        ))?);
         let catalog = check::compare(root, &mut db, contents, (&layers, &janitor), &pinned)?;
-        let timeouts = Timeouts { answer: options.answer_timeout, progress: options.progress_timeout };
+        let timeouts = Timeouts {
+            answer: options.answer_timeout,
+            progress: options.progress_timeout,
+        };
         Ok(Arc::new(Self {
-            registry: Arc::new(Shared { clients: Clients::new(), tokens: TokenCache::default(), timeouts }),
+            registry: Arc::new(Shared {
+                clients: Clients::new(),
+                tokens: TokenCache::default(),
+                timeouts,
+            }),
             pulls: SingleFlight::default(),
             flights: SingleFlight::default(),
             layers,
@@ -184,7 +200,11 @@ impl Store {
 
 fn make_dir(dir: &Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(|e| Error::io("mkdir", dir.display(), e))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .map_err(|e| Error::io("mkdir", dir.display(), e))
 }
 
 /// One store a directory: two would take each other's temporaries for leftovers.

@@ -26,13 +26,18 @@ impl Store {
     fn remove_now(&self, name: &str) -> Result<(), Error> {
         let mut db = self.db();
         // Under the lock, so that a pull that renames meanwhile cannot make us remove another.
-        let Some(image) = self.catalog().resolve(name)? else { return Ok(()) };
+        let Some(image) = self.catalog().resolve(name)? else {
+            return Ok(());
+        };
         let after = self.catalog().layers_without(&image.id);
         let unused = {
             let mut state = self.layers.lock();
             let unused = state.unused(&after);
             // From here on no snapshot and no pull can take them.
-            unused.into_iter().filter_map(|digest| state.ready.remove_entry(&digest)).collect::<Vec<_>>()
+            unused
+                .into_iter()
+                .filter_map(|digest| state.ready.remove_entry(&digest))
+                .collect::<Vec<_>>()
         };
         let digests: Vec<Digest> = unused.iter().map(|(digest, _)| *digest).collect();
         let mut deleted = db.delete(std::slice::from_ref(&image.id), &digests);
@@ -95,5 +100,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::caused(Kind::Internal, what, e))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::caused(Kind::Internal, what, e))?
 }

@@ -24,7 +24,11 @@ impl TempDir {
         let name = ContainerId::random().map_err(|e| Error::io("random", "name", std::io::Error::other(e)))?;
         let path = parent.join(format!(".tmp-{}", name.short()));
         rustix::fs::mkdir(&path, Mode::RWXU).map_err(sys("mkdir", path.display()))?;
-        let temp = Self { path, janitor: Arc::clone(janitor), kept: false };
+        let temp = Self {
+            path,
+            janitor: Arc::clone(janitor),
+            kept: false,
+        };
         // Whatever umask the daemon runs with.
         rustix::fs::fchmod(temp.open()?, Mode::from_raw_mode(0o755)).map_err(sys("chmod", temp.path.display()))?;
         Ok(temp)

@@ -85,8 +85,14 @@ pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> O
     Box::new(move || {
         let layers: Arc<Layers> = layers.upgrade()?;
         let now = Instant::now();
-        let due: Vec<ContainerId> =
-            layers.lock().snapshots.iter().filter(|(_, s)| s.measure_at <= now).map(|(id, _)| id.clone()).take(16).collect();
+        let due: Vec<ContainerId> = layers
+            .lock()
+            .snapshots
+            .iter()
+            .filter(|(_, s)| s.measure_at <= now)
+            .map(|(id, _)| id.clone())
+            .take(16)
+            .collect();
         let more = due.len() == 16;
         for id in due {
             let start = Instant::now();
@@ -100,7 +106,11 @@ pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> O
                 }
             }
         }
-        Some(if more { Duration::from_millis(20) } else { Duration::from_secs(1) })
+        Some(if more {
+            Duration::from_millis(20)
+        } else {
+            Duration::from_secs(1)
+        })
     })
 }
 
@@ -109,7 +119,11 @@ pub(crate) fn walk(path: &Path) -> Result<Usage, Error> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()))?;
     let stat = rustix::fs::fstat(&root).map_err(sys("stat", path.display()))?;
-    let mut usage = Usage { used_bytes: blocks(stat.st_blocks), inodes_used: 1, timestamp_ns: now_ns() };
+    let mut usage = Usage {
+        used_bytes: blocks(stat.st_blocks),
+        inodes_used: 1,
+        timestamp_ns: now_ns(),
+    };
     // Hard links count once; only those are remembered.
     let mut linked = std::collections::HashSet::new();
     let mut stack: Vec<Dir> = vec![Dir::new(root).map_err(sys("list", path.display()))?];
@@ -133,7 +147,11 @@ pub(crate) fn walk(path: &Path) -> Result<Usage, Error> {
                 usage.inodes_used += 1;
                 usage.used_bytes += blocks(stat.st_blocks);
             }
-            if is_dir { openat(fd, name.as_slice(), flags, Mode::empty()).map(Some) } else { Ok(None) }
+            if is_dir {
+                openat(fd, name.as_slice(), flags, Mode::empty()).map(Some)
+            } else {
+                Ok(None)
+            }
         })();
         // What vanished meanwhile does not count.
         if let Ok(Some(fd)) = child

@@ -17,7 +17,12 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 5_000_000, path: 4096, depth: 256, ask_for_space: 16 << 20 }
+        Self {
+            entries: 5_000_000,
+            path: 4096,
+            depth: 256,
+            ask_for_space: 16 << 20,
+        }
     }
 }
 
@@ -26,14 +31,25 @@ impl Limits {
     /// taken as relative, as docker does; `..` is refused: no honest tool writes it.
     pub(super) fn components<'a>(&self, path: &'a [u8]) -> Result<Vec<&'a [u8]>, UnpackError> {
         if path.len() > self.path {
-            return Err(UnpackError::hostile(format!("its name has {} bytes; at most {} are allowed", path.len(), self.path)));
+            return Err(UnpackError::hostile(format!(
+                "its name has {} bytes; at most {} are allowed",
+                path.len(),
+                self.path
+            )));
         }
-        let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+        let parts: Vec<&[u8]> = path
+            .split(|b| *b == b'/')
+            .filter(|p| !p.is_empty() && *p != b".")
+            .collect();
         if parts.contains(&b"..".as_slice()) {
             return Err(UnpackError::hostile("its name contains \"..\""));
         }
         if parts.len() > self.depth {
-            return Err(UnpackError::hostile(format!("it is {} directories deep; at most {} are allowed", parts.len(), self.depth)));
+            return Err(UnpackError::hostile(format!(
+                "it is {} directories deep; at most {} are allowed",
+                parts.len(),
+                self.depth
+            )));
         }
         if parts.iter().any(|p| p.len() > 255) {
             return Err(UnpackError::hostile("a part of its name is longer than 255 bytes"));

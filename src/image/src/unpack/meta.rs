@@ -17,12 +17,24 @@ use super::tar::{Entry, EntryKind};
 /// overlay, `security.ima` or `security.selinux` would label host files.
 fn allowed(name: &[u8]) -> bool {
     (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
-        || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+        || matches!(
+            name,
+            b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
+        )
 }
 
 pub(super) fn times((seconds, nanos): (i64, u32)) -> Timestamps {
-    let mtime = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) };
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT.into() }, last_modification: mtime }
+    let mtime = Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::from(nanos),
+    };
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT.into(),
+        },
+        last_modification: mtime,
+    }
 }
 
 /// All but the time, on an open file or directory.
@@ -36,7 +48,10 @@ pub(super) fn apply(fd: impl AsFd, entry: &Entry) -> Result<(), UnpackError> {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(errno) => {
                 let what = format!("set attribute {:?}", String::from_utf8_lossy(name));
-                return Err(UnpackError::Io { op: what, source: errno.into() });
+                return Err(UnpackError::Io {
+                    op: what,
+                    source: errno.into(),
+                });
             }
         }
     }
@@ -74,9 +89,15 @@ mod tests {
         for name in ["user.a", "security.capability", "system.posix_acl_access"] {
             assert!(allowed(name.as_bytes()), "{name}");
         }
-        for name in
-            ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque", "trusted.x", "security.ima", "security.selinux", ""]
-        {
+        for name in [
+            "trusted.overlay.opaque",
+            "trusted.overlay.redirect",
+            "user.overlay.opaque",
+            "trusted.x",
+            "security.ima",
+            "security.selinux",
+            "",
+        ] {
             assert!(!allowed(name.as_bytes()), "{name}");
         }
     }

@@ -55,15 +55,18 @@ impl UnpackError {
     }
 
     fn io(op: &'static str) -> impl FnOnce(Errno) -> Self {
-        move |errno| Self::Io { op: op.into(), source: errno.into() }
+        move |errno| Self::Io {
+            op: op.into(),
+            source: errno.into(),
+        }
     }
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Tar(TarError::Read(e)) => match e.kind() {
-                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
-                    Kind::DataLoss
-                }
+                std::io::ErrorKind::InvalidInput
+                | std::io::ErrorKind::InvalidData
+                | std::io::ErrorKind::UnexpectedEof => Kind::DataLoss,
                 _ => Kind::of_io(e),
             },
             Self::Tar(TarError::Truncated(_)) => Kind::DataLoss,
@@ -106,7 +109,11 @@ pub(crate) fn unpack(
         tree: Tree::new(root),
         limits,
         dir_times: Vec::new(),
-        result: Unpacked { bytes: BLOCK, inodes: 1, implicit: Vec::new() },
+        result: Unpacked {
+            bytes: BLOCK,
+            inodes: 1,
+            implicit: Vec::new(),
+        },
     };
     let mut count = 0;
     let mut last: Option<String> = None;
@@ -116,11 +123,17 @@ pub(crate) fn unpack(
             Ok(None) => break,
             Err(e) => return Err((e.into(), last.map(|name| format!("after {name}")))),
         };
-        let name = format!("entry {:?}", String::from_utf8_lossy(&entry.path[..entry.path.len().min(300)]));
+        let name = format!(
+            "entry {:?}",
+            String::from_utf8_lossy(&entry.path[..entry.path.len().min(300)])
+        );
         count += 1;
         if count > unpacker.limits.entries {
             let max = unpacker.limits.entries;
-            return Err((UnpackError::hostile(format!("the layer has more than {max} entries")), Some(name)));
+            return Err((
+                UnpackError::hostile(format!("the layer has more than {max} entries")),
+                Some(name),
+            ));
         }
         if let Err(e) = unpacker.entry(&entry) {
             return Err((e, Some(name)));
@@ -160,7 +173,9 @@ impl<R: BufRead> Unpacker<R> {
             EntryKind::HardLink => self.hard_link(entry, &parent, name, &parts)?,
             EntryKind::Symlink => {
                 if entry.link.is_empty() || entry.link.len() >= 4096 {
-                    return Err(UnpackError::hostile("a symbolic link must have a target of 1 to 4095 bytes"));
+                    return Err(UnpackError::hostile(
+                        "a symbolic link must have a target of 1 to 4095 bytes",
+                    ));
                 }
                 self.place(&parent, name, || symlinkat(entry.link.as_slice(), &*parent, *name))?;
                 meta::apply_at(&parent, name, entry)?;
@@ -185,7 +200,9 @@ impl<R: BufRead> Unpacker<R> {
     /// An entry for the layer's root may only be a directory (CVE-2021-29136).
     fn root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         if entry.kind != EntryKind::Dir {
-            return Err(UnpackError::hostile("the root of a layer can be nothing but a directory"));
+            return Err(UnpackError::hostile(
+                "the root of a layer can be nothing but a directory",
+            ));
         }
         meta::apply(self.tree.root(), entry)?;
         self.dir_times.push((b".".to_vec(), entry.mtime));
@@ -251,7 +268,11 @@ impl<R: BufRead> Unpacker<R> {
                         write_all(&file, &chunk[..take], Some(offset))?;
                         chunk = &chunk[take..];
                         let taken = take as u64;
-                        part = if taken == length { parts.next() } else { Some((offset + taken, length - taken)) };
+                        part = if taken == length {
+                            parts.next()
+                        } else {
+                            Some((offset + taken, length - taken))
+                        };
                     }
                     Ok::<(), UnpackError>(())
                 })?;
@@ -273,16 +294,24 @@ impl<R: BufRead> Unpacker<R> {
             let link = String::from_utf8_lossy(&entry.link).into_owned();
             UnpackError::hostile(format!("its hard link target {link:?} is no file of this layer"))
         };
-        let Some((target_name, target_parents)) = target.split_last() else { return Err(missing()) };
+        let Some((target_name, target_parents)) = target.split_last() else {
+            return Err(missing());
+        };
         // Made by `tree.parent` it would exist afterwards: look without making.
-        let path = if target_parents.is_empty() { b".".to_vec() } else { target_parents.join(&b'/') };
+        let path = if target_parents.is_empty() {
+            b".".to_vec()
+        } else {
+            target_parents.join(&b'/')
+        };
         let dir = self.tree.open_dir(&path).map_err(|_| missing())?;
         match rustix::fs::statat(&dir, *target_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory && !is_whiteout(&stat) => {}
             _ => return Err(missing()),
         }
         // Without AT_SYMLINK_FOLLOW a link is linked, not what it points to.
-        self.place(parent, name, || linkat(&dir, *target_name, parent, name, AtFlags::empty()))
+        self.place(parent, name, || {
+            linkat(&dir, *target_name, parent, name, AtFlags::empty())
+        })
     }
 
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
@@ -295,7 +324,10 @@ impl<R: BufRead> Unpacker<R> {
         let implicit = std::mem::take(&mut self.tree.implicit);
         self.result.inodes += implicit.len() as u64;
         self.result.bytes += BLOCK * implicit.len() as u64;
-        self.result.implicit = implicit.into_iter().filter(|path| self.tree.open_dir(path).is_ok()).collect();
+        self.result.implicit = implicit
+            .into_iter()
+            .filter(|path| self.tree.open_dir(path).is_ok())
+            .collect();
         self.result.implicit.sort();
         Ok(self.result)
     }

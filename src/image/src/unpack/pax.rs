@@ -1,7 +1,7 @@
 //! PAX records: `<length> <key>=<value>\n`, of which the length counts itself.
 
-use super::tar::{TarError, bad};
 use super::sparse::MAX_MAP;
+use super::tar::{TarError, bad};
 
 /// The records that mean something to a layer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,7 +40,13 @@ pub(super) fn parse(mut content: &[u8]) -> Result<Pax, TarError> {
             b"size" => pax.size = Some(decimal(value).ok_or_else(|| bad("a PAX size that is no number"))?),
             b"uid" => pax.uid = Some(id(value)?),
             b"gid" => pax.gid = Some(id(value)?),
-            b"mtime" => pax.mtime = Some(named().and_then(time).ok_or_else(|| bad("a PAX mtime that is no time"))?),
+            b"mtime" => {
+                pax.mtime = Some(
+                    named()
+                        .and_then(time)
+                        .ok_or_else(|| bad("a PAX mtime that is no time"))?,
+                )
+            }
             b"GNU.sparse.major" => major = decimal(value),
             b"GNU.sparse.minor" => minor = decimal(value),
             b"GNU.sparse.name" => pax.sparse_name = some(value),
@@ -101,7 +107,9 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
 }
 
 fn id(value: &[u8]) -> Result<u32, TarError> {
-    decimal(value).and_then(|id| u32::try_from(id).ok()).ok_or_else(|| bad("a PAX owner that is no id"))
+    decimal(value)
+        .and_then(|id| u32::try_from(id).ok())
+        .ok_or_else(|| bad("a PAX owner that is no id"))
 }
 
 /// `[-]seconds[.fraction]`, as seconds and nanoseconds after them.
@@ -112,7 +120,11 @@ fn time(text: &str) -> Option<(i64, u32)> {
     if !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let nanos: u32 = fraction.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |n, d| n * 10 + u32::from(d - b'0'));
+    let nanos: u32 = fraction
+        .bytes()
+        .chain(std::iter::repeat(b'0'))
+        .take(9)
+        .fold(0, |n, d| n * 10 + u32::from(d - b'0'));
     Some(match (negative, nanos) {
         (false, nanos) => (seconds, nanos),
         (true, 0) => (-seconds, 0),
@@ -123,7 +135,11 @@ fn time(text: &str) -> Option<(i64, u32)> {
 fn map(value: &[u8]) -> Result<Vec<(u64, u64)>, TarError> {
     let mut numbers = Vec::new();
     for part in value.split(|b| *b == b',') {
-        numbers.push(decimal(part).filter(|_| !part.is_empty()).ok_or_else(|| bad("a malformed sparse map"))?);
+        numbers.push(
+            decimal(part)
+                .filter(|_| !part.is_empty())
+                .ok_or_else(|| bad("a malformed sparse map"))?,
+        );
         if numbers.len() > 2 * MAX_MAP {
             return Err(bad(format!("a sparse map of more than {MAX_MAP} parts")));
         }
@@ -161,8 +177,21 @@ mod tests {
     #[test]
     fn malformed_records_are_errors() {
         for bad in [
-            "x", "5 a=b", "6 a=b\nx", "3 =", "5 =b\n", "0 a=b\n", "-6 a=b\n", "99999999999999999999 a=b\n", "8 a=b\n", "6 ab \n",
-            "+6 a=b\n", "13 path=a\0bc\n", "9 uid=-1\n", "17 uid=4294967296\n", "9 size=x\n",
+            "x",
+            "5 a=b",
+            "6 a=b\nx",
+            "3 =",
+            "5 =b\n",
+            "0 a=b\n",
+            "-6 a=b\n",
+            "99999999999999999999 a=b\n",
+            "8 a=b\n",
+            "6 ab \n",
+            "+6 a=b\n",
+            "13 path=a\0bc\n",
+            "9 uid=-1\n",
+            "17 uid=4294967296\n",
+            "9 size=x\n",
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
         }

@@ -21,7 +21,9 @@ impl Sparse {
     pub(super) fn check(self, data: u64) -> Result<Self, TarError> {
         let (mut end, mut sum) = (0u64, 0u64);
         for (offset, length) in &self.map {
-            let next = offset.checked_add(*length).ok_or_else(|| bad("a malformed sparse map"))?;
+            let next = offset
+                .checked_add(*length)
+                .ok_or_else(|| bad("a malformed sparse map"))?;
             if *offset < end || next > self.real {
                 return Err(bad("a sparse map that is not in order or leaves its file"));
             }
@@ -53,7 +55,11 @@ pub(super) fn old_gnu(
             }
             map.push((field(&part[..12])?, field(&part[12..])?));
         }
-        if map.len() > MAX_MAP { Err(bad(format!("a sparse map of more than {MAX_MAP} parts"))) } else { Ok(()) }
+        if map.len() > MAX_MAP {
+            Err(bad(format!("a sparse map of more than {MAX_MAP} parts")))
+        } else {
+            Ok(())
+        }
     };
     take(&header[386..482])?;
     let real = field(&header[483..495])?;
@@ -106,7 +112,13 @@ mod tests {
 
     #[test]
     fn unsound_maps_are_refused() {
-        let check = |map: &[(u64, u64)], real, data| Sparse { map: map.to_vec(), real }.check(data);
+        let check = |map: &[(u64, u64)], real, data| {
+            Sparse {
+                map: map.to_vec(),
+                real,
+            }
+            .check(data)
+        };
         assert!(check(&[(0, 5), (10, 5)], 20, 10).is_ok());
         assert!(check(&[], 1 << 40, 0).is_ok());
         for (map, real, data) in [

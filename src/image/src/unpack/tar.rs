@@ -81,7 +81,12 @@ pub(crate) struct Archive<R> {
 
 impl<R: BufRead> Archive<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self { input, left: 0, padding: 0, done: false }
+        Self {
+            input,
+            left: 0,
+            padding: 0,
+            done: false,
+        }
     }
 
     /// The next entry; the data of the one before is skipped.
@@ -197,7 +202,9 @@ impl<R: BufRead> Archive<R> {
 
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         if size > MAX_EXTENSION {
-            return Err(bad(format!("an extended header of {size} bytes; at most {MAX_EXTENSION} are read")));
+            return Err(bad(format!(
+                "an extended header of {size} bytes; at most {MAX_EXTENSION} are read"
+            )));
         }
         let length = usize::try_from(size).map_err(|_| bad("size"))?;
         let mut content = vec![0u8; length.next_multiple_of(BLOCK)];
@@ -221,7 +228,11 @@ impl<R: BufRead> Archive<R> {
             return Err(bad("a name in a GNU header and another in a PAX header"));
         }
         let path = pax.path.clone().or(long_name).unwrap_or_else(|| header.path(format));
-        let link = pax.linkpath.clone().or(long_link).unwrap_or_else(|| cut(&header.0[157..257]).to_vec());
+        let link = pax
+            .linkpath
+            .clone()
+            .or(long_link)
+            .unwrap_or_else(|| cut(&header.0[157..257]).to_vec());
         let kind = kind(flag, &path)?;
         let number = |at, len, what| -> Result<u32, TarError> {
             u32::try_from(header.number(at, len, what)?).map_err(|_| bad(format!("{what} is out of range")))
@@ -247,7 +258,11 @@ impl<R: BufRead> Archive<R> {
             sparse: None,
         };
         self.left = entry.size;
-        self.padding = entry.size.checked_next_multiple_of(BLOCK as u64).ok_or_else(|| bad("size"))? - entry.size;
+        self.padding = entry
+            .size
+            .checked_next_multiple_of(BLOCK as u64)
+            .ok_or_else(|| bad("size"))?
+            - entry.size;
         self.sparse(header, flag, &pax, &mut entry)?;
         if entry.path.contains(&0) || entry.link.contains(&0) {
             return Err(bad("a name with a zero byte"));
@@ -273,12 +288,16 @@ impl<R: BufRead> Archive<R> {
             entry.path.clone_from(name);
         }
         if pax.sparse_version == Some((1, 0)) {
-            let real = pax.sparse_size.ok_or_else(|| bad("a sparse entry without its real size"))?;
+            let real = pax
+                .sparse_size
+                .ok_or_else(|| bad("a sparse entry without its real size"))?;
             let map = sparse::in_data(real, |block| self.data_exact(block))?;
             entry.size = self.left;
             entry.sparse = Some(map.check(entry.size)?);
         } else if let Some(map) = &pax.sparse_map {
-            let real = pax.sparse_size.ok_or_else(|| bad("a sparse entry without its real size"))?;
+            let real = pax
+                .sparse_size
+                .ok_or_else(|| bad("a sparse entry without its real size"))?;
             entry.sparse = Some(Sparse { map: map.clone(), real }.check(entry.size)?);
         }
         Ok(())
@@ -305,7 +324,11 @@ struct Extensions {
 
 impl Default for Extensions {
     fn default() -> Self {
-        Self { pax: Once(None), name: Once(None), link: Once(None) }
+        Self {
+            pax: Once(None),
+            name: Once(None),
+            link: Once(None),
+        }
     }
 }
 
@@ -367,9 +390,18 @@ impl Header<'_> {
         let byte = |(at, b): (usize, &u8)| if field.contains(&at) { b' ' } else { *b };
         let unsigned: i64 = self.0.iter().enumerate().map(|x| i64::from(byte(x))).sum();
         // Some old tars summed signed characters.
-        let signed: i64 = self.0.iter().enumerate().map(|x| i64::from(byte(x).cast_signed())).sum();
+        let signed: i64 = self
+            .0
+            .iter()
+            .enumerate()
+            .map(|x| i64::from(byte(x).cast_signed()))
+            .sum();
         let stored = self.number(148, 8, "checksum")?;
-        if stored == unsigned || stored == signed { Ok(()) } else { Err(bad("a header whose checksum is wrong")) }
+        if stored == unsigned || stored == signed {
+            Ok(())
+        } else {
+            Err(bad("a header whose checksum is wrong"))
+        }
     }
 
     fn path(&self, format: Format) -> Vec<u8> {
@@ -379,7 +411,11 @@ impl Header<'_> {
             Format::Star => cut(&self.0[345..476]),
             Format::V7 | Format::Gnu => b"",
         };
-        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+        if prefix.is_empty() {
+            name.to_vec()
+        } else {
+            [prefix, b"/", name].concat()
+        }
     }
 
     fn number(&self, at: usize, len: usize, what: &str) -> Result<i64, TarError> {

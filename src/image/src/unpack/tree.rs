@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fchmod, fsetxattr, mkdirat, openat, openat2, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, XattrFlags, fchmod, fsetxattr, mkdirat, openat,
+    openat2, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -33,7 +33,11 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root: Rc::new(root), open: VecDeque::new(), implicit: HashSet::new() }
+        Self {
+            root: Rc::new(root),
+            open: VecDeque::new(),
+            implicit: HashSet::new(),
+        }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -66,7 +70,13 @@ impl Tree {
 
     /// Opens a directory that must be there, inside and free of links.
     pub(super) fn open_dir(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        openat2(&self.root, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), INSIDE)
+        openat2(
+            &self.root,
+            path,
+            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+            INSIDE,
+        )
     }
 
     #[expect(clippy::unused_self, reason = "reads as a question to the tree")]
@@ -137,8 +147,65 @@ pub(super) fn set_opaque(dir: impl AsFd) -> Result<(), UnpackError> {
     fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty()).map_err(UnpackError::io("mark opaque"))
 }
 
+/// Nested deeper than this, a directory is first moved up beside `name`: a container may nest
+/// as deep as it likes, but neither our stack nor our descriptors grow with it.
+const MAX_NESTED: usize = 64;
+
 /// Removes a directory and all in it, by descriptors, following no link (CVE-2022-21658).
 pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    let mut moved = Vec::new();
+    remove_nested(
+        parent,
+        name,
+        &mut Moved {
+            parent,
+            base: name,
+            names: &mut moved,
+        },
+        0,
+    )?;
+    while let Some(next) = moved.pop() {
+        remove_nested(
+            parent,
+            &next,
+            &mut Moved {
+                parent,
+                base: name,
+                names: &mut moved,
+            },
+            0,
+        )?;
+    }
+    Ok(())
+}
+
+/// Where directories that lie too deep are moved to.
+struct Moved<'a> {
+    parent: BorrowedFd<'a>,
+    base: &'a [u8],
+    names: &'a mut Vec<Vec<u8>>,
+}
+
+impl Moved<'_> {
+    fn take(&mut self, dir: &OwnedFd, child: &[u8]) -> Result<(), Errno> {
+        for at in 0u32.. {
+            let mut name = b".gone-deep-".to_vec();
+            name.extend(self.base.iter().take(64));
+            name.extend(format!("-{}-{at}", self.names.len()).as_bytes());
+            match renameat_with(dir, child, self.parent, &*name, RenameFlags::NOREPLACE) {
+                Ok(()) => {
+                    self.names.push(name);
+                    return Ok(());
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EXIST)
+    }
+}
+
+fn remove_nested(parent: BorrowedFd<'_>, name: &[u8], moved: &mut Moved<'_>, depth: usize) -> Result<(), Errno> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {
         Ok(dir) => {
@@ -149,13 +216,20 @@ pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Err
                 if child == b"." || child == b".." {
                     continue;
                 }
+                let nested = |moved: &mut Moved<'_>| {
+                    if depth >= MAX_NESTED {
+                        moved.take(&dir, child)
+                    } else {
+                        remove_nested(dir.as_fd(), child, moved, depth + 1)
+                    }
+                };
                 if entry.file_type() == FileType::Directory {
-                    remove_tree(dir.as_fd(), child)?;
+                    nested(moved)?;
                 } else {
                     match unlinkat(&dir, child, AtFlags::empty()) {
                         Ok(()) | Err(Errno::NOENT) => {}
                         // d_type may be unknown, or the entry just became a directory.
-                        Err(Errno::ISDIR | Errno::PERM) => remove_tree(dir.as_fd(), child)?,
+                        Err(Errno::ISDIR | Errno::PERM) => nested(moved)?,
                         Err(errno) => return Err(errno),
                     }
                 }
@@ -168,5 +242,26 @@ pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Err
     match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_deeper_than_any_path_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        mkdirat(&base, "deep", Mode::RWXU).unwrap();
+        let mut at = openat(&base, "deep", OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            mkdirat(&at, "nested", Mode::RWXU).unwrap();
+            rustix::fs::symlinkat("/etc", &at, "link").unwrap();
+            at = openat(&at, "nested", OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        remove_tree(base.as_fd(), b"deep").unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(std::path::Path::new("/etc/passwd").exists());
     }
 }

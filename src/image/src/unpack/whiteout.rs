@@ -35,7 +35,9 @@ pub(super) enum Marker<'a> {
 
 /// Reads an entry's name.
 pub(super) fn marker<'a>(parts: &[&'a [u8]]) -> Result<Marker<'a>, UnpackError> {
-    let Some((last, parents)) = parts.split_last() else { return Ok(Marker::None) };
+    let Some((last, parents)) = parts.split_last() else {
+        return Ok(Marker::None);
+    };
     if parents.iter().any(|p| p.starts_with(META)) {
         return Ok(Marker::Ignored);
     }
@@ -50,7 +52,9 @@ pub(super) fn marker<'a>(parts: &[&'a [u8]]) -> Result<Marker<'a>, UnpackError> 
     }
     match last.strip_prefix(PREFIX) {
         None => Ok(Marker::None),
-        Some(b"" | b"." | b"..") => Err(UnpackError::hostile("it is a whiteout of nothing, of \".\" or of \"..\"")),
+        Some(b"" | b"." | b"..") => Err(UnpackError::hostile(
+            "it is a whiteout of nothing, of \".\" or of \"..\"",
+        )),
         Some(name) => Ok(Marker::Gone(name)),
     }
 }
@@ -71,7 +75,6 @@ pub(super) fn hide(parent: &OwnedFd, name: &[u8]) -> Result<bool, UnpackError> {
         Err(errno) => Err(UnpackError::io("make the whiteout")(errno)),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -43,7 +43,12 @@ impl Layer {
             Pack::Gzip => gzip(content),
             Pack::Zstd => zstd::encode_all(content, 1).unwrap(),
         };
-        Self { digest: sha(&blob), diff_id: sha(content), blob, pack }
+        Self {
+            digest: sha(&blob),
+            diff_id: sha(content),
+            blob,
+            pack,
+        }
     }
 
     fn media_type(&self, docker: bool) -> &'static str {
@@ -79,7 +84,12 @@ impl Image {
             ids.join(",")
         )
         .into_bytes();
-        let mut image = Self { config, layers, manifest: Vec::new(), docker };
+        let mut image = Self {
+            config,
+            layers,
+            manifest: Vec::new(),
+            docker,
+        };
         image.manifest = image.make_manifest();
         image
     }
@@ -88,7 +98,14 @@ impl Image {
         let layers: Vec<String> = self
             .layers
             .iter()
-            .map(|l| format!(r#"{{"mediaType":"{}","digest":"{}","size":{}}}"#, l.media_type(self.docker), l.digest, l.blob.len()))
+            .map(|l| {
+                format!(
+                    r#"{{"mediaType":"{}","digest":"{}","size":{}}}"#,
+                    l.media_type(self.docker),
+                    l.digest,
+                    l.blob.len()
+                )
+            })
             .collect();
         let config_type = if self.docker {
             "application/vnd.docker.container.image.v1+json"
@@ -152,7 +169,10 @@ impl Content {
     /// Adds an image with all its parts under a tag.
     pub fn push(&mut self, repository: &str, tag: &str, image: &Image) {
         let mut manifest = |name: &str, kind: &str, bytes: &[u8]| {
-            self.objects.insert(format!("{repository}/manifests/{name}"), (kind.to_owned(), bytes.to_vec()));
+            self.objects.insert(
+                format!("{repository}/manifests/{name}"),
+                (kind.to_owned(), bytes.to_vec()),
+            );
         };
         manifest(tag, image.media_type(), &image.manifest);
         manifest(&image.digest(), image.media_type(), &image.manifest);
@@ -172,12 +192,18 @@ impl Content {
             "application/vnd.oci.image.index.v1+json"
         };
         for name in [tag.to_owned(), sha(&index)] {
-            self.objects.insert(format!("{repository}/manifests/{name}"), (kind.to_owned(), index.clone()));
+            self.objects.insert(
+                format!("{repository}/manifests/{name}"),
+                (kind.to_owned(), index.clone()),
+            );
         }
     }
 
     pub fn blob(&mut self, repository: &str, digest: &str, bytes: &[u8]) {
-        self.objects.insert(format!("{repository}/blobs/{digest}"), ("application/octet-stream".into(), bytes.to_vec()));
+        self.objects.insert(
+            format!("{repository}/blobs/{digest}"),
+            ("application/octet-stream".into(), bytes.to_vec()),
+        );
     }
 }
 

@@ -101,11 +101,16 @@ impl Registry {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
-                let Ok((stream, _)) = listener.accept().await else { return };
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
                 let shared = Arc::clone(&own);
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                        .ok();
                 });
             }
         });
@@ -161,7 +166,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let act = script(&seen, before);
     let object = {
         let content = shared.content.lock().unwrap();
-        seen.path.strip_prefix("/v2/").and_then(|path| content.objects.get(path).cloned())
+        seen.path
+            .strip_prefix("/v2/")
+            .and_then(|path| content.objects.get(path).cloned())
     };
     Ok(act_on(act, &seen, object).await)
 }
@@ -179,7 +186,11 @@ async fn act_on(act: Act, seen: &Seen, object: Option<(String, Vec<u8>)>) -> Res
     }
     let Some((kind, bytes)) = object else {
         let error = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-        return Response::builder().status(404).header("content-type", "application/json").body(full(error.into())).unwrap();
+        return Response::builder()
+            .status(404)
+            .header("content-type", "application/json")
+            .body(full(error.into()))
+            .unwrap();
     };
     let total = bytes.len();
     let start = seen
@@ -187,10 +198,19 @@ async fn act_on(act: Act, seen: &Seen, object: Option<(String, Vec<u8>)>) -> Res
         .filter(|_| !matches!(act, Act::Whole))
         .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let bytes = Bytes::from(bytes).slice(start.unwrap_or(0).min(total)..);
-    let mut response = Response::builder().header("content-type", kind).header("content-length", bytes.len());
+    let mut response = Response::builder()
+        .header("content-type", kind)
+        .header("content-length", bytes.len());
     if let Some(start) = start {
-        let told = if matches!(act, Act::WrongRange) { start + 1 } else { start };
-        response = response.status(206).header("content-range", format!("bytes {told}-{}/{total}", total.saturating_sub(1)));
+        let told = if matches!(act, Act::WrongRange) {
+            start + 1
+        } else {
+            start
+        };
+        response = response.status(206).header(
+            "content-range",
+            format!("bytes {told}-{}/{total}", total.saturating_sub(1)),
+        );
     }
     let body = match act {
         Act::Break(count) => pieces(vec![bytes.slice(..count.min(bytes.len()))], Some(true), Duration::ZERO),

@@ -94,7 +94,14 @@ impl Tar {
     }
 
     pub fn link(self, kind: u8, name: &str, target: &str) -> Self {
-        self.raw(Header { link: target.into(), mode: 0o777, ..Header::new(kind, name) }, b"")
+        self.raw(
+            Header {
+                link: target.into(),
+                mode: 0o777,
+                ..Header::new(kind, name)
+            },
+            b"",
+        )
     }
 
     /// A PAX header for the next entry.
@@ -119,7 +126,13 @@ impl Tar {
 
     /// A GNU long name (`L`) or link (`K`).
     pub fn long(self, kind: u8, value: &str) -> Self {
-        self.raw(Header { gnu: true, ..Header::new(kind, "././@LongLink") }, format!("{value}\0").as_bytes())
+        self.raw(
+            Header {
+                gnu: true,
+                ..Header::new(kind, "././@LongLink")
+            },
+            format!("{value}\0").as_bytes(),
+        )
     }
 
     /// With the two blocks of zeros at the end.

@@ -1,0 +1,130 @@
+//! Bulkhead and containerd with runc, measured alternately in one run: the same machine, the
+//! same images, the same CRI calls from this one client. `hack/bench` builds what it needs.
+//!
+//! Both servers run the whole time, each in namespaces of its own; a measurement takes a
+//! few samples of one, then of the other, and again, so that whatever else the machine
+//! does falls on both alike. A ratio above 1 means that Bulkhead is better.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod load;
+mod measure;
+mod report;
+
+use anyhow::{Context, Result, bail};
+use e2e::engine::Engine;
+use e2e::{Node, Options, run};
+
+use report::{Report, Row};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// Samples of each latency.
+    samples: usize,
+    /// Seconds of each throughput window.
+    window: u64,
+    /// Windows, and pulls, of each.
+    rounds: usize,
+    /// MB written to a log.
+    log: usize,
+}
+
+const QUICK: Scale = Scale {
+    samples: 24,
+    window: 4,
+    rounds: 2,
+    log: 64,
+};
+const FULL: Scale = Scale {
+    samples: 120,
+    window: 12,
+    rounds: 5,
+    log: 256,
+};
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let (mut scale, mut json, mut only) = (FULL, None, None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => scale = QUICK,
+            "--json" => json = Some(arguments.next().context("--json wants a file")?),
+            "--only" => only = Some(arguments.next().context("--only wants the beginning of a row's name")?),
+            _ => bail!("usage: bench [--quick] [--json FILE] [--only ROW]"),
+        }
+    }
+    let report = run::runtime()?.block_on(all(scale, only.as_deref().unwrap_or_default()))?;
+    print!("{}", report.table());
+    if let Some(path) = json {
+        std::fs::write(&path, report.json()?).with_context(|| format!("write {path}"))?;
+    }
+    Ok(())
+}
+
+/// The two servers under test.
+struct Pair {
+    bulkhead: Node,
+    peer: Node,
+}
+
+impl Pair {
+    async fn start() -> Result<Self> {
+        let options = |engine| Options {
+            engine,
+            quiet: true,
+            ..Options::default()
+        };
+        let peer = Node::start(options(Engine::Containerd))
+            .await
+            .context("start containerd")?;
+        let bulkhead = Node::start(options(Engine::Bulkhead)).await.context("start Bulkhead")?;
+        Ok(Self { bulkhead, peer })
+    }
+
+    /// Both, by turns.
+    fn both(&self) -> [&Node; 2] {
+        [&self.bulkhead, &self.peer]
+    }
+}
+
+async fn all(scale: Scale, only: &str) -> Result<Report> {
+    let pair = Pair::start().await?;
+    let mut report = Report::default();
+    let wanted = |names: &[&str]| names.iter().any(|name| name.starts_with(only));
+    if wanted(&[
+        "pod_run",
+        "container_create",
+        "container_start",
+        "pod_up",
+        "pod_down",
+        "exec_sync",
+    ]) {
+        eprintln!("latencies: {} samples of each", scale.samples);
+        report.extend(measure::latencies(&pair, scale).await?);
+    }
+    if wanted(&["pods_per_second"]) {
+        eprintln!("throughput: 10 callers, {} windows of {} s", scale.rounds, scale.window);
+        report.push(load::pods_per_second(&pair, scale).await?);
+    }
+    if wanted(&["container_stats_30", "memory_per_pod", "daemon_rss_30"]) {
+        eprintln!("30 pods");
+        report.extend(measure::thirty(&pair, scale).await?);
+    }
+    if wanted(&["pull_gzip", "pull_zstd"]) {
+        eprintln!("pulls of 1 GB in 6 layers, {} of each", scale.rounds);
+        report.extend(load::pulls(&pair, scale, only).await?);
+    }
+    if wanted(&["logs"]) {
+        eprintln!("logs: {} MB", scale.log);
+        report.push(load::logs(&pair, scale).await?);
+    }
+    for node in [pair.bulkhead, pair.peer] {
+        node.finish().await?;
+    }
+    Ok(report)
+}
+
+/// Samples of both, and what they are called.
+fn row(name: &'static str, unit: &'static str, samples: [Vec<f64>; 2]) -> Row {
+    Row::new(name, unit, samples)
+}
