@@ -164,6 +164,14 @@ impl Connection {
         }
     }
 
+    /// The answer to an order that is answered unasked.
+    pub(crate) fn reply(&mut self) -> reply::Result {
+        match self.frame().expect("an answer") {
+            Body::Reply(reply) => reply.result.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The first event that `pick` likes.
     pub(crate) fn event<T>(&mut self, pick: impl Fn(&What) -> Option<T>) -> T {
         loop {

@@ -296,3 +296,94 @@ fn a_child_killed_for_memory_is_no_verdict() {
         (0, false, "Completed")
     );
 }
+
+#[test]
+fn namespaces_are_pinned_and_a_container_joins_them() {
+    let spawner = Spawner::start();
+    let mut bundle = Bundle::new("cat /proc/sys/kernel/hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let place = |name: &str| bundle.path(name).to_str().unwrap().to_owned();
+    let pin = wire::Pin {
+        network: place("net"),
+        ipc: place("ipc"),
+        uts: place("uts"),
+        hostname: "pinned".to_owned(),
+        sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned())].into(),
+        loopback_up: true,
+    };
+    let (network, uts) = (pin.network.clone(), pin.uts.clone());
+    let unpin = Unpin(vec![pin.network.clone(), pin.ipc.clone(), pin.uts.clone()]);
+    let answer = spawner.order(wire::spawn::What::Pin(pin.clone())).reply();
+    assert_eq!(answer, reply::Result::Done(wire::Done {}));
+    for namespace in bundle.config["linux"]["namespaces"].as_array_mut().unwrap() {
+        match namespace["type"].as_str().unwrap() {
+            "network" => namespace["path"] = network.clone().into(),
+            "uts" => namespace["path"] = uts.clone().into(),
+            _ => {}
+        }
+    }
+    bundle.config.as_object_mut().unwrap().remove("hostname");
+    bundle.run(&spawner).exited();
+    assert_eq!(bundle.records(), "stdout F pinned\nstdout F 80\n");
+    let bad = wire::Pin {
+        network: "/no/such/dir/net".to_owned(),
+        ..pin
+    };
+    let answer = spawner
+        .order(wire::spawn::What::Pin(wire::Pin {
+            ipc: String::new(),
+            uts: String::new(),
+            ..bad
+        }))
+        .reply();
+    assert!(matches!(answer, reply::Result::Failure(_)), "{answer:?}");
+    drop(unpin);
+}
+
+/// Takes the pins away when the test ends, however it ends.
+struct Unpin(Vec<String>);
+
+impl Drop for Unpin {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            rustix::mount::unmount(path.as_str(), rustix::mount::UnmountFlags::DETACH).ok();
+        }
+    }
+}
+
+#[test]
+fn rubbish_ends_the_connection_and_nothing_else() {
+    let spawner = Spawner::start();
+    let bundle = Bundle::new("sleep 100");
+    let mut monitor = bundle.run(&spawner);
+    for rubbish in [
+        &b"\xff\xff\xff\xff"[..],
+        b"\x03\x00\x00\x00\xff\xff\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let mut stream = std::os::unix::net::UnixStream::connect(bundle.path("state/monitor.sock")).unwrap();
+        std::io::Write::write_all(&mut stream, rubbish).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Zero bytes, or ECONNRESET where something was left unread; not a timeout.
+        let end = std::io::Read::read(&mut stream, &mut [0; 16]);
+        assert!(
+            end.as_ref().map_or_else(
+                |error| error.kind() == std::io::ErrorKind::ConnectionReset,
+                |count| *count == 0
+            ),
+            "{end:?}"
+        );
+    }
+    assert_eq!(monitor.state().status(), Status::Running);
+    let fds = || {
+        std::fs::read_dir(format!("/proc/{}/fd", monitor.monitor_pid))
+            .unwrap()
+            .count()
+    };
+    let before = fds();
+    for _ in 0..200 {
+        drop(std::os::unix::net::UnixStream::connect(bundle.path("state/monitor.sock")).unwrap());
+    }
+    until("descriptors are closed", || fds() <= before);
+    monitor.kill(9, true);
+    assert_eq!(monitor.exited().exit_code, 137);
+}
