@@ -13,3 +13,4 @@ mod driver;
 mod exec;
 mod lifecycle;
 mod logs;
+mod measure;
