@@ -19,6 +19,11 @@ impl Relay {
         send(&self.0, packet, SendFlags::NOSIGNAL).unwrap();
     }
 
+    /// Sends what goes without waiting.
+    pub(crate) fn try_send(&self, packet: &[u8]) {
+        send(&self.0, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).ok();
+    }
+
     /// A packet; empty at the end.
     fn packet(&self) -> Vec<u8> {
         let mut buffer = vec![0; 16 * 1024 + 1];

@@ -387,3 +387,64 @@ fn rubbish_ends_the_connection_and_nothing_else() {
     monitor.kill(9, true);
     assert_eq!(monitor.exited().exit_code, 137);
 }
+
+/// Clock ticks that a process has used.
+fn ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ")
+        .unwrap()
+        .1
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|text| text.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn nothing_to_do_is_nothing_done() {
+    let spawner = Spawner::start();
+    // Streams closed by the container; input that nobody takes, from a client that has gone; an exec with a closed pipe.
+    let mut closed = Bundle::new("exec >&- 2>&- <&-; sleep 100");
+    closed.create.stdin = true;
+    let mut stuffed = Bundle::new("sleep 100");
+    stuffed.create.stdin = true;
+    let (mut one, mut two) = (closed.run(&spawner), stuffed.run(&spawner));
+    for monitor in [&mut one, &mut two] {
+        let relay = crate::attach::Relay::open(monitor);
+        for _ in 0..12 {
+            relay.try_send(&[1; 16_000]);
+        }
+        drop(relay);
+        let exec = wire::Exec {
+            process_json: crate::driver::process(&["/bin/sleep", "100"]).to_string().into_bytes(),
+            stdin: true,
+            ..wire::Exec::default()
+        };
+        drop(monitor.call(Verb::Exec(exec)).unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = [ticks(one.monitor_pid), ticks(two.monitor_pid)];
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(
+        [ticks(one.monitor_pid), ticks(two.monitor_pid)],
+        before,
+        "a monitor is busy with nothing"
+    );
+    for monitor in [&mut one, &mut two] {
+        monitor.kill(9, true);
+        monitor.exited();
+    }
+}
+
+#[test]
+fn orders_that_are_none_harm_nobody() {
+    let spawner = Spawner::start();
+    for rubbish in [&b"\xff\xff\xff"[..], b"", b"x"] {
+        spawner.send(rubbish, false);
+        spawner.send(rubbish, true);
+    }
+    let bundle = Bundle::new("echo fine");
+    bundle.run(&spawner).exited();
+    assert_eq!(bundle.records(), "stdout F fine\n");
+}
