@@ -108,7 +108,7 @@ fn attach(socket: &mut Socket, call: &Call, conf: &Conf, ipam: Option<&str>, end
     let result = ipam::add(call, plugin).map_err(port_failed)?;
     with_addresses(socket, call, conf, ends, result).map_err(|fault| {
         let rules = if conf.masquerade {
-            masquerade::del(&owner(call))
+            masquerade::del(&owner(call)).map(drop)
         } else {
             Ok(())
         };
