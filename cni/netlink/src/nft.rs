@@ -293,6 +293,21 @@ pub fn list_rules(socket: &mut Socket, family: Family, table: &str, chain: &str)
     Ok(rules)
 }
 
+/// Whether `chain` has exactly so many rules and each of them the comment `mark`.
+///
+/// # Errors
+/// When the kernel refuses to list.
+pub fn is_marked(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    (chain, rules): (&str, usize),
+    mark: &str,
+) -> Result<bool, Error> {
+    let list = list_rules(socket, family, table, chain)?;
+    Ok(list.len() == rules && list.iter().all(|rule| rule.comment.as_deref() == Some(mark)))
+}
+
 fn read_comment(mut data: &[u8]) -> Option<String> {
     while let [kind, len, rest @ ..] = data {
         let value = rest.get(..usize::from(*len))?;

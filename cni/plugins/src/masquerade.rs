@@ -4,6 +4,12 @@
 //!
 //! Comment: `<hash of network>-<hash of interface:container>, net: …, if: …, id: …`, where a
 //! hash is the first 16 digits of SHA-512; what is searched for is the part before the comma.
+//!
+//! Speed: whoever closes a netfilter socket waits for what was deleted through any such socket to
+//! be freed, an RCU grace period of several milliseconds (nft_rcv_nl_event). So ADD deletes
+//! nothing where it can help it: the shared chains are made once, marked by a comment, and left
+//! alone while the mark is there. DEL must delete; it keeps the socket open until its caller
+//! has done what else takes time.
 
 use std::fmt::Write as _;
 
@@ -17,6 +23,9 @@ use crate::fault::{Fault, Result};
 
 const TABLE: &str = "cni_plugins_masquerade";
 const CHAIN: &str = "masq_checks";
+const ENTRY: &str = "postrouting";
+/// Marks the entry chain as ours and complete; the reference flushes and rewrites it.
+const MARK: &str = "bulkhead 1";
 const TABLE_COMMENT: &str = "Masquerading for plugins from github.com/containernetworking/plugins";
 const CHAIN_COMMENT: &str = "Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet";
 
@@ -28,7 +37,8 @@ pub(crate) struct Owner<'a> {
     pub(crate) container: &'a str,
 }
 
-fn hash(text: &str) -> String {
+/// The first 16 digits of SHA-512.
+pub(crate) fn hash(text: &str) -> String {
     let mut digits = String::with_capacity(16);
     for byte in Sha512::digest(text.as_bytes()).iter().take(8) {
         // Writing to a String cannot fail.
@@ -64,36 +74,51 @@ fn net(text: &str) -> Result<IpNet> {
         .map_err(|_| Fault::internal(format!("{text} is no network")))
 }
 
-/// Masquerades what `addresses` send outside their own subnets.
-pub(crate) fn add(owner: &Owner<'_>, addresses: &[IpNet]) -> Result<()> {
-    let comment = owner.comment();
-    let mut change = Transaction::new(Family::Inet, TABLE);
+/// Table and chains, as the reference sets them up at every ADD.
+fn frame(change: &mut Transaction<'_>) -> Result<()> {
     change.add_table(TABLE_COMMENT).add_chain(CHAIN, Some(CHAIN_COMMENT));
     change
-        .add_nat_chain("postrouting", Hook::Postrouting, PRIORITY_SNAT)
-        .flush_chain("postrouting");
+        .add_nat_chain(ENTRY, Hook::Postrouting, PRIORITY_SNAT)
+        .flush_chain(ENTRY);
     for multicast in ["224.0.0.0/4", "ff00::/8"] {
         let multicast = net(multicast)?;
         let mut rule = Rule::new();
         rule.same_family(multicast.addr())
             .address(Side::Destination, multicast, false)
             .back();
-        change.add_rule("postrouting", &rule, None);
+        change.add_rule(ENTRY, &rule, Some(MARK));
     }
-    change.add_rule("postrouting", Rule::new().goto(CHAIN), None);
-    for address in addresses {
-        let mut rule = Rule::new();
-        rule.same_family(address.addr())
-            .address(Side::Source, address.addr().into(), false)
-            .address(Side::Destination, address.trunc(), true)
-            .masquerade();
-        change.add_rule(CHAIN, &rule, Some(&comment));
-    }
-    change.commit(&mut Socket::netfilter()?)?;
+    change.add_rule(ENTRY, Rule::new().goto(CHAIN), Some(MARK));
     Ok(())
 }
 
-fn remove(which: impl Fn(&str) -> bool) -> Result<()> {
+/// Masquerades what `addresses` send outside their own subnets.
+pub(crate) fn add(owner: &Owner<'_>, addresses: &[IpNet]) -> Result<()> {
+    let comment = owner.comment();
+    let mut socket = Socket::netfilter()?;
+    let mut framed = nft::is_marked(&mut socket, Family::Inet, TABLE, (ENTRY, 3), MARK)?;
+    loop {
+        let mut change = Transaction::new(Family::Inet, TABLE);
+        if !framed {
+            frame(&mut change)?;
+        }
+        for address in addresses {
+            let mut rule = Rule::new();
+            rule.same_family(address.addr())
+                .address(Side::Source, address.addr().into(), false)
+                .address(Side::Destination, address.trunc(), true)
+                .masquerade();
+            change.add_rule(CHAIN, &rule, Some(&comment));
+        }
+        match change.commit(&mut socket) {
+            // Somebody took the table away after we looked.
+            Err(error) if framed && error.is_missing() => framed = false,
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn remove(which: impl Fn(&str) -> bool) -> Result<Socket> {
     let mut socket = Socket::netfilter()?;
     // Two of us may list the same rule; the second finds it gone and looks again.
     for _ in 0..5 {
@@ -105,7 +130,8 @@ fn remove(which: impl Fn(&str) -> bool) -> Result<()> {
         }
         match change.commit(&mut socket) {
             Err(error) if error.is_missing() => {}
-            other => return Ok(other?),
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(socket),
         }
     }
     Err(Fault::internal(
@@ -113,8 +139,8 @@ fn remove(which: impl Fn(&str) -> bool) -> Result<()> {
     ))
 }
 
-/// Removes the rules of `owner`; none is fine.
-pub(crate) fn del(owner: &Owner<'_>) -> Result<()> {
+/// Removes the rules of `owner`; none is fine. Closing the socket waits for their memory.
+pub(crate) fn del(owner: &Owner<'_>) -> Result<Socket> {
     let prefix = owner.prefix();
     remove(|comment| comment.starts_with(&prefix))
 }
@@ -133,7 +159,7 @@ pub(crate) fn gc(network: &str, valid: &[(String, String)]) -> Result<()> {
             .prefix()
         })
         .collect();
-    remove(|comment| comment.starts_with(&ours) && !keep.iter().any(|prefix| comment.starts_with(prefix)))
+    remove(|comment| comment.starts_with(&ours) && !keep.iter().any(|prefix| comment.starts_with(prefix))).map(drop)
 }
 
 /// How many rules `owner` has.

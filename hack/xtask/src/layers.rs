@@ -66,6 +66,7 @@ const ALLOWED: [(u8, &str, &[&str]); 19] = [
             "image",
             "proto",
             "spec",
+            "stream",
             "sys",
         ],
     ),

@@ -81,6 +81,11 @@ impl Cgroup {
         self.handle.as_ref().map(|fd| fd.as_fd())
     }
 
+    /// The mount point of each hierarchy, and the cgroup's own directory in it: what a container may be shown.
+    pub fn dirs(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.dirs.iter().map(|dir| (dir.mount.as_path(), dir.path.as_path()))
+    }
+
     pub(crate) fn dir(&self, controller: &str) -> Option<&Dir> {
         self.dirs
             .iter()
@@ -129,27 +134,36 @@ impl Cgroup {
     /// [`Error::Busy`] where live processes stay.
     pub fn remove(&self) -> Result<(), Error> {
         let mut pause = Duration::from_micros(200);
-        for attempt in 1.. {
-            let mut busy = false;
-            for dir in &self.dirs {
-                busy |= !remove_tree(&dir.path)?;
-            }
-            if !busy {
-                break;
-            }
-            if attempt == ATTEMPTS {
-                return Err(Error::Busy {
-                    path: self.path.clone(),
-                    attempts: attempt,
-                });
+        for _ in 1..ATTEMPTS {
+            if self.try_remove()? {
+                return Ok(());
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        if self.version == Version::V1 {
+        if self.try_remove()? {
+            Ok(())
+        } else {
+            Err(Error::Busy {
+                path: self.path.clone(),
+                attempts: ATTEMPTS,
+            })
+        }
+    }
+
+    /// As [`Cgroup::remove`], once and without waiting, for an event loop. False where something is busy.
+    ///
+    /// # Errors
+    /// What rmdir answered, other than that it is busy or gone.
+    pub fn try_remove(&self) -> Result<bool, Error> {
+        let mut gone = true;
+        for dir in &self.dirs {
+            gone &= remove_tree(&dir.path)?;
+        }
+        if gone && self.version == Version::V1 {
             self.v2().into_iter().for_each(prune);
         }
-        Ok(())
+        Ok(gone)
     }
 }
 

@@ -9,7 +9,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower_service::Service;
+
+use crate::metrics::Calls;
 
 /// Connections at a time. The kubelet holds two; the rest is for administrators.
 const CONNECTIONS: usize = 256;
@@ -63,8 +65,10 @@ pub(crate) async fn serve<R: Grpc, I: Grpc>(
     listener: UnixListener,
     runtime: R,
     image: I,
+    calls: Calls,
     stop: CancellationToken,
-) -> io::Result<()> {
+) {
+    let services = Services { runtime, image, calls };
     let connections = TaskTracker::new();
     let free = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -74,7 +78,7 @@ pub(crate) async fn serve<R: Grpc, I: Grpc>(
         };
         match accepted {
             Ok((stream, permit)) => {
-                let served = connection(stream, runtime.clone(), image.clone(), stop.clone());
+                let served = connection(stream, services.clone(), stop.clone());
                 connections.spawn(async move {
                     served.await;
                     drop(permit);
@@ -91,7 +95,6 @@ pub(crate) async fn serve<R: Grpc, I: Grpc>(
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!(calls = connections.len(), "connections still busy are cut");
     }
-    Ok(())
 }
 
 /// Waits for a place and then for a connection.
@@ -101,8 +104,16 @@ async fn accept(listener: &UnixListener, free: &Arc<Semaphore>) -> io::Result<(U
     Ok((stream, permit))
 }
 
-async fn connection<R: Grpc, I: Grpc>(stream: UnixStream, runtime: R, image: I, stop: CancellationToken) {
-    let service = service_fn(move |request| route(request, runtime.clone(), image.clone()));
+/// What a connection needs of the server.
+#[derive(Clone)]
+struct Services<R, I> {
+    runtime: R,
+    image: I,
+    calls: Calls,
+}
+
+async fn connection<R: Grpc, I: Grpc>(stream: UnixStream, services: Services<R, I>, stop: CancellationToken) {
+    let service = service_fn(move |request| counted(request, services.clone()));
     let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -126,11 +137,28 @@ async fn connection<R: Grpc, I: Grpc>(stream: UnixStream, runtime: R, image: I, 
     }
 }
 
+async fn counted<R: Grpc, I: Grpc>(
+    request: http::Request<Incoming>,
+    services: Services<R, I>,
+) -> Result<http::Response<Body>, Infallible> {
+    let (path, begun, calls) = (request.uri().path().to_owned(), Instant::now(), services.calls.clone());
+    let response = route(request, services).await?;
+    // A call that failed has its code in the head; one that went well, behind its body.
+    let code = response
+        .headers()
+        .get("grpc-status")
+        .and_then(|code| code.to_str().ok());
+    calls.ended(&path, code, begun.elapsed());
+    Ok(response)
+}
+
 async fn route<R: Grpc, I: Grpc>(
     request: http::Request<Incoming>,
-    mut runtime: R,
-    mut image: I,
+    services: Services<R, I>,
 ) -> Result<http::Response<Body>, Infallible> {
+    let Services {
+        mut runtime, mut image, ..
+    } = services;
     let path = request.uri().path();
     if path.starts_with("/runtime.v1.RuntimeService/") {
         std::future::poll_fn(|context| runtime.poll_ready(context)).await?;
@@ -144,3 +172,6 @@ async fn route<R: Grpc, I: Grpc>(
         Ok(tonic::Status::unimplemented(what).into_http())
     }
 }
+
+#[cfg(test)]
+mod tests;

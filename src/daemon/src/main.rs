@@ -5,8 +5,9 @@
 //! `serve` is the daemon; every other command is short-lived and works without it, apart
 //! from `status` and `ctl`, which ask it.
 //!
-//! May use: `config`, `cri`, `ctl`, `image`, `proto`, `spec`, `sys`; never `isolation`, which
-//! runs in the monitor alone, so that a fault in it cannot take the node down.
+//! May use: `cgroup`, `cni-invoke`, `config`, `cri`, `ctl`, `image`, `proto`, `spec`, `stream`,
+//! `sys`; never `isolation`, which runs in the monitor alone, so that a fault in it cannot
+//! take the node down.
 
 mod check;
 mod cli;
@@ -17,6 +18,7 @@ mod lock;
 mod logging;
 mod metrics;
 mod notify;
+mod parts;
 mod socket;
 mod wipe;
 

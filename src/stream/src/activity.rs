@@ -18,7 +18,10 @@ pub(crate) struct Activity {
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), last: Arc::default() }
+        Self {
+            start: Instant::now(),
+            last: Arc::default(),
+        }
     }
 
     /// Notes that a byte moved now.

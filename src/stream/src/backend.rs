@@ -69,7 +69,6 @@ pub struct PortForwardParams {
 
 /// Which streams a client asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "three independent streams")]
 pub struct Wants {
     /// The process's stdin.
     pub stdin: bool,

@@ -19,34 +19,31 @@ pub(crate) struct Pair {
 
 /// Forwards until both sides have ended, the client gives up, or an error.
 pub(crate) async fn run<B: Backend>(backend: &B, sandbox: &str, port: u16, link: &Link, pair: Pair) {
-    let Pair { data, error, inbound, reset } = pair;
+    let Pair {
+        data,
+        error,
+        inbound,
+        reset,
+    } = pair;
     let given_up = async {
         match reset {
             Some(reset) => reset.cancelled_owned().await,
             None => std::future::pending().await,
         }
     };
+    let copy = async {
+        let (writer, from) = tokio::io::duplex(PIPE);
+        let forward = backend.port_forward(sandbox, port, Box::pin(inbound), Box::pin(writer));
+        // The pump ends when the backend drops or shuts its writer: a half-close goes through.
+        let (result, _pumped) = tokio::join!(forward, link.pump(data, from));
+        result
+    };
     let result = tokio::select! {
-        result = copy(backend, sandbox, port, link, data, inbound) => result,
+        result = copy => result,
         () = given_up => Ok(()),
     };
     // Only a client that has left makes these fail.
     finish(sandbox, port, link, (data, error), result).await.ok();
-}
-
-async fn copy<B: Backend>(
-    backend: &B,
-    sandbox: &str,
-    port: u16,
-    link: &Link,
-    data: u32,
-    inbound: Inbound,
-) -> Result<(), BackendError> {
-    let (writer, from) = tokio::io::duplex(PIPE);
-    let forward = backend.port_forward(sandbox, port, Box::pin(inbound), Box::pin(writer));
-    // The pump ends when the backend drops or shuts its writer: a half-close goes through.
-    let (result, _pumped) = tokio::join!(forward, link.pump(data, from));
-    result
 }
 
 async fn finish(

@@ -31,5 +31,7 @@ mod tls;
 mod token;
 mod ws;
 
-pub use backend::{AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer};
+pub use backend::{
+    AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer,
+};
 pub use server::{Options, Server};

@@ -62,7 +62,14 @@ impl Link {
     /// A link, and the end which the wire's writer reads.
     pub(crate) fn new(gone: CancellationToken) -> (Self, mpsc::Receiver<Out>) {
         let (out, queue) = mpsc::channel(OUT_QUEUE);
-        (Self { out, gone, activity: Activity::new() }, queue)
+        (
+            Self {
+                out,
+                gone,
+                activity: Activity::new(),
+            },
+            queue,
+        )
     }
 
     /// Sends one piece, waiting while the client is slow.
@@ -145,7 +152,10 @@ mod tests {
     use super::*;
 
     fn chunk(data: &'static [u8]) -> Chunk {
-        Chunk { data: Bytes::from_static(data), room: None }
+        Chunk {
+            data: Bytes::from_static(data),
+            room: None,
+        }
     }
 
     #[tokio::test]
@@ -167,7 +177,10 @@ mod tests {
         let pump = tokio::spawn(async move { link.pump(1, from).await });
         let writer = tokio::spawn(async move {
             let mut written = 0_usize;
-            while tokio::time::timeout(Duration::from_millis(200), process.write_all(&[7; 4096])).await.is_ok() {
+            while tokio::time::timeout(Duration::from_millis(200), process.write_all(&[7; 4096]))
+                .await
+                .is_ok()
+            {
                 written += 4096;
             }
             written
@@ -194,6 +207,9 @@ mod tests {
         let pump = tokio::spawn(async move { link.pump(1, from).await });
         gone.cancel();
         assert!(pump.await.unwrap().is_err());
-        assert_eq!(process.write_all(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            process.write_all(b"x").await.unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 }

@@ -20,7 +20,12 @@ const WS_VERSION: &str = "sec-websocket-version";
 const WS_ACCEPT: &str = "sec-websocket-accept";
 const SPDY: &str = "SPDY/3.1";
 
-const SPDY_COMMAND: [&str; 4] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
+const SPDY_COMMAND: [&str; 4] = [
+    "v4.channel.k8s.io",
+    "v3.channel.k8s.io",
+    "v2.channel.k8s.io",
+    "channel.k8s.io",
+];
 const SPDY_FORWARD: [&str; 1] = ["portforward.k8s.io"];
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
@@ -71,15 +76,21 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), headers: HeaderMap::new() }
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
+            status,
+            message: message.into(),
+            headers: HeaderMap::new(),
+        })
     }
 }
 
 /// Chooses from the request's headers.
-pub(crate) fn choose(request: &HeaderMap, purpose: Purpose) -> Result<Accepted, Refused> {
+pub(crate) fn choose(request: &HeaderMap, purpose: Purpose) -> Result<Accepted, Box<Refused>> {
     let upgrade = text(request, UPGRADE.as_str()).to_ascii_lowercase();
-    let connection = listed(request, CONNECTION.as_str()).iter().any(|v| v.eq_ignore_ascii_case("upgrade"));
+    let connection = listed(request, CONNECTION.as_str())
+        .iter()
+        .any(|v| v.eq_ignore_ascii_case("upgrade"));
     if connection && upgrade == "websocket" {
         websocket(request, purpose)
     } else {
@@ -87,7 +98,7 @@ pub(crate) fn choose(request: &HeaderMap, purpose: Purpose) -> Result<Accepted, 
     }
 }
 
-fn spdy(request: &HeaderMap, purpose: Purpose, asked: bool) -> Result<Accepted, Refused> {
+fn spdy(request: &HeaderMap, purpose: Purpose, asked: bool) -> Result<Accepted, Box<Refused>> {
     if !request.contains_key(STREAM_PROTOCOL) {
         return Err(Refused::new(
             StatusCode::BAD_REQUEST,
@@ -108,26 +119,47 @@ fn spdy(request: &HeaderMap, purpose: Purpose, asked: bool) -> Result<Accepted, 
     let Some(name) = wanted.iter().find_map(|w| known.iter().find(|k| *k == w)) else {
         let mut refused = Refused::new(
             StatusCode::FORBIDDEN,
-            format!("unable to upgrade: unable to negotiate protocol: client supports {wanted:?}, server accepts {known:?}"),
+            format!(
+                "unable to upgrade: unable to negotiate protocol: client supports {wanted:?}, server accepts {known:?}"
+            ),
         );
         for name in known {
-            refused.headers.append(HeaderName::from_static(ACCEPTED_PROTOCOLS), HeaderValue::from_static(name));
+            refused.headers.append(
+                HeaderName::from_static(ACCEPTED_PROTOCOLS),
+                HeaderValue::from_static(name),
+            );
         }
         return Err(refused);
     };
     if !asked {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request"));
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "unable to upgrade: missing upgrade headers in request",
+        ));
     }
     let mut headers = switching(SPDY);
     headers.insert(HeaderName::from_static(STREAM_PROTOCOL), HeaderValue::from_static(name));
-    let status = if *name == SPDY_COMMAND[0] { Format::Json } else { Format::Text };
+    let status = if *name == SPDY_COMMAND[0] {
+        Format::Json
+    } else {
+        Format::Text
+    };
     let resize = *name == SPDY_COMMAND[0] || *name == SPDY_COMMAND[1];
-    Ok(Accepted { protocol: Protocol::Spdy { status, resize }, headers })
+    Ok(Accepted {
+        protocol: Protocol::Spdy { status, resize },
+        headers,
+    })
 }
 
 /// The protocol that a WebSocket subprotocol's name stands for.
 fn ws_protocol(name: &str, purpose: Purpose) -> Option<(&'static str, Protocol)> {
-    let version = |base64, close_signal, status| Protocol::Ws(WsVersion { base64, close_signal, status });
+    let version = |base64, close_signal, status| {
+        Protocol::Ws(WsVersion {
+            base64,
+            close_signal,
+            status,
+        })
+    };
     Some(match (name, purpose) {
         ("", _) => ("", version(false, false, Format::Text)),
         ("v5.channel.k8s.io", Purpose::Command) => ("v5.channel.k8s.io", version(false, true, Format::Json)),
@@ -140,22 +172,33 @@ fn ws_protocol(name: &str, purpose: Purpose) -> Option<(&'static str, Protocol)>
     })
 }
 
-fn websocket(request: &HeaderMap, purpose: Purpose) -> Result<Accepted, Refused> {
+fn websocket(request: &HeaderMap, purpose: Purpose) -> Result<Accepted, Box<Refused>> {
     if text(request, WS_VERSION).trim() != "13" {
         let mut refused = Refused::new(StatusCode::UPGRADE_REQUIRED, "websocket version 13 is needed");
-        refused.headers.insert(HeaderName::from_static(WS_VERSION), HeaderValue::from_static("13"));
+        refused
+            .headers
+            .insert(HeaderName::from_static(WS_VERSION), HeaderValue::from_static("13"));
         return Err(refused);
     }
     let key = text(request, WS_KEY).trim();
-    if base64::engine::general_purpose::STANDARD.decode(key).map_or(true, |raw| raw.len() != 16) {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or malformed"));
+    if base64::engine::general_purpose::STANDARD
+        .decode(key)
+        .map_or(true, |raw| raw.len() != 16)
+    {
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "Sec-WebSocket-Key is missing or malformed",
+        ));
     }
     let mut wanted = listed(request, WS_PROTOCOL);
     if wanted.is_empty() {
         wanted.push("");
     }
     let Some((name, protocol)) = wanted.iter().find_map(|name| ws_protocol(name, purpose)) else {
-        return Err(Refused::new(StatusCode::FORBIDDEN, format!("requested protocol(s) are not supported: {wanted:?}")));
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            format!("requested protocol(s) are not supported: {wanted:?}"),
+        ));
     };
     let mut headers = switching("websocket");
     let accept = HeaderValue::from_str(&crate::ws::accept_key(key))
@@ -182,7 +225,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 /// All comma-separated items of all values of a header.
 fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
     let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty()).collect()
+    values
+        .flat_map(|v| v.split(','))
+        .map(str::trim)
+        .filter(|v| !v.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
@@ -192,7 +239,10 @@ mod tests {
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
-            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         map
     }
@@ -220,13 +270,35 @@ mod tests {
 
     #[test]
     fn the_clients_first_known_spdy_version_wins() {
-        let accepted = choose(&spdy_headers(&["v5.channel.k8s.io", "v3.channel.k8s.io, v4.channel.k8s.io"]), Purpose::Command).unwrap();
-        assert_eq!(accepted.protocol, Protocol::Spdy { status: Format::Text, resize: true });
+        let accepted = choose(
+            &spdy_headers(&["v5.channel.k8s.io", "v3.channel.k8s.io, v4.channel.k8s.io"]),
+            Purpose::Command,
+        )
+        .unwrap();
+        assert_eq!(
+            accepted.protocol,
+            Protocol::Spdy {
+                status: Format::Text,
+                resize: true
+            }
+        );
         assert_eq!(accepted.headers[STREAM_PROTOCOL], "v3.channel.k8s.io");
         let accepted = choose(&spdy_headers(&["v4.channel.k8s.io"]), Purpose::Command).unwrap();
-        assert_eq!(accepted.protocol, Protocol::Spdy { status: Format::Json, resize: true });
+        assert_eq!(
+            accepted.protocol,
+            Protocol::Spdy {
+                status: Format::Json,
+                resize: true
+            }
+        );
         let accepted = choose(&spdy_headers(&["v2.channel.k8s.io"]), Purpose::Command).unwrap();
-        assert_eq!(accepted.protocol, Protocol::Spdy { status: Format::Text, resize: false });
+        assert_eq!(
+            accepted.protocol,
+            Protocol::Spdy {
+                status: Format::Text,
+                resize: false
+            }
+        );
     }
 
     #[test]
@@ -240,17 +312,37 @@ mod tests {
 
     #[test]
     fn a_request_that_asks_for_nothing_is_bad() {
-        assert_eq!(choose(&spdy_headers(&[]), Purpose::Command).unwrap_err().status, StatusCode::BAD_REQUEST);
-        assert_eq!(choose(&spdy_headers(&[" , "]), Purpose::Command).unwrap_err().status, StatusCode::BAD_REQUEST);
-        assert_eq!(choose(&HeaderMap::new(), Purpose::Command).unwrap_err().status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            choose(&spdy_headers(&[]), Purpose::Command).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
+        assert_eq!(
+            choose(&spdy_headers(&[" , "]), Purpose::Command).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
+        assert_eq!(
+            choose(&HeaderMap::new(), Purpose::Command).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
         let plain = headers(&[(STREAM_PROTOCOL, "v4.channel.k8s.io")]);
-        assert_eq!(choose(&plain, Purpose::Command).unwrap_err().status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            choose(&plain, Purpose::Command).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
     }
 
     #[test]
     fn websocket_answers_the_key_and_the_first_known_name() {
-        let accepted = choose(&ws_headers("v6.channel.k8s.io, v5.channel.k8s.io, v4.channel.k8s.io"), Purpose::Command).unwrap();
-        let version = WsVersion { base64: false, close_signal: true, status: Format::Json };
+        let accepted = choose(
+            &ws_headers("v6.channel.k8s.io, v5.channel.k8s.io, v4.channel.k8s.io"),
+            Purpose::Command,
+        )
+        .unwrap();
+        let version = WsVersion {
+            base64: false,
+            close_signal: true,
+            status: Format::Json,
+        };
         assert_eq!(accepted.protocol, Protocol::Ws(version));
         assert_eq!(accepted.headers[WS_PROTOCOL], "v5.channel.k8s.io");
         // The example of RFC 6455, section 1.3.
@@ -258,19 +350,41 @@ mod tests {
         let accepted = choose(&ws_headers(""), Purpose::Command).unwrap();
         assert!(!accepted.headers.contains_key(WS_PROTOCOL));
         let accepted = choose(&ws_headers("base64.channel.k8s.io"), Purpose::Command).unwrap();
-        assert_eq!(accepted.protocol, Protocol::Ws(WsVersion { base64: true, close_signal: false, status: Format::Text }));
-        assert_eq!(choose(&ws_headers(TUNNEL), Purpose::Forward).unwrap().protocol, Protocol::Tunnel);
+        assert_eq!(
+            accepted.protocol,
+            Protocol::Ws(WsVersion {
+                base64: true,
+                close_signal: false,
+                status: Format::Text
+            })
+        );
+        assert_eq!(
+            choose(&ws_headers(TUNNEL), Purpose::Forward).unwrap().protocol,
+            Protocol::Tunnel
+        );
     }
 
     #[test]
     fn websocket_refusals() {
-        assert_eq!(choose(&ws_headers("chat"), Purpose::Command).unwrap_err().status, StatusCode::FORBIDDEN);
-        assert_eq!(choose(&ws_headers(TUNNEL), Purpose::Command).unwrap_err().status, StatusCode::FORBIDDEN);
+        assert_eq!(
+            choose(&ws_headers("chat"), Purpose::Command).unwrap_err().status,
+            StatusCode::FORBIDDEN
+        );
+        assert_eq!(
+            choose(&ws_headers(TUNNEL), Purpose::Command).unwrap_err().status,
+            StatusCode::FORBIDDEN
+        );
         let mut map = ws_headers("");
         map.insert(WS_VERSION, HeaderValue::from_static("8"));
-        assert_eq!(choose(&map, Purpose::Command).unwrap_err().status, StatusCode::UPGRADE_REQUIRED);
+        assert_eq!(
+            choose(&map, Purpose::Command).unwrap_err().status,
+            StatusCode::UPGRADE_REQUIRED
+        );
         let mut map = ws_headers("");
         map.insert(WS_KEY, HeaderValue::from_static("short"));
-        assert_eq!(choose(&map, Purpose::Command).unwrap_err().status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            choose(&map, Purpose::Command).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
     }
 }

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::{AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Wants};
 use crate::negotiate::{self, Protocol, Purpose, Refused};
-use crate::session::Job;
+use crate::session::{Job, Service};
 use crate::tls::Tls;
 use crate::token::{Ticket, Tokens};
 use crate::{spdy, ws};
@@ -76,10 +76,20 @@ impl Server {
         let listener = std::net::TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let tls = options.tls.map(|(certificate, key)| Tls::load(certificate, key)).transpose()?;
+        let tls = options
+            .tls
+            .map(|(certificate, key)| Tls::load(certificate, key))
+            .transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let base = format!("{scheme}://{}", reachable(address));
-        Ok(Self { listener, base, address, tls, idle: options.idle_timeout, tokens: Tokens::new(options.token_ttl) })
+        Ok(Self {
+            listener,
+            base,
+            address,
+            tls,
+            idle: options.idle_timeout,
+            tokens: Tokens::new(options.token_ttl),
+        })
     }
 
     /// The address listened on, with the real port.
@@ -134,7 +144,9 @@ impl Server {
         let sessions = cancel.child_token();
         let accept = async {
             loop {
-                let Ok(permit) = Arc::clone(&waiting).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&waiting).acquire_owned().await else {
+                    return;
+                };
                 match listener.accept().await {
                     Ok((socket, _)) => {
                         let context = Context {
@@ -170,7 +182,10 @@ fn check(wants: Wants, tty: bool) -> Result<(), BackendError> {
     } else {
         return Ok(());
     };
-    Err(BackendError { kind: Kind::InvalidArgument, message: message.to_owned() })
+    Err(BackendError {
+        kind: Kind::InvalidArgument,
+        message: message.to_owned(),
+    })
 }
 
 /// The address that this node's kubelet can connect to.
@@ -265,22 +280,29 @@ impl<B: Backend> Context<B> {
                 let mut response = Response::new(Full::from(refused.message + "\n"));
                 *response.status_mut() = refused.status;
                 *response.headers_mut() = refused.headers;
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
                 response
             }
         }
     }
 
     /// Takes the token and agrees on a protocol. The token is used up in any case.
-    fn admit(&self, request: &Request<Incoming>) -> Result<(Session, http::HeaderMap), Refused> {
-        let refuse = |status, message: &str| Refused { status, message: message.to_owned(), headers: http::HeaderMap::new() };
+    fn admit(&self, request: &Request<Incoming>) -> Result<(Session, http::HeaderMap), Box<Refused>> {
         if !matches!(*request.method(), Method::GET | Method::POST) {
-            return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST"));
+            return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST"));
         }
-        let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let path = request
+            .uri()
+            .path()
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'));
         let ticket = path.and_then(|(verb, token)| self.server.tokens.take(verb, token));
-        let ticket = ticket.ok_or_else(|| refuse(StatusCode::NOT_FOUND, "404 page not found"))?;
+        let ticket = ticket.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, "404 page not found"))?;
         let purpose = match ticket {
             Ticket::Exec(_) | Ticket::Attach(_) => Purpose::Command,
             Ticket::PortForward(_) => Purpose::Forward,
@@ -288,31 +310,52 @@ impl<B: Backend> Context<B> {
         let accepted = negotiate::choose(request.headers(), purpose)?;
         let mut ports = Vec::new();
         if let (Ticket::PortForward(params), Protocol::Ws(_)) = (&ticket, accepted.protocol) {
-            ports = if params.ports.is_empty() { query_ports(request.uri().query().unwrap_or("")) } else { params.ports.clone() };
+            ports = if params.ports.is_empty() {
+                query_ports(request.uri().query().unwrap_or(""))
+            } else {
+                params.ports.clone()
+            };
             if ports.is_empty() || ports.len() > ws::MAX_PORTS || ports.contains(&0) {
-                return Err(refuse(StatusCode::BAD_REQUEST, "between 1 and 127 ports are needed, each between 1 and 65535"));
+                return Err(Refused::new(
+                    StatusCode::BAD_REQUEST,
+                    "between 1 and 127 ports are needed, each between 1 and 65535",
+                ));
             }
         }
-        Ok((Session { ticket, protocol: accepted.protocol, ports }, accepted.headers))
+        Ok((
+            Session {
+                ticket,
+                protocol: accepted.protocol,
+                ports,
+            },
+            accepted.headers,
+        ))
     }
 
     async fn run(self, session: Session, io: TokioIo<Upgraded>) {
-        let Session { ticket, protocol, ports } = session;
-        let (backend, idle) = (self.backend, self.server.idle);
+        let Session {
+            ticket,
+            protocol,
+            ports,
+        } = session;
+        let service = Service {
+            backend: self.backend,
+            idle: self.server.idle,
+        };
         let job = match ticket {
             Ticket::Exec(params) => Job::Exec(params),
             Ticket::Attach(params) => Job::Attach(params),
             Ticket::PortForward(params) => {
                 return match protocol {
-                    Protocol::Spdy { .. } => spdy::serve_forward(io, params.sandbox_id, backend, idle).await,
-                    Protocol::Tunnel => ws::serve_tunnel(io, params.sandbox_id, backend, idle).await,
-                    Protocol::Ws(version) => ws::serve_forward(io, params.sandbox_id, ports, version, backend, idle).await,
+                    Protocol::Spdy { .. } => spdy::serve_forward(io, params.sandbox_id, service).await,
+                    Protocol::Tunnel => ws::serve_tunnel(io, params.sandbox_id, service).await,
+                    Protocol::Ws(version) => ws::serve_forward(io, params.sandbox_id, ports, version, service).await,
                 };
             }
         };
         match protocol {
-            Protocol::Spdy { status, resize } => spdy::serve_command(io, job, status, resize, backend, idle).await,
-            Protocol::Ws(version) => ws::serve_command(io, job, version, backend, idle).await,
+            Protocol::Spdy { status, resize } => spdy::serve_command(io, job, status, resize, service).await,
+            Protocol::Ws(version) => ws::serve_command(io, job, version, service).await,
             // `negotiate` agrees on a tunnel for port-forward alone.
             Protocol::Tunnel => {}
         }
@@ -322,7 +365,11 @@ impl<B: Backend> Context<B> {
 /// The ports in `port=1,2&port=3`. A value that is no port gives 0, which is refused.
 fn query_ports(query: &str) -> Vec<u16> {
     let values = query.split('&').filter_map(|item| item.strip_prefix("port="));
-    values.flat_map(|value| value.split(',')).take(ws::MAX_PORTS + 1).map(|port| port.parse().unwrap_or(0)).collect()
+    values
+        .flat_map(|value| value.split(','))
+        .take(ws::MAX_PORTS + 1)
+        .map(|port| port.parse().unwrap_or(0))
+        .collect()
 }
 
 #[cfg(test)]
@@ -338,14 +385,21 @@ mod tests {
 
     #[test]
     fn urls_name_an_address_that_can_be_reached() {
-        assert_eq!(reachable("0.0.0.0:10010".parse().unwrap()).to_string(), "127.0.0.1:10010");
+        assert_eq!(
+            reachable("0.0.0.0:10010".parse().unwrap()).to_string(),
+            "127.0.0.1:10010"
+        );
         assert_eq!(reachable("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
         assert_eq!(reachable("10.0.0.7:1".parse().unwrap()).to_string(), "10.0.0.7:1");
     }
 
     #[test]
     fn streams_that_make_no_session_are_refused() {
-        let all = Wants { stdin: true, stdout: true, stderr: true };
+        let all = Wants {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+        };
         assert_eq!(check(all, true).unwrap_err().kind, Kind::InvalidArgument);
         check(all, false).unwrap();
         assert_eq!(check(Wants::default(), false).unwrap_err().kind, Kind::InvalidArgument);

@@ -5,6 +5,7 @@
 //! breaks, and the backend has `GRACE` to finish (data that was sent before leaving still
 //! arrives) before its future is dropped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -21,6 +22,14 @@ use crate::status::Format;
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// Most bytes of a terminal size that has not ended yet.
 const MAX_SIZE_TEXT: usize = 1024;
+
+/// What a connection's session needs from the server.
+#[derive(Debug)]
+pub(crate) struct Service<B> {
+    pub(crate) backend: Arc<B>,
+    /// How long it may move nothing.
+    pub(crate) idle: Duration,
+}
 
 /// What is to run.
 #[derive(Debug, Clone)]
@@ -66,13 +75,28 @@ pub(crate) struct Channels {
 
 impl Default for Channels {
     fn default() -> Self {
-        Self { error: 0, status: Format::Json, stdin: None, stdout: None, stderr: None, resize: None }
+        Self {
+            error: 0,
+            status: Format::Json,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            resize: None,
+        }
     }
 }
 
 /// Runs the session to its end. Afterwards the caller closes the connection.
-pub(crate) async fn run<B: Backend>(backend: &B, job: Job, link: Link, channels: Channels, idle: Duration) {
-    let Channels { error, status, stdin, stdout, stderr, resize } = channels;
+pub(crate) async fn run<B: Backend>(service: &Service<B>, job: Job, link: Link, channels: Channels) {
+    let idle = service.idle;
+    let Channels {
+        error,
+        status,
+        stdin,
+        stdout,
+        stderr,
+        resize,
+    } = channels;
     let (stdin_number, stdin) = stdin.unzip();
     let (resize_number, resize) = resize.unzip();
     let (stdout_writer, stdout_from) = pipe(stdout);
@@ -85,8 +109,11 @@ pub(crate) async fn run<B: Backend>(backend: &B, job: Job, link: Link, channels:
         resize: receiver,
     };
     let work = async {
-        let (result, ..) =
-            tokio::join!(job.run(backend, streams), pump(&link, stdout, stdout_from), pump(&link, stderr, stderr_from));
+        let (result, ..) = tokio::join!(
+            job.run(&*service.backend, streams),
+            pump(&link, stdout, stdout_from),
+            pump(&link, stderr, stderr_from)
+        );
         result
     };
     let result = tokio::select! {
@@ -152,7 +179,10 @@ fn newest_size(text: &mut BytesMut) -> Option<Size> {
             Ok(size) => {
                 whole = items.byte_offset();
                 if size.width > 0 || size.height > 0 {
-                    newest = Some(Size { width: size.width, height: size.height });
+                    newest = Some(Size {
+                        width: size.width,
+                        height: size.height,
+                    });
                 }
             }
             Err(error) => {
@@ -185,11 +215,12 @@ async fn resizes(inbound: Option<Inbound>, sizes: mpsc::Sender<Size>) -> std::co
                 open = !matches!(read, Ok(0) | Err(_));
                 newest = newest_size(&mut text).or(newest);
             }
-            permit = sizes.reserve(), if newest.is_some() => match (permit, newest.take()) {
-                (Ok(permit), Some(size)) => permit.send(size),
-                // The backend does not want them: what comes is read and forgotten.
-                _ => {}
-            },
+            permit = sizes.reserve(), if newest.is_some() => {
+                // A backend that does not want them: what comes is read and forgotten.
+                if let (Ok(permit), Some(size)) = (permit, newest.take()) {
+                    permit.send(size);
+                }
+            }
         }
     }
     drop(sizes);

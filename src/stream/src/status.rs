@@ -38,9 +38,9 @@ impl Format {
             })),
             (Self::Text, Ok(0)) => Bytes::new(),
             (Self::Text, Ok(code)) => Bytes::from(exit_message(*code)),
-            (Self::Text, Err(error)) => {
-                Bytes::from(format!("Internal error occurred: error executing command in container: {error}"))
-            }
+            (Self::Text, Err(error)) => Bytes::from(format!(
+                "Internal error occurred: error executing command in container: {error}"
+            )),
         }
     }
 }
@@ -68,7 +68,10 @@ mod tests {
         assert_eq!(value["details"]["causes"][0]["message"], "137");
         let value: serde_json::Value = serde_json::from_slice(&Format::Json.encode(&Ok(0))).unwrap();
         assert_eq!(value["status"], "Success");
-        let failed = BackendError { kind: Kind::NotFound, message: "no such container".to_owned() };
+        let failed = BackendError {
+            kind: Kind::NotFound,
+            message: "no such container".to_owned(),
+        };
         let value: serde_json::Value = serde_json::from_slice(&Format::Json.encode(&Err(failed))).unwrap();
         assert!(value["message"].as_str().unwrap().ends_with("no such container"));
         assert_eq!(value["code"], 500);

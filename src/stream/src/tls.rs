@@ -21,7 +21,10 @@ pub(crate) struct Tls {
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("certificate", &self.certificate).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Tls")
+            .field("certificate", &self.certificate)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -33,7 +36,11 @@ impl Tls {
     pub(crate) fn load(certificate: PathBuf, key: PathBuf) -> io::Result<Self> {
         let stamp = stamp(&certificate, &key);
         let config = read(&certificate, &key)?;
-        Ok(Self { certificate, key, current: Mutex::new((stamp, config)) })
+        Ok(Self {
+            certificate,
+            key,
+            current: Mutex::new((stamp, config)),
+        })
     }
 
     /// An acceptor with the newest usable files.
@@ -45,7 +52,9 @@ impl Tls {
             current.0 = now;
             match read(&self.certificate, &self.key) {
                 Ok(config) => current.1 = config,
-                Err(error) => tracing::warn!(%error, "streaming certificate changed but cannot be used; the old one stays"),
+                Err(error) => {
+                    tracing::warn!(%error, "streaming certificate changed but cannot be used; the old one stays")
+                }
             }
         }
         TlsAcceptor::from(Arc::clone(&current.1))

@@ -69,14 +69,19 @@ impl Waiting {
 
 impl Tokens {
     pub(crate) fn new(life: Duration) -> Self {
-        Self { life, waiting: Mutex::default() }
+        Self {
+            life,
+            waiting: Mutex::default(),
+        }
     }
 
     /// Keeps `ticket`; the token that takes it away.
     pub(crate) fn insert(&self, ticket: Ticket) -> Result<String, BackendError> {
         let mut random = [0_u8; 16];
-        getrandom::fill(&mut random)
-            .map_err(|e| BackendError { kind: Kind::Internal, message: format!("no random bytes for a streaming URL: {e}") })?;
+        getrandom::fill(&mut random).map_err(|e| BackendError {
+            kind: Kind::Internal,
+            message: format!("no random bytes for a streaming URL: {e}"),
+        })?;
         let token = random.iter().fold(String::with_capacity(32), |mut hex, byte| {
             // Writing to a String cannot fail.
             write!(hex, "{byte:02x}").ok();
@@ -112,7 +117,10 @@ mod tests {
     use super::*;
 
     fn ticket() -> Ticket {
-        Ticket::PortForward(PortForwardParams { sandbox_id: "pod".to_owned(), ports: vec![] })
+        Ticket::PortForward(PortForwardParams {
+            sandbox_id: "pod".to_owned(),
+            ports: vec![],
+        })
     }
 
     #[tokio::test(start_paused = true)]

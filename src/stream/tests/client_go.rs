@@ -1,7 +1,13 @@
 //! The server against the kubelet's own clients: `k8s.io/client-go` remotecommand and portforward,
 //! over SPDY and over WebSocket.
 #![allow(clippy::tests_outside_test_module, reason = "an integration test is one")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, missing_docs, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "test code"
+)]
 #![allow(unreachable_pub, reason = "shared by two test programs")]
 #![allow(dead_code, reason = "each test program uses its part of `fake`")]
 
@@ -35,7 +41,11 @@ async fn exit_codes_and_both_outputs() {
             let url = node.exec(&["sh", "-c", &script], false, false);
             let output = run(&["exec", "--url", &url, "--protocol", protocol], b"").await;
             assert_eq!(output.status.code(), Some(code), "{protocol}: {output:?}");
-            assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n".to_owned(), "err\n".to_owned()), "{protocol}");
+            assert_eq!(
+                (text(&output.stdout), text(&output.stderr)),
+                ("out\n".to_owned(), "err\n".to_owned()),
+                "{protocol}"
+            );
         }
         let url = node.exec(&["/does/not/exist"], false, false);
         let output = run(&["exec", "--url", &url, "--protocol", protocol], b"").await;
@@ -53,11 +63,20 @@ async fn stdin_of_20_mb_comes_back_and_its_end_goes_through() {
         let url = node.exec(&["cat"], true, false);
         let output = run(&["exec", "--url", &url, "--protocol", protocol, "--stdin"], &input).await;
         assert_eq!(output.status.code(), Some(0), "{protocol}: {}", text(&output.stderr));
-        assert!(output.stdout == input, "{protocol}: {} of {} bytes", output.stdout.len(), input.len());
+        assert!(
+            output.stdout == input,
+            "{protocol}: {} of {} bytes",
+            output.stdout.len(),
+            input.len()
+        );
         // The answer comes after the end of stdin.
         let url = node.exec(&["sh", "-c", "wc -c; exit 3"], true, false);
         let output = run(&["exec", "--url", &url, "--protocol", protocol, "--stdin"], &input).await;
-        assert_eq!((text(&output.stdout).trim(), output.status.code()), ("20000000", Some(3)), "{protocol}");
+        assert_eq!(
+            (text(&output.stdout).trim(), output.status.code()),
+            ("20000000", Some(3)),
+            "{protocol}"
+        );
     }
 }
 
@@ -69,7 +88,11 @@ async fn a_process_that_ends_before_its_stdin_loses_no_output() {
         let url = node.exec(&["sh", "-c", "head -c 10; exit 4"], true, false);
         let begin = Instant::now();
         let output = run(&["exec", "--url", &url, "--protocol", protocol, "--stdin"], &input).await;
-        assert_eq!((output.stdout.as_slice(), output.status.code()), (&input[..10], Some(4)), "{protocol}: {output:?}");
+        assert_eq!(
+            (output.stdout.as_slice(), output.status.code()),
+            (&input[..10], Some(4)),
+            "{protocol}: {output:?}"
+        );
         assert!(begin.elapsed() < Duration::from_secs(5), "{protocol} lingers");
     }
 }
@@ -83,7 +106,11 @@ async fn the_tail_of_the_output_is_never_lost() {
             let url = node.exec(&["seq", "1", "200000"], false, false);
             let output = run(&["exec", "--url", &url, "--protocol", protocol], b"").await;
             assert_eq!(output.status.code(), Some(0));
-            assert!(text(&output.stdout) == expected, "{protocol}, round {round}: {} bytes", output.stdout.len());
+            assert!(
+                text(&output.stdout) == expected,
+                "{protocol}, round {round}: {} bytes",
+                output.stdout.len()
+            );
         }
     }
 }
@@ -93,9 +120,23 @@ async fn terminal_sizes_arrive_in_order() {
     let node = node();
     for protocol in PROTOCOLS {
         let url = node.exec(&["@sizes"], true, true);
-        let args = ["exec", "--url", &url, "--protocol", protocol, "--tty", "--stdin", "--sizes", "80x24,100x40,999x50"];
+        let args = [
+            "exec",
+            "--url",
+            &url,
+            "--protocol",
+            protocol,
+            "--tty",
+            "--stdin",
+            "--sizes",
+            "80x24,100x40,999x50",
+        ];
         let output = run(&args, b"").await;
-        assert_eq!((text(&output.stdout), output.status.code()), ("80x24\n100x40\n999x50\n".to_owned(), Some(0)), "{protocol}");
+        assert_eq!(
+            (text(&output.stdout), output.status.code()),
+            ("80x24\n100x40\n999x50\n".to_owned(), Some(0)),
+            "{protocol}"
+        );
     }
 }
 
@@ -104,8 +145,24 @@ async fn attach_joins_and_leaves() {
     let node = node();
     for protocol in PROTOCOLS {
         let url = node.attach();
-        let output = run(&["attach", "--url", &url, "--protocol", protocol, "--stdin", "--stderr=false"], b"hello\n").await;
-        assert_eq!((text(&output.stdout), output.status.code()), ("attached\nhello\n".to_owned(), Some(0)), "{protocol}: {output:?}");
+        let output = run(
+            &[
+                "attach",
+                "--url",
+                &url,
+                "--protocol",
+                protocol,
+                "--stdin",
+                "--stderr=false",
+            ],
+            b"hello\n",
+        )
+        .await;
+        assert_eq!(
+            (text(&output.stdout), output.status.code()),
+            ("attached\nhello\n".to_owned(), Some(0)),
+            "{protocol}: {output:?}"
+        );
     }
     node.quiet(Duration::from_secs(1)).await;
 }
@@ -162,7 +219,13 @@ async fn a_url_works_once() {
     let node = node();
     for protocol in PROTOCOLS {
         let url = node.exec(&["true"], false, false);
-        assert_eq!(run(&["exec", "--url", &url, "--protocol", protocol], b"").await.status.code(), Some(0));
+        assert_eq!(
+            run(&["exec", "--url", &url, "--protocol", protocol], b"")
+                .await
+                .status
+                .code(),
+            Some(0)
+        );
         let again = run(&["exec", "--url", &url, "--protocol", protocol], b"").await;
         assert_eq!(again.status.code(), Some(125), "{again:?}");
     }
@@ -173,7 +236,11 @@ async fn tls_with_a_certificate_that_is_replaced() {
     let dir = std::path::PathBuf::from(format!("{}/tls-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let renew = || {
-        let made = std::process::Command::new(client()).arg("certificate").arg(&dir).status().unwrap();
+        let made = std::process::Command::new(client())
+            .arg("certificate")
+            .arg(&dir)
+            .status()
+            .unwrap();
         assert!(made.success());
     };
     renew();
@@ -184,7 +251,11 @@ async fn tls_with_a_certificate_that_is_replaced() {
             let url = node.exec(&["sh", "-c", "echo secret; exit 9"], false, false);
             assert!(url.starts_with("https://127.0.0.1:"), "{url}");
             let output = run(&["exec", "--url", &url, "--protocol", protocol], b"").await;
-            assert_eq!((text(&output.stdout), output.status.code()), ("secret\n".to_owned(), Some(9)), "{round} {output:?}");
+            assert_eq!(
+                (text(&output.stdout), output.status.code()),
+                ("secret\n".to_owned(), Some(9)),
+                "{round} {output:?}"
+            );
         }
         match round {
             0 => renew(),
@@ -213,10 +284,28 @@ async fn echo() -> u16 {
 
 /// Starts a forward of a free local port; the client and the local port.
 async fn forward(url: &str, protocol: &str, remote: u16) -> (Child, u16) {
-    let mut child = start(&["portforward", "--url", url, "--protocol", protocol, "--ports", &format!("0:{remote}")]);
+    let mut child = start(&[
+        "portforward",
+        "--url",
+        url,
+        "--protocol",
+        protocol,
+        "--ports",
+        &format!("0:{remote}"),
+    ]);
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
-    let local = line.trim().strip_prefix("ready ").and_then(|pair| pair.split_once(':')).expect("ready line").0.parse().unwrap();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .await
+        .unwrap();
+    let local = line
+        .trim()
+        .strip_prefix("ready ")
+        .and_then(|pair| pair.split_once(':'))
+        .expect("ready line")
+        .0
+        .parse()
+        .unwrap();
     (child, local)
 }
 
@@ -244,7 +333,10 @@ async fn a_hundred_connections_at_once_through_one_forward() {
             })
         });
         let done = futures_util::future::join_all(connections);
-        for connection in tokio::time::timeout(Duration::from_secs(60), done).await.expect("hangs") {
+        for connection in tokio::time::timeout(Duration::from_secs(60), done)
+            .await
+            .expect("hangs")
+        {
             connection.unwrap_or_else(|e| panic!("{protocol}: {e}"));
         }
         node.quiet(Duration::from_secs(2)).await;
@@ -263,10 +355,16 @@ async fn a_refused_port_is_told() {
         let (mut child, local) = forward(&node.forward(&[closed]), protocol, closed).await;
         let mut socket = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
         let mut got = Vec::new();
-        tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut got)).await.expect("hangs").ok();
+        tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut got))
+            .await
+            .expect("hangs")
+            .ok();
         assert!(got.is_empty());
         drop(child.stdin.take());
-        let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output()).await.expect("hangs").unwrap();
+        let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output())
+            .await
+            .expect("hangs")
+            .unwrap();
         assert!(text(&output.stderr).contains("refused"), "{protocol}: {output:?}");
     }
     node.quiet(Duration::from_secs(2)).await;

@@ -26,7 +26,10 @@ async fn ask(address: std::net::SocketAddr, head: &str) -> String {
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // A reset counts as a close.
-    tokio::time::timeout(Duration::from_secs(15), socket.read_to_end(&mut answer)).await.expect("stays open").ok();
+    tokio::time::timeout(Duration::from_secs(15), socket.read_to_end(&mut answer))
+        .await
+        .expect("stays open")
+        .ok();
     String::from_utf8_lossy(&answer).to_lowercase()
 }
 
@@ -36,20 +39,39 @@ async fn refusals_close_the_connection_and_use_the_token_up() {
     let address = node.server.local_addr();
     let url = node.exec(&["true"], false, false);
     let exec = format!("/{}", path(&url));
-    let spdy = "Host: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n";
+    let spdy =
+        "Host: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n";
     let answer = ask(address, &format!("PUT {exec} HTTP/1.1\r\n{spdy}")).await;
     assert!(answer.starts_with("http/1.1 405"), "{answer}");
-    let answer = ask(address, &format!("GET /exec/00000000000000000000000000000000 HTTP/1.1\r\n{spdy}")).await;
-    assert!(answer.starts_with("http/1.1 404") && answer.contains("connection: close"), "{answer}");
+    let answer = ask(
+        address,
+        &format!("GET /exec/00000000000000000000000000000000 HTTP/1.1\r\n{spdy}"),
+    )
+    .await;
+    assert!(
+        answer.starts_with("http/1.1 404") && answer.contains("connection: close"),
+        "{answer}"
+    );
     let answer = ask(address, &format!("POST {exec} HTTP/1.1\r\n{spdy}")).await;
     assert!(answer.starts_with("http/1.1 403"), "{answer}");
-    assert_eq!(answer.matches("x-accepted-stream-protocol-versions: ").count(), 4, "{answer}");
+    assert_eq!(
+        answer.matches("x-accepted-stream-protocol-versions: ").count(),
+        4,
+        "{answer}"
+    );
     assert!(answer.contains("connection: close"), "{answer}");
     let answer = ask(address, &format!("POST {exec} HTTP/1.1\r\n{spdy}")).await;
     assert!(answer.starts_with("http/1.1 404"), "{answer}");
-    for head in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET //evil.example HTTP/1.1\r\nHost: x\r\n\r\n", "GET /../exec HTTP/1.1\r\nHost: x\r\n\r\n"] {
+    for head in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET //evil.example HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /../exec HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
         let answer = ask(address, head).await;
-        assert!(answer.starts_with("http/1.1 404") && !answer.contains("location:"), "{answer}");
+        assert!(
+            answer.starts_with("http/1.1 404") && !answer.contains("location:"),
+            "{answer}"
+        );
     }
 }
 
@@ -64,7 +86,11 @@ async fn smuggling_and_endless_heads_are_refused() {
         let answer = ask(address, head).await;
         assert!(answer.starts_with("http/1.1 400"), "{answer}");
     }
-    let answer = ask(address, &format!("GET / HTTP/1.1\r\nHost: x\r\nBig: {}\r\n\r\n", "x".repeat(200_000))).await;
+    let answer = ask(
+        address,
+        &format!("GET / HTTP/1.1\r\nHost: x\r\nBig: {}\r\n\r\n", "x".repeat(200_000)),
+    )
+    .await;
     assert!(answer.is_empty() || answer.starts_with("http/1.1 431"), "{answer}");
     // A client that never finishes its request is cut off.
     let answer = ask(address, "GET / HTTP/1.1\r\nHost:").await;
@@ -74,7 +100,9 @@ async fn smuggling_and_endless_heads_are_refused() {
 async fn websocket(url: &str, protocol: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
     let mut builder = ClientBuilder::new().uri(&url.replacen("http", "ws", 1)).unwrap();
     if !protocol.is_empty() {
-        builder = builder.add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocol.parse().unwrap()).unwrap();
+        builder = builder
+            .add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocol.parse().unwrap())
+            .unwrap();
     }
     let (socket, response) = builder.connect().await.unwrap();
     let agreed = response.headers().get(http::header::SEC_WEBSOCKET_PROTOCOL);
@@ -86,7 +114,11 @@ async fn websocket(url: &str, protocol: &str) -> WebSocketStream<MaybeTlsStream<
 async fn channels(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>, base64: bool) -> (Vec<Vec<u8>>, u16) {
     let mut channels = vec![Vec::new(); 5];
     loop {
-        let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.expect("hangs").unwrap().unwrap();
+        let message = tokio::time::timeout(Duration::from_secs(10), socket.next())
+            .await
+            .expect("hangs")
+            .unwrap()
+            .unwrap();
         if let Some((code, _)) = message.as_close() {
             return (channels, code.into());
         }
@@ -103,9 +135,20 @@ async fn channels(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>, base6
 #[tokio::test]
 async fn every_websocket_version_runs_a_command() {
     let node = node();
-    for protocol in ["", "channel.k8s.io", "base64.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "v5.channel.k8s.io"] {
+    for protocol in [
+        "",
+        "channel.k8s.io",
+        "base64.channel.k8s.io",
+        "v4.channel.k8s.io",
+        "v4.base64.channel.k8s.io",
+        "v5.channel.k8s.io",
+    ] {
         let base64 = protocol.contains("base64");
-        let url = node.exec(&["sh", "-c", "read line; echo got $line; echo bad >&2; exit 6"], true, false);
+        let url = node.exec(
+            &["sh", "-c", "read line; echo got $line; echo bad >&2; exit 6"],
+            true,
+            false,
+        );
         let mut socket = websocket(&url, protocol).await;
         let input = if base64 {
             Message::text(format!("0{}", STANDARD.encode("word\n")))
@@ -115,7 +158,11 @@ async fn every_websocket_version_runs_a_command() {
         socket.send(input).await.unwrap();
         let (channels, code) = channels(&mut socket, base64).await;
         let channels: Vec<String> = channels.into_iter().map(|c| String::from_utf8(c).unwrap()).collect();
-        assert_eq!((channels[1].as_str(), channels[2].as_str(), code), ("got word\n", "bad\n", 1000), "{protocol}");
+        assert_eq!(
+            (channels[1].as_str(), channels[2].as_str(), code),
+            ("got word\n", "bad\n", 1000),
+            "{protocol}"
+        );
         if protocol.starts_with('v') {
             let status: serde_json::Value = serde_json::from_str(&channels[3]).unwrap();
             assert_eq!(status["details"]["causes"][0]["message"], "6", "{protocol}");
@@ -130,13 +177,22 @@ async fn version_5_ends_stdin_with_a_signal() {
     let node = node();
     let url = node.exec(&["wc", "-c"], true, false);
     let mut socket = websocket(&url, "v5.channel.k8s.io").await;
-    socket.send(Message::binary(bytes::Bytes::from_static(b"\x00four"))).await.unwrap();
-    socket.send(Message::binary(bytes::Bytes::from_static(&[255, 0]))).await.unwrap();
+    socket
+        .send(Message::binary(bytes::Bytes::from_static(b"\x00four")))
+        .await
+        .unwrap();
+    socket
+        .send(Message::binary(bytes::Bytes::from_static(&[255, 0])))
+        .await
+        .unwrap();
     let (channels, _) = channels(&mut socket, false).await;
     assert_eq!(String::from_utf8(channels[1].clone()).unwrap().trim(), "4");
     let url = node.exec(&["cat"], true, false);
     let mut socket = websocket(&url, "v5.channel.k8s.io").await;
-    socket.send(Message::binary(bytes::Bytes::from_static(&[255, 9]))).await.unwrap();
+    socket
+        .send(Message::binary(bytes::Bytes::from_static(&[255, 9])))
+        .await
+        .unwrap();
     let (_, code) = self::channels(&mut socket, false).await;
     assert_eq!(code, 1002);
     node.quiet(Duration::from_secs(12)).await;
@@ -155,7 +211,10 @@ async fn a_process_that_waits_for_its_output_still_gets_its_input() {
         sink.send(Message::binary(vec![255, 0])).await.unwrap();
     });
     let mut got = 0;
-    while let Some(message) = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("hangs") {
+    while let Some(message) = tokio::time::timeout(Duration::from_secs(20), stream.next())
+        .await
+        .expect("hangs")
+    {
         let message = message.unwrap();
         if message.is_binary() && message.as_payload()[0] == 1 {
             got += message.as_payload().len() - 1;
@@ -182,10 +241,17 @@ async fn the_older_port_forward_names_its_ports_and_reports_errors() {
     };
     let url = format!("{}?port={open},{closed}", node.forward(&[]));
     let mut socket = websocket(&url, "v4.channel.k8s.io").await;
-    socket.send(Message::binary(bytes::Bytes::from_static(b"\x00ping"))).await.unwrap();
+    socket
+        .send(Message::binary(bytes::Bytes::from_static(b"\x00ping")))
+        .await
+        .unwrap();
     let mut channels = vec![Vec::new(); 4];
     while channels[0].len() < 6 || channels[3].len() < 3 {
-        let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.expect("hangs").unwrap().unwrap();
+        let message = tokio::time::timeout(Duration::from_secs(10), socket.next())
+            .await
+            .expect("hangs")
+            .unwrap()
+            .unwrap();
         let (channel, data) = message.as_payload().split_first().unwrap();
         channels[usize::from(*channel)].extend_from_slice(data);
     }
@@ -194,6 +260,10 @@ async fn the_older_port_forward_names_its_ports_and_reports_errors() {
     assert_eq!(channels[2], closed.to_le_bytes());
     assert_eq!(channels[3][..2], closed.to_le_bytes());
     assert!(String::from_utf8_lossy(&channels[3][2..]).contains("refused"));
-    let none = ClientBuilder::new().uri(&node.forward(&[]).replacen("http", "ws", 1)).unwrap().connect().await;
+    let none = ClientBuilder::new()
+        .uri(&node.forward(&[]).replacen("http", "ws", 1))
+        .unwrap()
+        .connect()
+        .await;
     none.unwrap_err();
 }

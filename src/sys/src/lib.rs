@@ -15,11 +15,14 @@
 )]
 
 pub mod bpf;
-pub mod malloc;
 pub mod cap;
 pub mod cmsg;
 pub mod cred;
+pub mod fds;
+pub mod inherit;
 pub mod keyring;
+pub mod malloc;
+pub mod memory;
 pub mod mount;
 pub mod netif;
 pub mod ns;

@@ -231,7 +231,7 @@ pub fn execve(path: &CStr, args: &CStrings, env: &CStrings) -> io::Error {
 /// # Errors
 /// What close_range(2) says (Linux 5.11).
 pub fn cloexec_from(first: u32) -> io::Result<()> {
-    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+    close_range(first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 /// Closes every descriptor from `first` on, whoever owns it: for a process that owns nothing above it any more
@@ -240,12 +240,31 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
 /// # Errors
 /// What close_range(2) says.
 pub fn close_from(first: u32) -> io::Result<()> {
-    close_range(first, 0)
+    close_range(first, libc::c_uint::MAX, 0)
 }
 
-fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
+/// Closes every descriptor above 2 that is not in `keep`, whoever owns it: for a forked child that goes on with
+/// those alone and never returns to the frames that own the others.
+///
+/// # Errors
+/// What close_range(2) says (Linux 5.9).
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep {
+        if fd > first {
+            close_range(first, fd - 1, 0)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, libc::c_uint::MAX, 0)
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: integers only. Closing descriptors that a Rust value owns is the caller's documented contract.
-    check_long(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) }).map(drop)
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
 /// This process' id, as its own pid namespace counts.
@@ -313,6 +332,31 @@ mod tests {
         let env = CStrings::new::<&str>([]).unwrap();
         assert_eq!(execve(c"/nonexistent/x", &args, &env).kind(), io::ErrorKind::NotFound);
         assert!(CStrings::new(["a\0b"]).is_err());
+    }
+
+    #[test]
+    fn only_what_is_kept_stays_open() {
+        let child = fork(|| {
+            let open = || {
+                let fds = std::fs::read_dir("/proc/self/fd").ok()?;
+                let mut numbers: Vec<u32> = fds.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+                numbers.sort_unstable();
+                Some(numbers)
+            };
+            let Ok((read, write)) = rustix::pipe::pipe() else {
+                return 1;
+            };
+            let Ok(_third) = rustix::io::dup(&read).map(std::mem::ManuallyDrop::new) else {
+                return 2;
+            };
+            if close_all_but(&[write.as_fd(), read.as_fd()]).is_err() {
+                return 3;
+            }
+            // The listing has one descriptor of its own.
+            u8::from(open().is_none_or(|numbers| numbers.iter().filter(|n| **n > 2).count() != 3))
+        })
+        .unwrap();
+        assert_eq!(wait(child).unwrap(), Exit::Code(0));
     }
 
     #[test]

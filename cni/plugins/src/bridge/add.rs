@@ -108,7 +108,7 @@ fn attach(socket: &mut Socket, call: &Call, conf: &Conf, ipam: Option<&str>, end
     let result = ipam::add(call, plugin).map_err(port_failed)?;
     with_addresses(socket, call, conf, ends, result).map_err(|fault| {
         let rules = if conf.masquerade {
-            masquerade::del(&owner(call))
+            masquerade::del(&owner(call)).map(drop)
         } else {
             Ok(())
         };
@@ -185,6 +185,8 @@ fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: P
     } else {
         host::await_port(socket, &ends.port)?
     };
+    // The first port may have given the bridge its hardware address.
+    let bridge = host::find(socket, &ends.bridge.name)?.unwrap_or_else(|| ends.bridge.clone());
     let interface = |link: &Link| Interface {
         name: link.name.clone(),
         mac: link.mac_text(),
@@ -192,7 +194,7 @@ fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: P
     };
     let sandbox = ends.netns.path().display().to_string();
     result.interfaces = vec![
-        interface(&ends.bridge),
+        interface(&bridge),
         interface(&port),
         Interface {
             sandbox,

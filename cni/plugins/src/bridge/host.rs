@@ -56,7 +56,13 @@ pub(super) fn ensure_bridge(socket: &mut Socket, conf: &Conf) -> Result<Link> {
         };
         let mut batch = Batch::new();
         batch.push_or(link::add_bridge(&spec), Errno::EXIST);
-        socket.run(batch)?;
+        match socket.run(batch) {
+            Err(error) if conf.vlan_filtering() && error.errno() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+                let text = format!("{error}: this kernel has no VLAN filtering for bridges");
+                return Err(Fault::new(cni_types::Code::UnsupportedField, text));
+            }
+            other => other?,
+        };
         // A router advertisement from a pod must not change the host's routes (CVE-2020-10749).
         sysctl::set_if_there(&format!("ipv6/conf/{}/accept_ra", conf.bridge), "0")?;
         found = find(socket, &conf.bridge)?;
@@ -117,8 +123,10 @@ pub(super) fn ensure_address(socket: &mut Socket, on: &Link, net: IpNet, force: 
     for other in others {
         batch.push_or(addr::delete(on.index, other), Errno::ADDRNOTAVAIL);
     }
-    // Pins the hardware address, which otherwise follows the ports as they come and go.
-    if let Ok(mac) = <[u8; 6]>::try_from(on.mac.as_slice()) {
+    // Pins the hardware address, which otherwise follows the ports as they come and go: as it
+    // is now, for without a port it was zero.
+    let now = socket.one(link::get_index(on.index))?.first().and_then(Link::parse);
+    if let Some(mac) = now.and_then(|now| <[u8; 6]>::try_from(now.mac).ok()) {
         batch.push(Change::new().mac(mac).request(on.index));
     }
     socket.run(batch)?;

@@ -46,11 +46,26 @@ fn owner(call: &Call) -> masquerade::Owner<'_> {
     }
 }
 
-/// DEL: interface, then address, then masquerading. The address goes after the interface, so
-/// that nobody is given it while the old owner still answers. Every step is tried, whatever
-/// becomes of the others; with the namespace gone the interface is gone too.
+/// DEL: masquerading, interface, address. The address goes after the interface, so that nobody
+/// is given it while the old owner still answers; the rules go first, because the kernel frees
+/// them in the background meanwhile (see `masquerade`). With the namespace gone the interface
+/// is gone too. What can be done is done, whatever becomes of the rest.
 fn del(call: &Call) -> Result<()> {
-    let link = match call.netns.as_deref().map(NetNs::open) {
+    let rules = Conf::masquerades(call)
+        .then(|| masquerade::del(&owner(call)))
+        .transpose();
+    let rest = delete_interface(call).and_then(|()| match ipam::plugin(call)? {
+        Some(plugin) => ipam::del(call, &plugin),
+        None => Ok(()),
+    });
+    match (rest, rules.map(drop)) {
+        (Err(first), second) => Err(crate::fault::undone(first, second)),
+        (Ok(()), second) => second,
+    }
+}
+
+fn delete_interface(call: &Call) -> Result<()> {
+    match call.netns.as_deref().map(NetNs::open) {
         None => Ok(()),
         Some(Ok(netns)) => delete_link(&netns, &call.ifname),
         // Missing, or after a reboot a plain file: either way no interface is left.
@@ -63,21 +78,6 @@ fn del(call: &Call) -> Result<()> {
             Ok(())
         }
         Some(Err(error)) => Err(error.into()),
-    };
-    // Without the interface gone the address stays taken: somebody may still answer on it.
-    link?;
-    let address = match ipam::plugin(call)? {
-        Some(plugin) => ipam::del(call, &plugin),
-        None => Ok(()),
-    };
-    let rules = if Conf::masquerades(call) {
-        masquerade::del(&owner(call))
-    } else {
-        Ok(())
-    };
-    match (address, rules) {
-        (Err(first), second) => Err(crate::fault::undone(first, second)),
-        (Ok(()), second) => second,
     }
 }
 

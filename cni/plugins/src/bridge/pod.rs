@@ -46,12 +46,16 @@ pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &A
         batch.push(addr::add(index, config.address, conf.dad));
     }
     if !conf.leave_down {
-        let mut up = Change::new().up(true).ipv4(link::ARP_NOTIFY, 1);
+        // In a request of its own: within one, the kernel brings the link up first
+        // (do_setlink), and it would have its link-local address already.
+        let mut before = Change::new().ipv4(link::ARP_NOTIFY, 1);
         if !result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
             // An IPv4 network does not speak IPv6 behind its owner's back (CVE-2024-32473).
-            up = up.no_link_local();
+            before = before.no_link_local();
         }
-        batch.push(up.request(index));
+        batch
+            .push(before.request(index))
+            .push(Change::new().up(true).request(index));
         if conf.dad && result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
             socket.run(std::mem::take(&mut batch))?;
             settle(socket, index)?;

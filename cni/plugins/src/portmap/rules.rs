@@ -34,8 +34,30 @@ fn loopback() -> Result<IpNet> {
     IpNet::new([127, 0, 0, 0].into(), 8).map_err(|error| Fault::internal(error.to_string()))
 }
 
-/// The chains that all containers share, as the reference sets them up at every ADD.
-fn frame(change: &mut Transaction<'_>, conf: &Conf, ipv4: bool) -> Result<()> {
+/// Marks the shared chains as ours and complete for this configuration. The reference flushes
+/// and rewrites them at every ADD; we do where the mark is missing (why: see `masquerade`).
+fn mark(conf: &Conf, ipv4: bool) -> String {
+    let conditions = format!("{:?}", conf.conditions(ipv4));
+    format!(
+        "bulkhead 1 snat={} conditions={}",
+        conf.snat,
+        crate::masquerade::hash(&conditions)
+    )
+}
+
+fn is_framed(socket: &mut Socket, conf: &Conf, ipv4: bool, mark: &str) -> Result<bool> {
+    let guard = (conf.snat && ipv4).then_some((GUARD, 1));
+    for chain in [("prerouting", 1), ("output", 1), (ALL, 2)].into_iter().chain(guard) {
+        if !nft::is_marked(socket, family(ipv4), TABLE, chain, mark)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The chains that all containers share.
+fn frame(change: &mut Transaction<'_>, conf: &Conf, ipv4: bool, mark: &str) -> Result<()> {
+    let text = Some(mark);
     change.add_table("CNI portmap plugin");
     change
         .add_chain(PORTS, None)
@@ -43,8 +65,8 @@ fn frame(change: &mut Transaction<'_>, conf: &Conf, ipv4: bool) -> Result<()> {
         .add_chain(ALL, None)
         .flush_chain(ALL);
     change
-        .add_rule(ALL, Rule::new().jump(OLD), None)
-        .add_rule(ALL, Rule::new().jump(PORTS), None);
+        .add_rule(ALL, Rule::new().jump(OLD), text)
+        .add_rule(ALL, Rule::new().jump(PORTS), text);
     for (chain, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         let mut rule = Rule::new();
         for condition in conf.conditions(ipv4) {
@@ -54,7 +76,7 @@ fn frame(change: &mut Transaction<'_>, conf: &Conf, ipv4: bool) -> Result<()> {
         change
             .add_nat_chain(chain, hook, PRIORITY_DNAT)
             .flush_chain(chain)
-            .add_rule(chain, &rule, None);
+            .add_rule(chain, &rule, text);
     }
     if conf.snat {
         change.add_nat_chain(MASQUERADING, Hook::Postrouting, PRIORITY_SNAT);
@@ -65,8 +87,8 @@ fn frame(change: &mut Transaction<'_>, conf: &Conf, ipv4: bool) -> Result<()> {
                 .drop();
             change
                 .add_filter_chain(GUARD, Hook::Prerouting, PRIORITY_RAW)
-                .flush_chain(GUARD)
-                .add_rule(GUARD, &rule, None);
+                .flush_chain(GUARD);
+            change.add_rule(GUARD, &rule, text);
         }
     }
     Ok(())
@@ -74,9 +96,26 @@ fn frame(change: &mut Transaction<'_>, conf: &Conf, ipv4: bool) -> Result<()> {
 
 /// Adds the mappings of a container to its address `target`.
 pub(super) fn add(socket: &mut Socket, container: &str, conf: &Conf, target: IpNet) -> Result<()> {
+    let ipv4 = target.addr().is_ipv4();
+    let mark = mark(conf, ipv4);
+    let mut framed = is_framed(socket, conf, ipv4, &mark)?;
+    loop {
+        let mut change = Transaction::new(family(ipv4), TABLE);
+        if !framed {
+            frame(&mut change, conf, ipv4, &mark)?;
+        }
+        of_container(&mut change, container, conf, target);
+        match change.commit(socket) {
+            // Somebody took a chain away after we looked.
+            Err(error) if framed && error.is_missing() => framed = false,
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// The rules of one container.
+fn of_container(change: &mut Transaction<'_>, container: &str, conf: &Conf, target: IpNet) {
     let (ip, ipv4) = (target.addr(), target.addr().is_ipv4());
-    let mut change = Transaction::new(family(ipv4), TABLE);
-    frame(&mut change, conf, ipv4)?;
     for mapping in conf.mappings.iter().filter(|mapping| mapping.is_for(ipv4)) {
         let mut rule = Rule::new();
         if let Some(host) = mapping.host_ip {
@@ -104,8 +143,6 @@ pub(super) fn add(socket: &mut Socket, container: &str, conf: &Conf, target: IpN
             change.add_rule(MASQUERADING, &local, Some(container));
         }
     }
-    change.commit(socket)?;
-    Ok(())
 }
 
 /// Removes every rule of a container; none is fine.

@@ -1,4 +1,4 @@
-//! `bulkhead completion SHELL`.
+//! `bulkhead completion SHELL`: a completion script on stdout.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `bulkhead version`.
+//! `bulkhead version`: the version of this program.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

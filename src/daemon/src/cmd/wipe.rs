@@ -36,7 +36,7 @@ pub(crate) fn run(args: &WipeArgs) -> anyhow::Result<ExitCode> {
             writeln!(out, "would {step}")?;
             continue;
         }
-        match act(step) {
+        match act(step, &config) {
             Ok(()) => writeln!(out, "{step}")?,
             Err(error) => {
                 failures += 1;

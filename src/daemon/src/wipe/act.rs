@@ -6,17 +6,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use config::Config;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Step;
+use crate::parts;
 
 /// A monitor whose container is dead ends by itself; this is how long it is given.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Does `step`.
-pub(crate) fn act(step: &Step) -> anyhow::Result<()> {
+pub(crate) fn act(step: &Step, config: &Config) -> anyhow::Result<()> {
     let done = match step {
         Step::EndMonitor { pid, .. } => end(*pid),
         Step::RemoveCgroup { path } => remove_cgroup(path),
@@ -25,6 +27,7 @@ pub(crate) fn act(step: &Step) -> anyhow::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
             done => gone_is_done(done),
         },
+        Step::ReleaseNetworks { .. } => release(config),
         // Lazily: a process of somebody else's that still stands in it does not hold us up.
         Step::Unmount { path } => {
             gone_is_done(unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(io::Error::from))
@@ -41,6 +44,12 @@ fn gone_is_done(done: io::Result<()>) -> anyhow::Result<()> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => Ok(()),
         done => Ok(done?),
     }
+}
+
+/// No attachment is valid any more, so all are taken down.
+fn release(config: &Config) -> anyhow::Result<()> {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(tokio.block_on(async { parts::networks(config).gc(&[]).await })?)
 }
 
 /// Waits for the process to end by itself, then kills it.
@@ -102,10 +111,11 @@ mod tests {
         fs::create_dir(&kept).unwrap();
         fs::write(kept.join("x"), "").unwrap();
         symlink(&kept, tree.join("a/link")).unwrap();
+        let config = Config::default();
         for _ in 0..2 {
-            act(&Step::RemoveFile { path: file.clone() }).unwrap();
-            act(&Step::RemoveTree { path: tree.clone() }).unwrap();
-            act(&Step::Unmount { path: file.clone() }).unwrap();
+            act(&Step::RemoveFile { path: file.clone() }, &config).unwrap();
+            act(&Step::RemoveTree { path: tree.clone() }, &config).unwrap();
+            act(&Step::Unmount { path: file.clone() }, &config).unwrap();
         }
         assert!(!file.exists() && !tree.exists() && kept.join("x").exists());
     }

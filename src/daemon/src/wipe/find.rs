@@ -57,6 +57,11 @@ pub(crate) fn find(place: &Place) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     steps.extend(cgroups(place, &mounts, &containers, &pods));
     steps.extend(monitors(paths, &containers));
+    if paths.root_lock().is_file() && has_files(&paths.cni_cache()) {
+        steps.push(Step::ReleaseNetworks {
+            cache: paths.cni_cache(),
+        });
+    }
     steps.extend(own_cgroups(place, &mounts));
     steps.extend(unmounts(paths, &mounts, &pods));
     steps.extend(files(place, &pods)?);
@@ -192,6 +197,15 @@ fn files(place: &Place, pods: &BTreeSet<SandboxId>) -> anyhow::Result<Vec<Step>>
     Ok(steps)
 }
 
+/// Whether there is a file in `dir` or below it.
+fn has_files(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => has_files(&entry.path()),
+        _ => true,
+    })
+}
+
 fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
@@ -236,6 +250,7 @@ mod tests {
             format!("state/pods/{}", id('a')),
             format!("state/ns/{}", id('a')),
             "root/layers/x".to_owned(),
+            "root/cni/results".to_owned(),
             format!("cg/kubepods/pod7/{}", id('c')),
             format!("cg/kubepods/pod7/{}", id('d')),
             format!("cg/bulkhead/pods/{}", id('a')),
@@ -244,7 +259,12 @@ mod tests {
         ] {
             fs::create_dir_all(dir.join(made)).unwrap();
         }
-        for file in ["root/daemon.lock", "root/bulkhead.db", "state/daemon.lock"] {
+        for file in [
+            "root/cni/results/x",
+            "root/daemon.lock",
+            "root/bulkhead.db",
+            "state/daemon.lock",
+        ] {
             fs::write(dir.join(file), "").unwrap();
         }
         let at = dir.display();
@@ -282,6 +302,7 @@ mod tests {
             [
                 format!("kill all in cgroup /kubepods/pod7/{c} and remove it"),
                 format!("kill all in cgroup /bulkhead/pods/{a} and remove it"),
+                "release the networks recorded in /root/cni".into(),
                 "remove /cg/bulkhead/pods if it is empty".into(),
                 "remove /cg/bulkhead if it is empty".into(),
                 "unmount /run/netns/aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa".into(),
@@ -292,6 +313,7 @@ mod tests {
                 "remove /state/pods and all below it".into(),
                 "remove /state/daemon.lock".into(),
                 "remove /root/bulkhead.db".into(),
+                "remove /root/cni and all below it".into(),
                 "remove /root/layers and all below it".into(),
                 "remove /root/daemon.lock".into(),
             ]

@@ -2,9 +2,9 @@
 //!
 //! Found by what lies below this daemon's own root and state, never by a name that another
 //! daemon could share: the ids of its pods and containers are the names of its directories,
-//! and cgroups and network namespaces carry those ids. Order: network (CNI DEL needs the
-//! namespace), then processes, then cgroups, then mounts, then files; what fails is told
-//! and the rest goes on. Run twice, the second run finds nothing.
+//! and cgroups and network namespaces carry those ids. Order: processes and their cgroups, monitors,
+//! networks (CNI DEL, while the namespaces are there), mounts, files; what fails is told and
+//! the rest goes on. Run twice, the second run finds nothing.
 
 mod act;
 mod find;
@@ -25,6 +25,8 @@ pub(crate) enum Step {
     RemoveCgroup { path: String },
     /// Removes a cgroup directory of our own that may be shared with another daemon, if it is empty.
     RemoveIfEmpty { path: PathBuf },
+    /// Gives back what the network plugins hold for the pods: CNI DEL for each attachment.
+    ReleaseNetworks { cache: PathBuf },
     /// Takes a mount away.
     Unmount { path: PathBuf },
     /// Removes a file.
@@ -39,6 +41,7 @@ impl fmt::Display for Step {
             Self::EndMonitor { pid, container } => write!(f, "end monitor {pid} of container {container}"),
             Self::RemoveCgroup { path } => write!(f, "kill all in cgroup {path} and remove it"),
             Self::RemoveIfEmpty { path } => write!(f, "remove {} if it is empty", path.display()),
+            Self::ReleaseNetworks { cache } => write!(f, "release the networks recorded in {}", cache.display()),
             Self::Unmount { path } => write!(f, "unmount {}", path.display()),
             Self::RemoveFile { path } => write!(f, "remove {}", path.display()),
             Self::RemoveTree { path } => write!(f, "remove {} and all below it", path.display()),

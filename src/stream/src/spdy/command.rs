@@ -1,7 +1,6 @@
 //! Exec and attach over SPDY: waits until the client has opened one stream for each of error,
 //! stdin, stdout, stderr and resize that the session has, then runs it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -9,14 +8,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::connection::{Connection, Incoming};
 use super::frame::Reset;
 use crate::backend::Backend;
-use crate::session::{self, Channels, Job};
+use crate::session::{self, Channels, Job, Service};
 use crate::status::Format;
 
 /// How long a client may take to open its streams.
 pub(super) const CREATION: Duration = Duration::from_secs(30);
 
 /// Serves one upgraded connection until its session is over.
-pub(crate) async fn serve<B, I>(io: I, job: Job, status: Format, resize: bool, backend: Arc<B>, idle: Duration)
+pub(crate) async fn serve<B, I>(io: I, job: Job, status: Format, resize: bool, service: Service<B>)
 where
     B: Backend,
     I: AsyncRead + AsyncWrite + Send + 'static,
@@ -25,7 +24,7 @@ where
     match tokio::time::timeout(CREATION, collect(&mut connection, &job, status, resize)).await {
         Ok(Some(channels)) => {
             connection.incoming.close();
-            session::run(&*backend, job, connection.link.clone(), channels, idle).await;
+            session::run(&service, job, connection.link.clone(), channels).await;
         }
         Ok(None) => {}
         Err(_) => tracing::debug!("client did not open its streams in time"),
@@ -36,11 +35,19 @@ where
 /// The session's channels, or `None` if the client left first.
 async fn collect(connection: &mut Connection, job: &Job, status: Format, resize: bool) -> Option<Channels> {
     let wants = job.wants();
-    let mut missing = 1 + [wants.stdin, wants.stdout, wants.stderr, job.tty() && resize].iter().filter(|w| **w).count();
+    let mut missing = 1 + [wants.stdin, wants.stdout, wants.stderr, job.tty() && resize]
+        .iter()
+        .filter(|w| **w)
+        .count();
     let mut error = None;
-    let mut channels = Channels { status, ..Channels::default() };
+    let mut channels = Channels {
+        status,
+        ..Channels::default()
+    };
     while missing > 0 {
-        let Incoming { id, headers, inbound, .. } = tokio::select! {
+        let Incoming {
+            id, headers, inbound, ..
+        } = tokio::select! {
             arrived = connection.incoming.recv() => arrived?,
             () = connection.link.gone.cancelled() => return None,
         };

@@ -111,7 +111,9 @@ impl Table {
     /// We end our side: false if that was said already.
     fn end(&self, id: u32) -> bool {
         let mut streams = self.lock();
-        let Some(stream) = streams.open.get_mut(&id) else { return false };
+        let Some(stream) = streams.open.get_mut(&id) else {
+            return false;
+        };
         let first = !stream.ended;
         stream.ended = true;
         if stream.feed.is_none() {
@@ -154,7 +156,12 @@ impl Connection {
             budget: Arc::new(Semaphore::new(BUDGET)),
             activity: link.activity.clone(),
         };
-        let writer = Writer { table: table.clone(), replies, queue, activity: link.activity.clone() };
+        let writer = Writer {
+            table: table.clone(),
+            replies,
+            queue,
+            activity: link.activity.clone(),
+        };
         let (reader_gone, writer_gone, reader_table) = (gone.clone(), gone, table.clone());
         let reader = Task(tokio::spawn(async move {
             let why = reader_gone.run_until_cancelled(reader.run(read)).await;
@@ -169,7 +176,14 @@ impl Connection {
                 writer_gone.cancel();
             }
         }));
-        Self { link, incoming, control, table, reader, writer }
+        Self {
+            link,
+            incoming,
+            control,
+            table,
+            reader,
+            writer,
+        }
     }
 
     /// Tells the client that its stream is there.
@@ -186,7 +200,14 @@ impl Connection {
 
     /// Sends what is queued, says goodbye and waits a little for the client to do the same.
     pub(super) async fn close(self) {
-        let Self { link, mut incoming, control, table, mut reader, mut writer } = self;
+        let Self {
+            link,
+            mut incoming,
+            control,
+            table,
+            mut reader,
+            mut writer,
+        } = self;
         drop((link, control));
         incoming.close();
         // What still arrives is discarded by the reader from now on.
@@ -225,7 +246,12 @@ impl Reader {
 
     async fn handle(&self, event: Event) {
         match event {
-            Event::Syn { id, end, one_way, headers } => self.syn(id, end, one_way, headers).await,
+            Event::Syn {
+                id,
+                end,
+                one_way,
+                headers,
+            } => self.syn(id, end, one_way, headers).await,
             Event::Data { id, data, end } => {
                 if !data.is_empty() {
                     self.data(id, data).await;
@@ -251,7 +277,7 @@ impl Reader {
         let reset = CancellationToken::new();
         let refused = {
             let mut streams = self.table.lock();
-            if id % 2 == 0 || id <= streams.last {
+            if id.is_multiple_of(2) || id <= streams.last {
                 Some(Reset::ProtocolError)
             } else if streams.open.len() >= MAX_STREAMS {
                 streams.last = id;
@@ -259,12 +285,29 @@ impl Reader {
             } else {
                 streams.last = id;
                 let feed = (!end).then_some(feed);
-                streams.open.insert(id, Stream { feed, reset: reset.clone(), ended: one_way });
+                streams.open.insert(
+                    id,
+                    Stream {
+                        feed,
+                        reset: reset.clone(),
+                        ended: one_way,
+                    },
+                );
                 None
             }
         };
         let refused = match refused {
-            None if self.arrived.send(Incoming { id, headers, inbound, reset }).await.is_err() => {
+            None if self
+                .arrived
+                .send(Incoming {
+                    id,
+                    headers,
+                    inbound,
+                    reset,
+                })
+                .await
+                .is_err() =>
+            {
                 self.table.remove(id);
                 Some(Reset::RefusedStream)
             }
@@ -328,13 +371,16 @@ impl Writer {
     async fn write<W: AsyncWrite + Unpin>(&self, io: &mut W, out: Out) -> std::io::Result<()> {
         if !out.data.is_empty() && !self.table.ended(out.channel) {
             self.activity.touch();
-            io.write_all(&frame::data_head(out.channel, out.data.len(), false)).await?;
+            io.write_all(&frame::data_head(out.channel, out.data.len(), false))
+                .await?;
             io.write_all(&out.data).await?;
         }
         match out.then {
             Then::Open => Ok(()),
             Then::End if self.table.end(out.channel) => io.write_all(&frame::data_head(out.channel, 0, true)).await,
-            Then::Reset if self.table.remove(out.channel) => io.write_all(&frame::reset(out.channel, Reset::Cancel)).await,
+            Then::Reset if self.table.remove(out.channel) => {
+                io.write_all(&frame::reset(out.channel, Reset::Cancel)).await
+            }
             Then::End | Then::Reset => Ok(()),
         }
     }

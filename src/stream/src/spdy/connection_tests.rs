@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
 
 use super::*;
-use crate::backend::{AttachParams, Backend, BackendError, ExecParams, Reader as BackendReader, Streams as BackendStreams};
+use crate::backend::{
+    AttachParams, Backend, BackendError, ExecParams, Reader as BackendReader, Streams as BackendStreams,
+};
 
 /// Echoes port 7, never reads port 9, refuses the rest.
 #[derive(Debug, Default)]
@@ -33,7 +35,10 @@ impl Backend for Ports {
                 Ok(())
             }
             9 => std::future::pending().await,
-            _ => Err(BackendError { kind: spec::Kind::Unavailable, message: "connection refused".to_owned() }),
+            _ => Err(BackendError {
+                kind: spec::Kind::Unavailable,
+                message: "connection refused".to_owned(),
+            }),
         }
     }
 }
@@ -48,9 +53,21 @@ struct Client {
 fn client() -> Client {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let idle = Duration::from_secs(60);
-    tokio::spawn(crate::spdy::serve_forward(theirs, "pod".to_owned(), Arc::new(Ports), idle));
+    tokio::spawn(crate::spdy::serve_forward(
+        theirs,
+        "pod".to_owned(),
+        crate::session::Service {
+            backend: Arc::new(Ports),
+            idle,
+        },
+    ));
     let (read, write) = tokio::io::split(ours);
-    Client { read, write, encoder: Encoder::new(), decoder: Decoder::new() }
+    Client {
+        read,
+        write,
+        encoder: Encoder::new(),
+        decoder: Decoder::new(),
+    }
 }
 
 impl Client {
@@ -98,8 +115,22 @@ impl Client {
 async fn a_pair_is_made_by_request_or_by_neighbouring_ids() {
     let mut client = client();
     for (error, data, request) in [(1, 3, None), (5, 7, Some("a")), (11, 9, Some("b"))] {
-        client.open(error.min(data), if error < data { "error" } else { "data" }, "7", request).await;
-        client.open(error.max(data), if error < data { "data" } else { "error" }, "7", request).await;
+        client
+            .open(
+                error.min(data),
+                if error < data { "error" } else { "data" },
+                "7",
+                request,
+            )
+            .await;
+        client
+            .open(
+                error.max(data),
+                if error < data { "data" } else { "error" },
+                "7",
+                request,
+            )
+            .await;
         client.send(&frame::data_head(data, 5, true)).await;
         client.send(b"hello").await;
         assert_eq!(client.rest(data).await, ("hello".to_owned(), "end"));
@@ -111,7 +142,13 @@ async fn a_pair_is_made_by_request_or_by_neighbouring_ids() {
 #[tokio::test]
 async fn streams_that_make_no_sense_are_reset() {
     let mut client = client();
-    for (id, kind, port) in [(1, "error", ""), (3, "data", "0"), (5, "data", "70000"), (7, "stdin", "80"), (8, "data", "80")] {
+    for (id, kind, port) in [
+        (1, "error", ""),
+        (3, "data", "0"),
+        (5, "data", "70000"),
+        (7, "stdin", "80"),
+        (8, "data", "80"),
+    ] {
         client.open(id, kind, port, Some("x")).await;
         assert_eq!(client.rest(id).await.1, "reset", "{id}");
     }
@@ -150,19 +187,29 @@ async fn rapid_resets_are_kept_up_with() {
     });
     for n in 0..50_000_u32 {
         let id = 2 * n + 1;
-        let syn = client.encoder.syn(id, 0, &[("streamtype", "data"), ("port", "9"), ("requestid", "r")]);
+        let syn = client
+            .encoder
+            .syn(id, 0, &[("streamtype", "data"), ("port", "9"), ("requestid", "r")]);
         client.write.write_all(&syn).await.unwrap();
         client.write.write_all(&frame::reset(id, Reset::Cancel)).await.unwrap();
     }
     client.write.shutdown().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(30), swallow).await.expect("hangs").unwrap();
+    tokio::time::timeout(Duration::from_secs(30), swallow)
+        .await
+        .expect("hangs")
+        .unwrap();
 }
 
 /// How many bytes of `flood` go in before the server stops to read.
 async fn held_back(client: &mut Client, flood: &[u8]) -> usize {
     let mut sent = 0;
     while sent < 64 << 20 {
-        match tokio::time::timeout(Duration::from_millis(300), client.write.write(&flood[sent % flood.len()..])).await {
+        match tokio::time::timeout(
+            Duration::from_millis(300),
+            client.write.write(&flood[sent % flood.len()..]),
+        )
+        .await
+        {
             Ok(n) => sent += n.unwrap(),
             Err(_) => break,
         }

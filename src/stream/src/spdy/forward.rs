@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,10 +18,10 @@ use super::frame::Reset;
 use crate::backend::Backend;
 use crate::forward::{self, Pair};
 use crate::link::Then;
-use crate::session::GRACE;
+use crate::session::{GRACE, Service};
 
 /// Serves one upgraded connection until the client leaves or nothing moves for `idle`.
-pub(crate) async fn serve<B, I>(io: I, sandbox: String, backend: Arc<B>, idle: Duration)
+pub(crate) async fn serve<B, I>(io: I, sandbox: String, service: Service<B>)
 where
     B: Backend,
     I: AsyncRead + AsyncWrite + Send + 'static,
@@ -37,14 +36,14 @@ where
             arrived = connection.incoming.recv() => {
                 let Some(incoming) = arrived else { break };
                 if let Some((port, pair)) = join(&connection, &mut pairs, incoming).await {
-                    let (backend, sandbox, link) = (Arc::clone(&backend), Arc::clone(&sandbox), connection.link.clone());
+                    let (backend, sandbox, link) = (Arc::clone(&service.backend), Arc::clone(&sandbox), connection.link.clone());
                     forwards.spawn(async move { forward::run(&*backend, &sandbox, port, &link, pair).await });
                 }
             }
             Some(_) = forwards.join_next() => {}
             _ = sweep.tick() => give_up_halves(&connection, &mut pairs).await,
             () = connection.link.gone.cancelled() => break,
-            () = connection.link.activity.idle(idle) => {
+            () = connection.link.activity.idle(service.idle) => {
                 tracing::debug!(sandbox = &*sandbox, "port-forward ended: idle");
                 forwards.abort_all();
                 break;
@@ -77,7 +76,13 @@ async fn join(connection: &Connection, pairs: &mut HashMap<String, Half>, incomi
             return None;
         }
     };
-    let Some(port) = incoming.headers.get("port").parse::<u16>().ok().filter(|port| *port > 0) else {
+    let Some(port) = incoming
+        .headers
+        .get("port")
+        .parse::<u16>()
+        .ok()
+        .filter(|port| *port > 0)
+    else {
         connection.refuse(id, Reset::RefusedStream).await;
         return None;
     };
@@ -87,7 +92,13 @@ async fn join(connection: &Connection, pairs: &mut HashMap<String, Half>, incomi
     };
     connection.accept(id).await;
     let Some(half) = pairs.remove(&request) else {
-        pairs.insert(request, Half { incoming, since: Instant::now() });
+        pairs.insert(
+            request,
+            Half {
+                incoming,
+                since: Instant::now(),
+            },
+        );
         return None;
     };
     if half.incoming.headers.get("streamtype") == incoming.headers.get("streamtype") {
@@ -97,17 +108,42 @@ async fn join(connection: &Connection, pairs: &mut HashMap<String, Half>, incomi
         pairs.insert(request, half);
         return None;
     }
-    let (error, data) = if is_error { (incoming, half.incoming) } else { (half.incoming, incoming) };
+    let (error, data) = if is_error {
+        (incoming, half.incoming)
+    } else {
+        (half.incoming, incoming)
+    };
     // The data stream's port counts, as it does in Kubernetes.
-    let port = if is_error { data.headers.get("port").parse().unwrap_or(port) } else { port };
-    Some((port, Pair { data: data.id, error: error.id, inbound: data.inbound, reset: Some(data.reset) }))
+    let port = if is_error {
+        data.headers.get("port").parse().unwrap_or(port)
+    } else {
+        port
+    };
+    Some((
+        port,
+        Pair {
+            data: data.id,
+            error: error.id,
+            inbound: data.inbound,
+            reset: Some(data.reset),
+        },
+    ))
 }
 
 async fn give_up_halves(connection: &Connection, pairs: &mut HashMap<String, Half>) {
-    let late: Vec<String> = pairs.iter().filter(|(_, half)| half.since.elapsed() > CREATION).map(|(k, _)| k.clone()).collect();
+    let late: Vec<String> = pairs
+        .iter()
+        .filter(|(_, half)| half.since.elapsed() > CREATION)
+        .map(|(k, _)| k.clone())
+        .collect();
     for request in late {
         if let Some(half) = pairs.remove(&request) {
-            tell(connection, half.incoming.id, format!("request {request}: timed out waiting for streams")).await;
+            tell(
+                connection,
+                half.incoming.id,
+                format!("request {request}: timed out waiting for streams"),
+            )
+            .await;
         }
     }
 }

@@ -44,12 +44,28 @@ pub(super) enum Fault {
 /// What a peer sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Syn { id: u32, end: bool, one_way: bool, headers: Headers },
-    Reply { id: u32, end: bool },
-    Reset { id: u32 },
-    Ping { id: u32 },
+    Syn {
+        id: u32,
+        end: bool,
+        one_way: bool,
+        headers: Headers,
+    },
+    Reply {
+        id: u32,
+        end: bool,
+    },
+    Reset {
+        id: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
-    Data { id: u32, data: Bytes, end: bool },
+    Data {
+        id: u32,
+        data: Bytes,
+        end: bool,
+    },
     /// A frame without meaning to us.
     Other,
 }
@@ -65,7 +81,11 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self { buffer: BytesMut::new(), open: None, inflater: Inflater::new() }
+        Self {
+            buffer: BytesMut::new(),
+            open: None,
+            inflater: Inflater::new(),
+        }
     }
 
     /// Where to put the bytes that arrive.
@@ -78,7 +98,9 @@ impl Decoder {
         if let Some((id, left, end)) = self.open {
             return Ok(self.data(id, left, end));
         }
-        let Some(head) = self.buffer.first_chunk::<8>() else { return Ok(None) };
+        let Some(head) = self.buffer.first_chunk::<8>() else {
+            return Ok(None);
+        };
         let [k0, k1, k2, k3, flags, l0, l1, l2] = *head;
         let len = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
         if k0 & 0x80 == 0 {
@@ -114,14 +136,28 @@ impl Decoder {
             return None;
         }
         let piece = self.buffer.split_to(now);
-        let data = if now < COPY_BELOW { Bytes::copy_from_slice(&piece) } else { piece.freeze() };
-        Some(Event::Data { id, data, end: end && after == 0 })
+        let data = if now < COPY_BELOW {
+            Bytes::copy_from_slice(&piece)
+        } else {
+            piece.freeze()
+        };
+        Some(Event::Data {
+            id,
+            data,
+            end: end && after == 0,
+        })
     }
 
     fn control(&mut self, kind: u16, flags: u8, payload: &[u8]) -> Result<Event, Fault> {
-        let fault = Fault::Length { kind, len: payload.len() };
+        let fault = Fault::Length {
+            kind,
+            len: payload.len(),
+        };
         let word = |at: usize| -> Result<u32, Fault> {
-            let bytes = payload.get(at..at + 4).and_then(|b| b.first_chunk::<4>()).ok_or_else(|| fault.clone())?;
+            let bytes = payload
+                .get(at..at + 4)
+                .and_then(|b| b.first_chunk::<4>())
+                .ok_or_else(|| fault.clone())?;
             Ok(u32::from_be_bytes(*bytes))
         };
         let end = flags & FIN != 0;
@@ -130,7 +166,12 @@ impl Decoder {
                 let id = word(0)? & 0x7fff_ffff;
                 // The header block comes after the associated stream, the priority and the slot.
                 let headers = self.inflater.headers(payload.get(10..).ok_or_else(|| fault.clone())?)?;
-                Event::Syn { id, end, one_way: flags & UNIDIRECTIONAL != 0, headers }
+                Event::Syn {
+                    id,
+                    end,
+                    one_way: flags & UNIDIRECTIONAL != 0,
+                    headers,
+                }
             }
             2 | 8 => {
                 let id = word(0)? & 0x7fff_ffff;
@@ -139,7 +180,9 @@ impl Decoder {
             }
             3 => {
                 word(4)?;
-                Event::Reset { id: word(0)? & 0x7fff_ffff }
+                Event::Reset {
+                    id: word(0)? & 0x7fff_ffff,
+                }
             }
             4 => {
                 let entries = usize::try_from(word(0)?).unwrap_or(usize::MAX);
@@ -174,7 +217,9 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new() -> Self {
-        Self { deflater: Deflater::new() }
+        Self {
+            deflater: Deflater::new(),
+        }
     }
 
     /// A stream is accepted.

@@ -22,8 +22,17 @@ fn conversation() -> (Vec<u8>, Vec<String>) {
     wire.extend_from_slice(&data_head(3, 0, true));
     wire.extend_from_slice(&reset(1, Reset::Cancel));
     wire.extend_from_slice(&go_away(3, false));
-    let expected =
-        ["syn 1 error false", "syn 3 stdin true", "data 3 hello", "ping 7", "end 3", "reset 1", "goaway"].map(str::to_owned).to_vec();
+    let expected = [
+        "syn 1 error false",
+        "syn 3 stdin true",
+        "data 3 hello",
+        "ping 7",
+        "end 3",
+        "reset 1",
+        "goaway",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     (wire, expected)
 }
 
@@ -31,7 +40,9 @@ fn say(events: Vec<Event>) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     for event in events {
         match event {
-            Event::Syn { id, one_way, headers, .. } => said.push(format!("syn {id} {} {one_way}", headers.get("streamtype"))),
+            Event::Syn {
+                id, one_way, headers, ..
+            } => said.push(format!("syn {id} {} {one_way}", headers.get("streamtype"))),
             Event::Data { id, data, end } => {
                 let text = std::str::from_utf8(&data).unwrap();
                 match said.last_mut() {
@@ -78,9 +89,13 @@ fn a_data_frame_of_16_mib_is_never_collected() {
     decoder.buffer().extend_from_slice(&data_head(1, 0x00ff_ffff, true));
     let mut got = 0;
     while got < 0x00ff_ffff {
-        decoder.buffer().extend_from_slice(&[0; 8192][..8192.min(0x00ff_ffff - got)]);
+        decoder
+            .buffer()
+            .extend_from_slice(&[0; 8192][..8192.min(0x00ff_ffff - got)]);
         for event in all(&mut decoder).unwrap() {
-            let Event::Data { data, end, .. } = event else { panic!("{event:?}") };
+            let Event::Data { data, end, .. } = event else {
+                panic!("{event:?}")
+            };
             got += data.len();
             assert_eq!(end, got == 0x00ff_ffff);
         }
@@ -102,7 +117,13 @@ fn lies_end_the_connection_without_allocation() {
     for (wire, fault) in [
         (settings(2), Fault::Length { kind: 4, len: 12 }),
         (settings(u32::MAX), Fault::Length { kind: 4, len: 12 }),
-        (control(1, 0, 0x00ff_ffff), Fault::Length { kind: 1, len: 0x00ff_ffff }),
+        (
+            control(1, 0, 0x00ff_ffff),
+            Fault::Length {
+                kind: 1,
+                len: 0x00ff_ffff,
+            },
+        ),
         (control(1, 0, 0), Fault::Length { kind: 1, len: 0 }),
         (control(6, 0, 0), Fault::Length { kind: 6, len: 0 }),
         (control(2, 0, 0), Fault::Length { kind: 2, len: 0 }),
@@ -136,7 +157,9 @@ fn rubbish_never_panics() {
     for _ in 0..2000 {
         let mut decoder = Decoder::new();
         for _ in 0..64 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let mut word = (state >> 16).to_be_bytes();
             // Make control frames of version 3 with small lengths likely.
             if state & 3 == 0 {

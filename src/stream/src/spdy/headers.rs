@@ -71,7 +71,10 @@ pub(super) struct Inflater {
 
 impl Inflater {
     pub(super) fn new() -> Self {
-        Self { zlib: Decompress::new(true), block: Vec::new() }
+        Self {
+            zlib: Decompress::new(true),
+            block: Vec::new(),
+        }
     }
 
     /// Inflates and parses one block.
@@ -88,7 +91,9 @@ impl Inflater {
             let status = match self.zlib.decompress_vec(input, &mut self.block, FlushDecompress::Sync) {
                 Ok(status) => status,
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.zlib.set_dictionary(&DICTIONARY).map_err(|_| Fault::Headers("another dictionary"))?;
+                    self.zlib
+                        .set_dictionary(&DICTIONARY)
+                        .map_err(|_| Fault::Headers("another dictionary"))?;
                     Status::Ok
                 }
                 Err(_) => return Err(Fault::Headers("bad zlib data")),
@@ -139,9 +144,16 @@ impl Deflater {
         let mut packed = Vec::with_capacity(64 + plain.len());
         let before = self.zlib.total_in();
         loop {
-            let done = usize::try_from(self.zlib.total_in() - before).unwrap_or(plain.len()).min(plain.len());
+            let done = usize::try_from(self.zlib.total_in() - before)
+                .unwrap_or(plain.len())
+                .min(plain.len());
             // Cannot fail: the input is plain memory and the output grows.
-            if self.zlib.compress_vec(&plain[done..], &mut packed, FlushCompress::Sync).is_err() || packed.len() < packed.capacity() {
+            if self
+                .zlib
+                .compress_vec(&plain[done..], &mut packed, FlushCompress::Sync)
+                .is_err()
+                || packed.len() < packed.capacity()
+            {
                 return packed;
             }
             packed.reserve(256);
@@ -174,11 +186,19 @@ mod tests {
     #[test]
     fn large_blocks_come_out_whole_and_larger_ones_not_at_all() {
         let (mut deflater, mut inflater) = (Deflater::new(), Inflater::new());
-        let value: String = (0..60_000_u32).map(|n| char::from(b'a' + u8::try_from(n * n % 26).unwrap())).collect();
-        assert_eq!(inflater.headers(&deflater.block(&[("a", &value)])).unwrap().get("a"), value);
+        let value: String = (0..60_000_u32)
+            .map(|n| char::from(b'a' + u8::try_from(n * n % 26).unwrap()))
+            .collect();
+        assert_eq!(
+            inflater.headers(&deflater.block(&[("a", &value)])).unwrap().get("a"),
+            value
+        );
         let bomb = "0".repeat(10 << 20);
         let packed = deflater.block(&[("a", &bomb)]);
-        assert_eq!(inflater.headers(&packed).unwrap_err(), Fault::Headers("larger than 64 KiB"));
+        assert_eq!(
+            inflater.headers(&packed).unwrap_err(),
+            Fault::Headers("larger than 64 KiB")
+        );
         assert!(inflater.block.capacity() <= 2 * MAX_BLOCK);
     }
 
@@ -205,7 +225,8 @@ mod tests {
         let mut zlib = Compress::new(Compression::fast(), true);
         zlib.set_dictionary(b"another dictionary").unwrap();
         let mut packed = Vec::with_capacity(100);
-        zlib.compress_vec(&[0, 0, 0, 0], &mut packed, FlushCompress::Sync).unwrap();
+        zlib.compress_vec(&[0, 0, 0, 0], &mut packed, FlushCompress::Sync)
+            .unwrap();
         assert!(Inflater::new().headers(&packed).is_err());
         assert!(Inflater::new().headers(b"not zlib at all").is_err());
         assert!(Inflater::new().headers(&[]).is_err());

@@ -1,8 +1,5 @@
 //! Exec and attach over WebSocket: channels 0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -10,7 +7,7 @@ use super::driver::Driver;
 use crate::backend::Backend;
 use crate::link::Then;
 use crate::negotiate::WsVersion;
-use crate::session::{self, Channels, Job};
+use crate::session::{self, Channels, Job, Service};
 
 const STDIN: usize = 0;
 const STDOUT: u32 = 1;
@@ -19,7 +16,7 @@ const ERROR: u32 = 3;
 const RESIZE: usize = 4;
 
 /// Serves one upgraded connection until its session is over.
-pub(crate) async fn serve<B, I>(io: I, job: Job, version: WsVersion, backend: Arc<B>, idle: Duration)
+pub(crate) async fn serve<B, I>(io: I, job: Job, version: WsVersion, service: Service<B>)
 where
     B: Backend,
     I: AsyncRead + AsyncWrite + Unpin + Send,
@@ -39,7 +36,7 @@ where
         // An empty message on the lowest channel that we write to says that the session is there.
         let greeted = channels.stdout.or(channels.stderr).unwrap_or(ERROR);
         if link.send(greeted, Bytes::new(), Then::Open).await.is_ok() {
-            session::run(&*backend, job, link, channels, idle).await;
+            session::run(&service, job, link, channels).await;
         }
     };
     tokio::join!(driver.run(), session);

@@ -39,8 +39,13 @@ pub(super) struct Driver<I> {
 /// Where a message goes.
 #[derive(Debug, PartialEq, Eq)]
 enum Received {
-    Data { channel: usize, data: Bytes },
-    End { channel: usize },
+    Data {
+        channel: usize,
+        data: Bytes,
+    },
+    End {
+        channel: usize,
+    },
     Nothing,
     /// Against the protocol.
     Bad(&'static str),
@@ -51,9 +56,23 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     pub(super) fn new(io: I, version: WsVersion, readable: &[bool]) -> (Self, Link, Vec<Option<Inbound>>) {
         let gone = CancellationToken::new();
         let (link, queue) = Link::new(gone.clone());
-        let (feeds, inbounds) = readable.iter().map(|yes| yes.then(|| Inbound::new(MESSAGES)).unzip()).unzip();
+        let (feeds, inbounds) = readable
+            .iter()
+            .map(|yes| yes.then(|| Inbound::new(MESSAGES)).unzip())
+            .unzip();
         let activity = link.activity.clone();
-        (Self { socket: super::upgraded(io), version, feeds, queue, gone, activity }, link, inbounds)
+        (
+            Self {
+                socket: super::upgraded(io),
+                version,
+                feeds,
+                queue,
+                gone,
+                activity,
+            },
+            link,
+            inbounds,
+        )
     }
 
     /// Runs until the session has dropped its link or the client has left.
@@ -133,7 +152,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             },
             Received::Data { channel, data } => {
                 self.activity.touch();
-                let Some(Some(feed)) = self.feeds.get(channel) else { return Ok(ControlFlow::Continue(None)) };
+                let Some(Some(feed)) = self.feeds.get(channel) else {
+                    return Ok(ControlFlow::Continue(None));
+                };
                 match feed.try_send(Chunk { data, room: None }) {
                     Err(TrySendError::Full(chunk)) => return Ok(ControlFlow::Continue(Some((feed.clone(), chunk)))),
                     // Nobody reads this channel any more.
@@ -172,20 +193,30 @@ fn decode(version: WsVersion, message: &Message) -> Received {
         return Received::Nothing;
     }
     let payload: &[u8] = message.as_payload();
-    let Some((first, rest)) = payload.split_first() else { return Received::Nothing };
+    let Some((first, rest)) = payload.split_first() else {
+        return Received::Nothing;
+    };
     if version.close_signal && *first == CLOSE_SIGNAL {
         return match rest {
-            [channel] => Received::End { channel: usize::from(*channel) },
+            [channel] => Received::End {
+                channel: usize::from(*channel),
+            },
             _ => Received::Bad("close signal without one channel"),
         };
     }
     if version.base64 {
         match STANDARD.decode(rest) {
-            Ok(data) => Received::Data { channel: usize::from(first.wrapping_sub(b'0')), data: Bytes::from(data) },
+            Ok(data) => Received::Data {
+                channel: usize::from(first.wrapping_sub(b'0')),
+                data: Bytes::from(data),
+            },
             Err(_) => Received::Bad("data is not base64"),
         }
     } else {
-        Received::Data { channel: usize::from(*first), data: Bytes::copy_from_slice(rest) }
+        Received::Data {
+            channel: usize::from(*first),
+            data: Bytes::copy_from_slice(rest),
+        }
     }
 }
 
@@ -194,16 +225,34 @@ mod tests {
     use super::*;
     use crate::status::Format;
 
-    const V5: WsVersion = WsVersion { base64: false, close_signal: true, status: Format::Json };
-    const BASE64: WsVersion = WsVersion { base64: true, close_signal: false, status: Format::Text };
+    const V5: WsVersion = WsVersion {
+        base64: false,
+        close_signal: true,
+        status: Format::Json,
+    };
+    const BASE64: WsVersion = WsVersion {
+        base64: true,
+        close_signal: false,
+        status: Format::Text,
+    };
 
     #[test]
     fn binary_and_base64_round_trip() {
         for version in [V5, BASE64] {
-            let out = Out { channel: 3, data: Bytes::from_static(b"foo\n\0\xff"), then: Then::Open };
+            let out = Out {
+                channel: 3,
+                data: Bytes::from_static(b"foo\n\0\xff"),
+                then: Then::Open,
+            };
             let message = encode(version, &out);
             assert_eq!(message.is_text(), version.base64);
-            assert_eq!(decode(version, &message), Received::Data { channel: 3, data: out.data });
+            assert_eq!(
+                decode(version, &message),
+                Received::Data {
+                    channel: 3,
+                    data: out.data
+                }
+            );
         }
     }
 
@@ -211,10 +260,25 @@ mod tests {
     fn the_close_signal_is_of_version_5_alone() {
         let signal = Message::binary(Bytes::from_static(&[255, 0]));
         assert_eq!(decode(V5, &signal), Received::End { channel: 0 });
-        let v4 = WsVersion { close_signal: false, ..V5 };
-        assert_eq!(decode(v4, &signal), Received::Data { channel: 255, data: Bytes::from_static(&[0]) });
-        assert!(matches!(decode(V5, &Message::binary(Bytes::from_static(&[255]))), Received::Bad(_)));
-        assert!(matches!(decode(BASE64, &Message::text("0!!!".to_owned())), Received::Bad(_)));
+        let v4 = WsVersion {
+            close_signal: false,
+            ..V5
+        };
+        assert_eq!(
+            decode(v4, &signal),
+            Received::Data {
+                channel: 255,
+                data: Bytes::from_static(&[0])
+            }
+        );
+        assert!(matches!(
+            decode(V5, &Message::binary(Bytes::from_static(&[255]))),
+            Received::Bad(_)
+        ));
+        assert!(matches!(
+            decode(BASE64, &Message::text("0!!!".to_owned())),
+            Received::Bad(_)
+        ));
         assert_eq!(decode(V5, &Message::binary(Bytes::new())), Received::Nothing);
     }
 }

@@ -1,9 +1,6 @@
 //! The older port-forward over WebSocket: for the n-th port, channel 2n is data and 2n+1 errors;
 //! the first message of each is the port, in two bytes, low byte first.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,13 +10,13 @@ use crate::backend::Backend;
 use crate::forward::{self, Pair};
 use crate::link::{Gone, Link, Then};
 use crate::negotiate::WsVersion;
-use crate::session::GRACE;
+use crate::session::{GRACE, Service};
 
 /// Most ports of one connection: a channel is one byte, and 255 is reserved.
 pub(crate) const MAX_PORTS: usize = 127;
 
 /// Serves one upgraded connection until all its ports are done or the client has left.
-pub(crate) async fn serve<B, I>(io: I, sandbox: String, ports: Vec<u16>, version: WsVersion, backend: Arc<B>, idle: Duration)
+pub(crate) async fn serve<B, I>(io: I, sandbox: String, ports: Vec<u16>, version: WsVersion, service: Service<B>)
 where
     B: Backend,
     I: AsyncRead + AsyncWrite + Unpin + Send,
@@ -32,8 +29,13 @@ where
         }
         let pairs = inbounds.into_iter().flatten().zip(ports).zip((0_u32..).step_by(2));
         let forwards = pairs.map(|((inbound, port), data)| {
-            let pair = Pair { data, error: data + 1, inbound, reset: None };
-            forward::run(&*backend, &sandbox, port, &link, pair)
+            let pair = Pair {
+                data,
+                error: data + 1,
+                inbound,
+                reset: None,
+            };
+            forward::run(&*service.backend, &sandbox, port, &link, pair)
         });
         let left = async {
             link.gone.cancelled().await;
@@ -42,7 +44,7 @@ where
         tokio::select! {
             _ = join_all(forwards) => {}
             () = left => {}
-            () = link.activity.idle(idle) => {}
+            () = link.activity.idle(service.idle) => {}
         }
     };
     tokio::join!(driver.run(), session);

@@ -28,5 +28,8 @@ pub(crate) fn accept_key(key: &str) -> String {
 /// The server's side of a connection that was upgraded already.
 fn upgraded<I: AsyncRead + AsyncWrite + Unpin>(io: I) -> WebSocketStream<I> {
     let limits = Limits::default().max_payload_len(Some(MAX_MESSAGE));
-    ServerBuilder::new().config(Config::default().frame_size(usize::MAX)).limits(limits).serve(io)
+    ServerBuilder::new()
+        .config(Config::default().frame_size(usize::MAX))
+        .limits(limits)
+        .serve(io)
 }

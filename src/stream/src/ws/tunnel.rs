@@ -1,9 +1,6 @@
 //! A byte stream in binary WebSocket messages: how port-forward's SPDY goes through proxies that
 //! know WebSocket only (KEP-4006). Message boundaries mean nothing.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
@@ -11,15 +8,19 @@ use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
 use crate::backend::Backend;
 use crate::link::{LINGER, PIECE, PIPE};
+use crate::session::Service;
 
 /// Serves one upgraded connection until the port-forward in it is over.
-pub(crate) async fn serve<B, I>(io: I, sandbox: String, backend: Arc<B>, idle: Duration)
+pub(crate) async fn serve<B, I>(io: I, sandbox: String, service: Service<B>)
 where
     B: Backend,
     I: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (outer, inner) = tokio::io::duplex(PIPE);
-    tokio::join!(relay(super::upgraded(io), outer), crate::spdy::serve_forward(inner, sandbox, backend, idle));
+    tokio::join!(
+        relay(super::upgraded(io), outer),
+        crate::spdy::serve_forward(inner, sandbox, service)
+    );
 }
 
 /// Copies both ways until either side has ended.
@@ -60,7 +61,11 @@ async fn relay<I: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<I>
     to.shutdown().await.ok();
     if ended.is_ok() {
         let farewell = async {
-            if socket.send(Message::close(Some(CloseCode::NORMAL_CLOSURE), "")).await.is_ok() {
+            if socket
+                .send(Message::close(Some(CloseCode::NORMAL_CLOSURE), ""))
+                .await
+                .is_ok()
+            {
                 while let Some(Ok(_)) = socket.next().await {}
             }
         };

@@ -45,7 +45,10 @@ impl Drop for Live<'_> {
 }
 
 fn failed(error: io::Error) -> BackendError {
-    BackendError { kind: Kind::of_io(&error), message: error.to_string() }
+    BackendError {
+        kind: Kind::of_io(&error),
+        message: error.to_string(),
+    }
 }
 
 async fn copy(from: Option<impl tokio::io::AsyncRead + Unpin>, to: Option<Writer>) {
@@ -59,7 +62,9 @@ impl Fake {
     async fn sizes(&self, mut streams: Streams) -> Result<i32, BackendError> {
         let mut out = streams.stdout.take().expect("stdout");
         while let Some(size) = streams.resize.recv().await {
-            out.write_all(format!("{}x{}\n", size.width, size.height).as_bytes()).await.map_err(failed)?;
+            out.write_all(format!("{}x{}\n", size.width, size.height).as_bytes())
+                .await
+                .map_err(failed)?;
             if size.width == 999 {
                 return Ok(0);
             }
@@ -123,13 +128,19 @@ impl Backend for Fake {
             status = run => status.map_err(failed)?,
             () = feed => unreachable!(),
         };
-        status.code().ok_or_else(|| BackendError { kind: Kind::Internal, message: status.to_string() })
+        status.code().ok_or_else(|| BackendError {
+            kind: Kind::Internal,
+            message: status.to_string(),
+        })
     }
 
     async fn attach(&self, _params: AttachParams, streams: Streams) -> Result<(), BackendError> {
         let _live = Live::new(&self.live);
         let (Some(mut input), Some(mut out)) = (streams.stdin, streams.stdout) else {
-            return Err(BackendError { kind: Kind::InvalidArgument, message: "both needed".to_owned() });
+            return Err(BackendError {
+                kind: Kind::InvalidArgument,
+                message: "both needed".to_owned(),
+            });
         };
         out.write_all(b"attached\n").await.map_err(failed)?;
         tokio::io::copy(&mut input, &mut out).await.map_err(failed)?;
@@ -175,7 +186,11 @@ pub fn node_with(change: impl FnOnce(&mut Options)) -> Node {
     let fake = Arc::new(Fake::default());
     let cancel = CancellationToken::new();
     tokio::spawn(Arc::clone(&server).serve(Arc::clone(&fake), cancel.clone()));
-    Node { server, fake, _stop: cancel.drop_guard() }
+    Node {
+        server,
+        fake,
+        _stop: cancel.drop_guard(),
+    }
 }
 
 impl Node {
@@ -184,25 +199,48 @@ impl Node {
             container_id: "c".to_owned(),
             cmd: cmd.iter().map(|s| (*s).to_owned()).collect(),
             tty,
-            wants: Wants { stdin, stdout: true, stderr: !tty },
+            wants: Wants {
+                stdin,
+                stdout: true,
+                stderr: !tty,
+            },
         };
         self.server.exec_url(params).unwrap()
     }
 
     pub fn attach(&self) -> String {
-        let wants = Wants { stdin: true, stdout: true, stderr: false };
-        self.server.attach_url(AttachParams { container_id: "c".to_owned(), tty: false, wants }).unwrap()
+        let wants = Wants {
+            stdin: true,
+            stdout: true,
+            stderr: false,
+        };
+        self.server
+            .attach_url(AttachParams {
+                container_id: "c".to_owned(),
+                tty: false,
+                wants,
+            })
+            .unwrap()
     }
 
     pub fn forward(&self, ports: &[u16]) -> String {
-        self.server.port_forward_url(PortForwardParams { sandbox_id: "p".to_owned(), ports: ports.to_vec() }).unwrap()
+        self.server
+            .port_forward_url(PortForwardParams {
+                sandbox_id: "p".to_owned(),
+                ports: ports.to_vec(),
+            })
+            .unwrap()
     }
 
     /// Waits until no session is left.
     pub async fn quiet(&self, within: Duration) {
         let end = Instant::now() + within;
         while self.fake.live.load(Ordering::SeqCst) > 0 {
-            assert!(Instant::now() < end, "{} sessions left", self.fake.live.load(Ordering::SeqCst));
+            assert!(
+                Instant::now() < end,
+                "{} sessions left",
+                self.fake.live.load(Ordering::SeqCst)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -217,11 +255,21 @@ pub fn client() -> PathBuf {
                 return path.into();
             }
             // Each test program builds its own, so that two of them do not write the same file.
-            let path = PathBuf::from(format!("{}/streamclient-{}", env!("CARGO_TARGET_TMPDIR"), env!("CARGO_CRATE_NAME")));
+            let path = PathBuf::from(format!(
+                "{}/streamclient-{}",
+                env!("CARGO_TARGET_TMPDIR"),
+                env!("CARGO_CRATE_NAME")
+            ));
             let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/tools/streamclient");
             let built = std::process::Command::new("go")
                 .current_dir(source)
-                .args([OsStr::new("build"), OsStr::new("-buildvcs=false"), OsStr::new("-o"), path.as_os_str(), OsStr::new(".")])
+                .args([
+                    OsStr::new("build"),
+                    OsStr::new("-buildvcs=false"),
+                    OsStr::new("-o"),
+                    path.as_os_str(),
+                    OsStr::new("."),
+                ])
                 .status()
                 .expect("go is needed to build hack/tools/streamclient");
             assert!(built.success(), "go build of hack/tools/streamclient failed");
@@ -250,7 +298,10 @@ pub async fn run(args: &[&str], input: &[u8]) -> Output {
         // A client that ends early breaks this pipe.
         stdin.write_all(&input).await.ok();
     });
-    let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("client hangs").unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
+        .await
+        .expect("client hangs")
+        .unwrap();
     feeder.abort();
     output
 }

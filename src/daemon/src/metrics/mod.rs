@@ -3,6 +3,9 @@
 //! HTTP/1.1 without keep-alive and with a deadline on the whole exchange: a scraper asks
 //! every few seconds, and an idle or slow client must not hold a descriptor.
 
+mod calls;
+mod process;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +20,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use calls::Calls;
 
 /// Scrapes at a time.
 const CLIENTS: usize = 16;
@@ -28,6 +34,16 @@ const CLIENTS: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// What a scraper looks for.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A registry with what the daemon itself knows.
+pub(crate) fn registry() -> (Registry, Calls) {
+    let mut registry = Registry::default();
+    let version = [("version", crate::cmd::version::VERSION)];
+    registry.register("bulkhead_build", "The version that runs", Info::new(version));
+    registry.register_collector(Box::new(process::Process));
+    let calls = Calls::register(&mut registry);
+    (registry, calls)
+}
 
 /// Listens at `address`.
 pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -102,7 +118,6 @@ fn answer<B: Body>(request: &Request<B>, registry: &Registry) -> Response<Full<B
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prometheus_client::metrics::counter::Counter;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn ask(address: SocketAddr, line: &str) -> String {
@@ -118,10 +133,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_scraper_gets_the_counters() {
-        let mut registry = Registry::default();
-        let counter = Counter::<u64>::default();
-        counter.inc_by(7);
-        registry.register("pulls", "Images pulled", counter);
+        let (registry, calls) = registry();
+        calls.ended("/runtime.v1.RuntimeService/Version", None, Duration::from_millis(1));
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -129,9 +142,10 @@ mod tests {
 
         let text = ask(address, "GET /metrics").await;
         assert!(
-            text.starts_with("HTTP/1.1 200") && text.contains("pulls_total 7"),
+            text.starts_with("HTTP/1.1 200") && text.contains("calls_total{operation=\"Version\"} 1"),
             "{text}"
         );
+        assert!(text.contains("bulkhead_build_info{version="), "{text}");
         assert!(ask(address, "GET /").await.starts_with("HTTP/1.1 404"));
         assert!(ask(address, "POST /metrics").await.starts_with("HTTP/1.1 405"));
         stop.cancel();

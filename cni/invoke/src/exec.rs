@@ -1,0 +1,212 @@
+//! One call of one plugin.
+//!
+//! The plugin gets the six `CNI_` variables beside the daemon's own environment, the
+//! configuration on stdin, and a process group of its own. When its time is up, or when the
+//! future is dropped because the caller went away, SIGKILL goes to the whole group: what a
+//! plugin started goes with it. Output is read to a limit, never trusted to end.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+
+use crate::error::Error;
+
+const STDOUT_MAX: u64 = 4 << 20;
+const STDERR_MAX: u64 = 64 << 10;
+/// How long a plugin's children may keep its output open after it ended.
+const LINGER: Duration = Duration::from_millis(500);
+const SHOWN: usize = 400;
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Invocation<'a> {
+    pub(crate) plugin: &'a str,
+    pub(crate) network: &'a str,
+    pub(crate) command: &'static str,
+    pub(crate) container_id: &'a str,
+    pub(crate) netns: &'a str,
+    pub(crate) ifname: &'a str,
+    pub(crate) args: &'a str,
+    pub(crate) bin_dirs: &'a [PathBuf],
+    pub(crate) stdin: &'a [u8],
+    pub(crate) timeout: Duration,
+}
+
+/// Where `plugin` is installed.
+pub(crate) fn find(plugin: &str, network: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
+    // Checked when the configuration is read; checked again where the path is made.
+    cni_types::name::plugin(plugin).map_err(|error| Error::Attachment(error.to_string()))?;
+    let runs = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    dirs.iter()
+        .map(|dir| dir.join(plugin))
+        .find(|path| runs(path))
+        .ok_or_else(|| Error::Missing {
+            plugin: plugin.to_owned(),
+            network: network.to_owned(),
+            dirs: dirs.to_vec(),
+        })
+}
+
+/// Kills a process group when it is dropped, unless it was disarmed.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // The group may have ended a moment ago.
+            kill_process_group(pid, Signal::KILL).unwrap_or_default();
+        }
+    }
+}
+
+/// Runs the plugin; its standard output on success.
+pub(crate) async fn run(call: &Invocation<'_>) -> Result<Vec<u8>, Error> {
+    let path = find(call.plugin, call.network, call.bin_dirs)?;
+    let bin_path = std::env::join_paths(call.bin_dirs)
+        .map_err(|error| Error::Attachment(format!("plugin directories: {error}")))?;
+    let mut command = Command::new(&path);
+    command
+        .env("CNI_COMMAND", call.command)
+        .env("CNI_CONTAINERID", call.container_id)
+        .env("CNI_NETNS", call.netns)
+        .env("CNI_IFNAME", call.ifname)
+        .env("CNI_ARGS", call.args)
+        .env("CNI_PATH", bin_path)
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("LISTEN_FDS")
+        .env_remove("LISTEN_PID")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    let mut child = command.spawn().map_err(Error::io("execute CNI plugin", &path))?;
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
+    let mut output = Output::default();
+    let ended = tokio::time::timeout(call.timeout, converse(&mut child, call.stdin, &mut output)).await;
+    let Ok(ended) = ended else {
+        drop(group);
+        child.wait().await.map_err(Error::io("wait for CNI plugin", &path))?;
+        return Err(Error::Timeout {
+            plugin: call.plugin.to_owned(),
+            network: call.network.to_owned(),
+            command: call.command,
+            after: call.timeout,
+        });
+    };
+    let status = ended.map_err(Error::io("talk to CNI plugin", &path))?;
+    // Reaped: the number may soon be another's.
+    group.0 = None;
+    judge(call, status, output)
+}
+
+#[derive(Default)]
+struct Output {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+async fn drain(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, max: u64) -> std::io::Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
+    (&mut from).take(max).read_to_end(into).await?;
+    // What is too much is read nevertheless, or the writer would hang.
+    tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// Feeds and reads the plugin until it has ended.
+async fn converse(child: &mut Child, stdin: &[u8], output: &mut Output) -> std::io::Result<ExitStatus> {
+    let (to, from, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async {
+        let Some(mut to) = to else { return Ok(()) };
+        match to.write_all(stdin).await {
+            // It may answer without reading.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    };
+    let Output { stdout, stderr } = output;
+    let talk = async {
+        tokio::try_join!(
+            feed,
+            drain(from, stdout, STDOUT_MAX + 1),
+            drain(errors, stderr, STDERR_MAX)
+        )?;
+        Ok::<(), std::io::Error>(())
+    };
+    tokio::pin!(talk);
+    tokio::select! {
+        talked = &mut talk => {
+            talked?;
+            child.wait().await
+        }
+        status = child.wait() => {
+            // A child of the plugin that keeps the pipe open does not keep us.
+            if let Ok(talked) = tokio::time::timeout(LINGER, &mut talk).await {
+                talked?;
+            }
+            status
+        }
+    }
+}
+
+fn judge(call: &Invocation<'_>, status: ExitStatus, output: Output) -> Result<Vec<u8>, Error> {
+    let show = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.trim();
+        let mut shown: String = text.chars().take(SHOWN).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        shown
+    };
+    let rubbish = |why: String| {
+        let printed = if output.stdout.trim_ascii().is_empty() {
+            &output.stderr
+        } else {
+            &output.stdout
+        };
+        Error::Rubbish {
+            plugin: call.plugin.to_owned(),
+            network: call.network.to_owned(),
+            command: call.command,
+            why,
+            printed: show(printed),
+        }
+    };
+    if output.stdout.len() as u64 > STDOUT_MAX {
+        return Err(rubbish(format!("more than {STDOUT_MAX} bytes of output")));
+    }
+    if status.success() {
+        return Ok(output.stdout);
+    }
+    match cni_types::Error::parse(&output.stdout) {
+        Some(source) => Err(Error::Plugin {
+            plugin: call.plugin.to_owned(),
+            network: call.network.to_owned(),
+            command: call.command,
+            source: Box::new(source),
+        }),
+        None => Err(rubbish(format!("{status} without an error object"))),
+    }
+}
+
+impl Invocation<'_> {
+    /// The answer is no answer.
+    pub(crate) fn rubbish(&self, why: impl std::fmt::Display, stdout: &[u8]) -> Error {
+        Error::Rubbish {
+            plugin: self.plugin.to_owned(),
+            network: self.network.to_owned(),
+            command: self.command,
+            why: why.to_string(),
+            printed: String::from_utf8_lossy(stdout).trim().chars().take(SHOWN).collect(),
+        }
+    }
+}

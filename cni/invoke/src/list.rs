@@ -1,0 +1,332 @@
+//! The verbs over all plugins of a network: ADD and CHECK in the order of the configuration,
+//! DEL backwards, each plugin given the result of those before it.
+//!
+//! DEL uses the configuration, arguments and result recorded at ADD, so that it undoes what was
+//! done, also when the configuration has changed or is gone since; without a record it uses the
+//! configuration of now. It halts at the first plugin that fails, as the specification says: an
+//! address must not come free while rules still lead to it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cni_types::{AddResult, NetworkList, PluginConf, Version, name};
+use serde_json::{Map, Value, json};
+
+use crate::cache::Cached;
+use crate::error::Error;
+use crate::exec::{self, Invocation};
+use crate::{Attachment, Cni};
+
+/// `NSFS_MAGIC` (linux/magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// The namespace's path, or nothing where there is none: after a reboot a plain file may lie
+/// there, and some plugins fail for ever on it.
+fn living(netns: Option<&Path>) -> String {
+    let is_namespace = |path: &&Path| {
+        #[allow(clippy::unnecessary_cast, reason = "f_type has another width on other architectures")]
+        rustix::fs::statfs(*path).is_ok_and(|stat| stat.f_type as i64 == NSFS_MAGIC)
+    };
+    netns
+        .filter(is_namespace)
+        .map(|path| path.display().to_string())
+        .unwrap_or_default()
+}
+
+fn check_names(attachment: &Attachment) -> Result<(), Error> {
+    name::container_id(&attachment.container_id)
+        .and_then(|()| name::interface(&attachment.ifname))
+        .map_err(|error| Error::Attachment(error.to_string()))?;
+    match attachment
+        .args
+        .iter()
+        .find(|(key, value)| key.contains([';', '=']) || value.contains(';'))
+    {
+        Some((key, _)) => Err(Error::Attachment(format!("CNI argument {key:?} holds a separator"))),
+        None => Ok(()),
+    }
+}
+
+/// The object for one plugin.
+fn conf_of(
+    list: &NetworkList,
+    plugin: &PluginConf,
+    previous: Option<&Value>,
+    capabilities: &Map<String, Value>,
+) -> Value {
+    let mut conf = plugin.raw.clone();
+    conf.insert("name".to_owned(), json!(list.name));
+    conf.insert("cniVersion".to_owned(), json!(list.version));
+    if let Some(previous) = previous {
+        conf.insert("prevResult".to_owned(), previous.clone());
+    }
+    let of_plugin: Map<String, Value> = plugin
+        .capabilities
+        .iter()
+        .filter_map(|key| capabilities.get(key).map(|value| (key.clone(), value.clone())))
+        .collect();
+    if !of_plugin.is_empty() {
+        conf.insert("runtimeConfig".to_owned(), Value::Object(of_plugin));
+    }
+    Value::Object(conf)
+}
+
+/// One verb on one attachment.
+struct Step<'a> {
+    cni: &'a Cni,
+    list: &'a NetworkList,
+    command: &'static str,
+    attachment: &'a Attachment,
+    netns: String,
+    args: String,
+}
+
+impl<'a> Step<'a> {
+    fn new(cni: &'a Cni, list: &'a NetworkList, command: &'static str, attachment: &'a Attachment) -> Self {
+        let args: Vec<String> = attachment
+            .args
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        Self {
+            cni,
+            list,
+            command,
+            attachment,
+            netns: living(attachment.netns.as_deref()),
+            args: args.join(";"),
+        }
+    }
+
+    fn invocation(&'a self, plugin: &'a PluginConf, stdin: &'a [u8]) -> Invocation<'a> {
+        Invocation {
+            plugin: &plugin.plugin,
+            network: &self.list.name,
+            command: self.command,
+            container_id: &self.attachment.container_id,
+            netns: &self.netns,
+            ifname: &self.attachment.ifname,
+            args: &self.args,
+            bin_dirs: &self.cni.options.bin_dirs,
+            stdin,
+            timeout: self.cni.options.timeout,
+        }
+    }
+
+    /// Runs one plugin; what it printed.
+    async fn plugin(&self, plugin: &PluginConf, previous: Option<&Value>) -> Result<Vec<u8>, Error> {
+        let stdin = conf_of(self.list, plugin, previous, &self.attachment.capabilities).to_string();
+        exec::run(&self.invocation(plugin, stdin.as_bytes())).await
+    }
+
+    /// ADD of every plugin; the last result, as it came and as it is understood.
+    async fn add(&self) -> Result<(Value, AddResult), Error> {
+        let mut last = None;
+        for plugin in &self.list.plugins {
+            let stdout = self.plugin(plugin, last.as_ref().map(|(value, _)| value)).await?;
+            let rubbish = |why: &dyn std::fmt::Display| self.invocation(plugin, &[]).rubbish(why, &stdout);
+            let value: Value = serde_json::from_slice(&stdout).map_err(|e| rubbish(&format!("no JSON ({e})")))?;
+            let result = AddResult::from_value(&value, self.list.version).map_err(|e| rubbish(&e))?;
+            // What the next plugin gets is in the version that the network asks for.
+            let value = if result.version == self.list.version && value.get("cniVersion").is_some() {
+                value
+            } else {
+                result.to_value(self.list.version).map_err(|e| rubbish(&e))?
+            };
+            last = Some((value, result));
+        }
+        last.ok_or_else(|| Error::Attachment(format!("network {:?} has no plugins", self.list.name)))
+    }
+
+    /// DEL of every plugin, backwards.
+    async fn del(&self, result: Option<&Value>) -> Result<(), Error> {
+        let previous = result.filter(|_| self.list.version >= Version::CHECK);
+        for plugin in self.list.plugins.iter().rev() {
+            self.plugin(plugin, previous).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Cni {
+    /// Whether pods can be attached now: a configuration, its plugins installed and, from CNI
+    /// 1.1 on, each of them ready by its own word.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn status(&self) -> Result<(), Error> {
+        let network = self.configured()?;
+        for plugin in &network.list.plugins {
+            exec::find(&plugin.plugin, &network.list.name, &self.options.bin_dirs)?;
+        }
+        if network.list.version >= Version::STATUS {
+            let nobody = Attachment::default();
+            let step = Step::new(self, &network.list, "STATUS", &nobody);
+            for plugin in &network.list.plugins {
+                step.plugin(plugin, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches a pod to the network. When any plugin fails, what was done is undone by DEL.
+    ///
+    /// # Errors
+    /// The failure of the plugin, or of the undo as well; then DEL can be repeated by [`Cni::del`].
+    pub async fn add(&self, attachment: &Attachment) -> Result<AddResult, Error> {
+        check_names(attachment)?;
+        let network = self.configured()?;
+        let cache = self.cache();
+        let step = Step::new(self, &network.list, "ADD", attachment);
+        if step.netns.is_empty() {
+            let path = attachment.netns.as_deref().unwrap_or(Path::new("")).display();
+            return Err(Error::Attachment(format!("{path:?} is no network namespace")));
+        }
+        cache.put(&network.list, attachment, None)?;
+        let failed = match step.add().await {
+            Ok((value, result)) => match cache.put(&network.list, attachment, Some(value)) {
+                Ok(()) => return Ok(result),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let undo = Step::new(self, &network.list, "DEL", attachment);
+        match undo
+            .del(None)
+            .await
+            .and_then(|()| cache.remove(&network.list.name, attachment))
+        {
+            Ok(()) => Err(failed),
+            Err(second) => Err(Error::NotUndone {
+                first: Box::new(failed),
+                second: Box::new(second),
+            }),
+        }
+    }
+
+    /// Detaches a pod. May be repeated, and called for what was never attached.
+    ///
+    /// # Errors
+    /// When a plugin fails; the record stays, and so does what that plugin holds.
+    pub async fn del(&self, attachment: &Attachment) -> Result<(), Error> {
+        check_names(attachment)?;
+        let recorded = self.cache().find(&attachment.container_id, &attachment.ifname);
+        if recorded.is_empty() {
+            // A record precedes every ADD: without one nothing was attached by us. DEL by the
+            // configuration of now, in case the record was lost; without any, there is none.
+            let Some(network) = self.network() else { return Ok(()) };
+            return Step::new(self, &network.list, "DEL", attachment).del(None).await;
+        }
+        for cached in recorded {
+            self.del_recorded(&cached, attachment.netns.as_deref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn del_recorded(&self, cached: &Cached, netns: Option<&Path>) -> Result<(), Error> {
+        let mut attachment = cached.attachment.clone();
+        if netns.is_some() {
+            attachment.netns = netns.map(Path::to_owned);
+        }
+        Step::new(self, &cached.list, "DEL", &attachment)
+            .del(cached.result.as_ref())
+            .await?;
+        self.cache().remove(&cached.network, &attachment)
+    }
+
+    /// Asks every plugin whether what ADD made is still there.
+    ///
+    /// # Errors
+    /// When it is not, when nothing was recorded, or when the network's version has no CHECK.
+    pub async fn check(&self, attachment: &Attachment) -> Result<(), Error> {
+        check_names(attachment)?;
+        let recorded = self.cache().find(&attachment.container_id, &attachment.ifname);
+        let with_result = recorded
+            .into_iter()
+            .find_map(|cached| cached.result.clone().map(|result| (cached, result)));
+        let Some((cached, result)) = with_result else {
+            let text = format!(
+                "nothing is attached as {} to {}",
+                attachment.ifname, attachment.container_id
+            );
+            return Err(Error::Attachment(text));
+        };
+        let list = &cached.list;
+        if list.version < Version::CHECK {
+            return Err(Error::Version {
+                network: list.name.clone(),
+                version: list.version,
+                command: "CHECK",
+            });
+        }
+        if list.disable_check {
+            return Ok(());
+        }
+        let mut current = cached.attachment.clone();
+        current.netns = attachment.netns.clone().or(current.netns);
+        let step = Step::new(self, list, "CHECK", &current);
+        for plugin in &list.plugins {
+            step.plugin(plugin, Some(&result)).await?;
+        }
+        Ok(())
+    }
+
+    /// Detaches every recorded attachment that is not in `valid` (container, interface), then
+    /// asks the plugins (CNI 1.1) to drop what belongs to none of them. Everything is tried.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn gc(&self, valid: &[(String, String)]) -> Result<(), Error> {
+        let mut first = Ok(());
+        let mut note = |result: Result<(), Error>| {
+            if first.is_ok() {
+                first = result;
+            }
+        };
+        let is_valid = |attachment: &Attachment| {
+            valid
+                .iter()
+                .any(|(container, ifname)| (container, ifname) == (&attachment.container_id, &attachment.ifname))
+        };
+        for cached in self
+            .cache()
+            .all()
+            .into_iter()
+            .filter(|cached| !is_valid(&cached.attachment))
+        {
+            if !cached.list.disable_gc {
+                note(self.del_recorded(&cached, None).await);
+            }
+        }
+        if let Some(network) = self.network() {
+            note(self.gc_plugins(network, valid).await);
+        }
+        first
+    }
+
+    async fn gc_plugins(&self, network: Arc<crate::Network>, valid: &[(String, String)]) -> Result<(), Error> {
+        let list = &network.list;
+        if list.version < Version::STATUS || list.disable_gc {
+            return Ok(());
+        }
+        let attachments: Vec<Value> = valid
+            .iter()
+            .map(|(container, ifname)| json!({ "containerID": container, "ifname": ifname }))
+            .collect();
+        let nobody = Attachment::default();
+        let step = Step::new(self, list, "GC", &nobody);
+        let mut first = Ok(());
+        for plugin in &list.plugins {
+            let mut plugin = plugin.clone();
+            // Two names: the specification had one, libcni wrote another for a while.
+            for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+                plugin.raw.insert(key.to_owned(), json!(attachments));
+            }
+            let result = step.plugin(&plugin, None).await.map(drop);
+            if first.is_ok() {
+                first = result;
+            }
+        }
+        first
+    }
+}

@@ -1,0 +1,11 @@
+//! The caller's side over plugins that are shell scripts: `verbs` when they behave,
+//! `bad_plugins` when they do not, `watching` while the configuration changes.
+
+#[cfg(test)]
+mod bad_plugins;
+#[cfg(test)]
+mod plugin;
+#[cfg(test)]
+mod verbs;
+#[cfg(test)]
+mod watching;

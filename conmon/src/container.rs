@@ -1,0 +1,234 @@
+//! The container that this monitor is the parent of: its process, its cgroup, its output and who listens.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cgroup::{Cgroup, OomWatch};
+use proto::monitor as wire;
+use sys::process::Exit;
+
+use crate::attach::Client;
+use crate::error::Error;
+use crate::io::{self, Input};
+use crate::log::clock::Clock;
+use crate::log::{Lines, LogFile, Stream};
+
+/// Read at once: as much as a pipe holds.
+const CHUNK: usize = 64 * 1024;
+const DEFAULT_LINE: u32 = 16_384;
+const LONGEST_LINE: u32 = 1 << 20;
+
+/// One of the container's output streams.
+pub(crate) struct Output {
+    pub(crate) fd: OwnedFd,
+    stream: Stream,
+    lines: Lines,
+}
+
+/// The container.
+pub(crate) struct Container {
+    pub(crate) bundle: PathBuf,
+    pub(crate) created: isolation::Created,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) driver: cgroup::DriverKind,
+    pub(crate) input: Input,
+    /// stdout (or the terminal), stderr; `None` after their end.
+    pub(crate) outputs: [Option<Output>; 2],
+    pub(crate) is_terminal: bool,
+    pub(crate) log: LogFile,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) oom: Option<OomWatch>,
+    oom_at_start: u64,
+    clock: Clock,
+    chunk: Vec<u8>,
+}
+
+impl Container {
+    /// Makes it, up to just before execve.
+    pub(crate) fn create(request: &wire::Create, rootfs: Option<&OwnedFd>) -> Result<Self, Error> {
+        let driver = request
+            .cgroup_driver
+            .parse::<cgroup::DriverKind>()
+            .map_err(|error| Error::state(spec::Kind::InvalidArgument, error.to_string()))?;
+        let bundle = PathBuf::from(&request.bundle);
+        // The log first: where it cannot be written nothing has been made yet.
+        let log = LogFile::open(&request.log_path)?;
+        let is_terminal = wants_terminal(&bundle)?;
+        let (stdio, ours) = if is_terminal {
+            (isolation::Stdio::Terminal, None)
+        } else {
+            let ends = io::pipes(request.stdin)?;
+            let [stdin, stdout, stderr] = ends.process;
+            (
+                isolation::Stdio::Pipes { stdin, stdout, stderr },
+                Some((ends.stdin, ends.stdout, ends.stderr)),
+            )
+        };
+        let mut created = isolation::create(isolation::CreateRequest {
+            id: &request.container_id,
+            bundle: &bundle,
+            rootfs: rootfs.map(|fd| fd.as_fd()),
+            driver,
+            stdio,
+        })?;
+        let cgroup = cgroup::Host::detect()?.open(&created.cgroup_path)?;
+        let (stdin, stdout, stderr) = match ours {
+            Some((stdin, stdout, stderr)) => (stdin, stdout, Some(stderr)),
+            None => {
+                let console = created
+                    .console
+                    .take()
+                    .ok_or_else(|| Error::state(spec::Kind::Internal, "no terminal was made"))?;
+                let stdin = if request.stdin {
+                    Some(dup(console.as_fd())?)
+                } else {
+                    None
+                };
+                (stdin, console, None)
+            }
+        };
+        let max = if request.max_log_line == 0 {
+            DEFAULT_LINE
+        } else {
+            request.max_log_line.min(LONGEST_LINE)
+        };
+        let output = |fd: OwnedFd, stream| -> Result<Output, Error> {
+            nonblocking(&fd)?;
+            Ok(Output {
+                fd,
+                stream,
+                lines: Lines::new(stream, max as usize),
+            })
+        };
+        stdin.as_ref().map_or(Ok(()), nonblocking)?;
+        // Where there is no memory controller there is no verdict either.
+        let oom = cgroup.watch_oom().ok();
+        let oom_at_start = cgroup.oom_kills().unwrap_or(0);
+        Ok(Self {
+            bundle,
+            cgroup,
+            driver,
+            input: Input::new(stdin, is_terminal, request.stdin_once),
+            outputs: [
+                Some(output(stdout, Stream::Stdout)?),
+                stderr.map(|fd| output(fd, Stream::Stderr)).transpose()?,
+            ],
+            is_terminal,
+            log,
+            clients: Vec::new(),
+            oom,
+            oom_at_start,
+            created,
+            clock: Clock::new(),
+            chunk: Vec::new(),
+        })
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.created.pidfd.as_fd()
+    }
+
+    /// How the first process ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Exit> {
+        // ECHILD cannot be: nobody else waits for it. If it could, SIGKILL is what an unknown end looks like.
+        sys::process::try_wait_pidfd(self.pidfd()).unwrap_or(Some(Exit::Signal(9)))
+    }
+
+    /// OOM kills since the container was made.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.cgroup.oom_kills().unwrap_or(0).saturating_sub(self.oom_at_start)
+    }
+
+    /// Reads a stream once: log and clients get it. Returns its descriptor at its end.
+    pub(crate) fn read_output(&mut self, index: usize) -> Option<OwnedFd> {
+        let output = self.outputs.get_mut(index)?.as_mut()?;
+        if self.chunk.is_empty() {
+            self.chunk = vec![0; CHUNK];
+        }
+        let count = io::read(output.fd.as_fd(), &mut self.chunk)?;
+        let stamp = self.clock.now();
+        let mut batch = self.log.batch();
+        if count > 0 {
+            let bytes = &self.chunk[..count];
+            for client in &mut self.clients {
+                client.send(output.stream, bytes);
+            }
+            if !self.log.is_discarding() {
+                let (log, clock) = (&mut self.log, &mut self.clock);
+                output
+                    .lines
+                    .push(bytes, &stamp, &mut batch, |batch| log.relieve(batch, clock));
+            }
+        } else {
+            output.lines.finish(&stamp, &mut batch);
+        }
+        self.log.flush(batch, &mut self.clock);
+        if count > 0 {
+            None
+        } else {
+            self.outputs[index].take().map(|output| output.fd)
+        }
+    }
+
+    /// What is left of a stream that will not be read any more.
+    pub(crate) fn abandon_output(&mut self, index: usize) -> Option<OwnedFd> {
+        let mut output = self.outputs.get_mut(index)?.take()?;
+        let stamp = self.clock.now();
+        let mut batch = self.log.batch();
+        output.lines.finish(&stamp, &mut batch);
+        self.log.flush(batch, &mut self.clock);
+        Some(output.fd)
+    }
+
+    /// Opens the log again; what was read before is in the old file.
+    pub(crate) fn reopen_log(&mut self) -> Result<(), Error> {
+        self.log.reopen(&mut self.clock)
+    }
+
+    /// Sets the size of the terminal.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
+        if !self.is_terminal {
+            return Err(Error::too_early_or_late("the container has no terminal"));
+        }
+        // Its end has come already: nothing to resize, nothing wrong.
+        let Some(output) = &self.outputs[0] else { return Ok(()) };
+        sys::tty::set_size(output.fd.as_fd(), columns, rows).map_err(|error| Error::io("resize", "the terminal", error))
+    }
+
+    /// Whether a busy moment has left memory to give back.
+    pub(crate) fn has_buffers(&self) -> bool {
+        !self.chunk.is_empty()
+    }
+
+    /// Gives it back.
+    pub(crate) fn rest(&mut self) {
+        self.chunk = Vec::new();
+        self.log.rest();
+    }
+}
+
+fn dup(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    io::duplicate(fd).map_err(|error| Error::io("duplicate", "the terminal", error))
+}
+
+fn nonblocking(fd: &OwnedFd) -> Result<(), Error> {
+    rustix::io::ioctl_fionbio(fd, true).map_err(|errno| Error::io("set up", "a stream of the container", errno.into()))
+}
+
+/// Whether `process.terminal` is set in config.json. Only that: the plan is made by `isolation`, in a process of its own.
+fn wants_terminal(bundle: &Path) -> Result<bool, Error> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        process: Option<Process>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Process {
+        #[serde(default)]
+        terminal: bool,
+    }
+    let path = bundle.join("config.json");
+    let text = std::fs::read(&path).map_err(|error| Error::io("read", path.display(), error))?;
+    let config: Config = serde_json::from_slice(&text)
+        .map_err(|error| Error::state(spec::Kind::InvalidArgument, format!("{}: {error}", path.display())))?;
+    Ok(config.process.is_some_and(|process| process.terminal))
+}

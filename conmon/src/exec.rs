@@ -1,0 +1,146 @@
+//! Second processes: those that are being made, those that run, their deadlines.
+//!
+//! When a deadline passes (or the daemon asks for SIGKILL) everything that came of the process is killed: its session,
+//! its process group and its descendants, again and again until a pass finds nobody new. What has left all three (a double
+//! fork with a session of its own) stays, as it would in any other program of the container.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
+
+use cgroup::Cgroup;
+use isolation::PendingExec;
+use rustix::process::{Pid, Signal, kill_process};
+use sys::process::Exit;
+
+use crate::error::Error;
+
+const SIGKILL: i32 = 9;
+const PASSES: u32 = 20;
+
+/// A process on its way to execve.
+pub(crate) struct Starting {
+    pub(crate) id: u32,
+    pub(crate) pending: PendingExec,
+    /// Whom to answer.
+    pub(crate) peer: u32,
+    pub(crate) request: u64,
+    pub(crate) deadline: Option<Instant>,
+    /// Our ends of its pipes, which go to the daemon; none with a terminal.
+    pub(crate) pipes: Vec<OwnedFd>,
+    pub(crate) size: Option<(u16, u16)>,
+}
+
+/// A running one.
+pub(crate) struct Running {
+    pub(crate) id: u32,
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) timed_out: bool,
+}
+
+impl Running {
+    /// Sends a signal; SIGKILL goes to all that came of it.
+    pub(crate) fn signal(&self, signal: i32, cgroup: &Cgroup) -> Result<(), Error> {
+        if signal == SIGKILL {
+            kill_family(self.pid, cgroup)?;
+        }
+        match sys::process::pidfd_signal(self.pidfd.as_fd(), signal) {
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+            other => other.map_err(|error| Error::io("signal", format!("exec'd process {}", self.pid), error)),
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Exit> {
+        match sys::process::try_wait_pidfd(self.pidfd.as_fd()) {
+            Ok(exit) => exit,
+            // Nobody else waits for it: the code is lost, the end is not.
+            Err(_) => Some(Exit::Code(255)),
+        }
+    }
+}
+
+/// 0..=255 as a shell tells it.
+pub(crate) fn code(exit: Exit) -> i32 {
+    match exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128 + signal,
+    }
+}
+
+fn kill_family(root: i32, cgroup: &Cgroup) -> Result<(), Error> {
+    let mut family = BTreeSet::from([root]);
+    for _ in 0..PASSES {
+        let before = family.len();
+        // Parents may come after their children in the list: the inner passes settle that.
+        let members = cgroup.procs()?;
+        let stats: Vec<Stat> = members.into_iter().filter_map(Stat::read).collect();
+        loop {
+            let known = family.len();
+            let related = |stat: &&Stat| family.contains(&stat.parent) || stat.session == root || stat.group == root;
+            let fresh: Vec<i32> = stats.iter().filter(related).map(|stat| stat.pid).collect();
+            family.extend(fresh);
+            if family.len() == known {
+                break;
+            }
+        }
+        for pid in family.iter().filter(|pid| **pid != root) {
+            // A pid of the list may have ended and been given away only by leaving the cgroup list: those we kill are in it.
+            if let Some(pid) = Pid::from_raw(*pid).filter(|_| stats.iter().any(|stat| stat.pid == *pid)) {
+                // ESRCH: it has ended.
+                kill_process(pid, Signal::KILL).ok();
+            }
+        }
+        if family.len() == before {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What /proc/<pid>/stat says about kinship.
+struct Stat {
+    pid: i32,
+    parent: i32,
+    group: i32,
+    session: i32,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(pid, &text)
+    }
+
+    /// The name in brackets may hold anything, brackets too.
+    fn parse(pid: i32, text: &str) -> Option<Self> {
+        let mut fields = text.rsplit_once(") ")?.1.split(' ').skip(1).map(str::parse);
+        let mut next = || fields.next()?.ok();
+        Some(Self {
+            pid,
+            parent: next()?,
+            group: next()?,
+            session: next()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_do_not_confuse() {
+        let stat = Stat::parse(7, "7 (a) R 9 9 9 (b) S 3 4 5 0 -1").unwrap();
+        assert_eq!((stat.parent, stat.group, stat.session), (3, 4, 5));
+        assert!(Stat::parse(7, "7 (x) R").is_none());
+    }
+
+    #[test]
+    fn codes() {
+        assert_eq!((code(Exit::Code(3)), code(Exit::Signal(9))), (3, 137));
+    }
+}

@@ -1,0 +1,45 @@
+//! Makes and pins a pod's namespaces, in a process of its own that ends after the answer.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use proto::frame;
+use proto::monitor::{Done, Frame, Pin, Reply, frame::Body, reply};
+
+use crate::error::Error;
+
+/// Does it and answers Done or Failure.
+pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let mut sysctls: Vec<(String, String)> = order
+        .sysctls
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    sysctls.sort();
+    let request = isolation::PinRequest {
+        network: path(&order.network),
+        ipc: path(&order.ipc),
+        uts: path(&order.uts),
+        hostname: (!order.hostname.is_empty()).then(|| order.hostname.clone()),
+        sysctls,
+        loopback_up: order.loopback_up,
+    };
+    let result = match isolation::pin(&request) {
+        Ok(()) => reply::Result::Done(Done {}),
+        Err(error) => reply::Result::Failure(Error::from(error).to_wire()),
+    };
+    let frame = Frame {
+        body: Some(Body::Reply(Reply {
+            id: 0,
+            result: Some(result),
+        })),
+    };
+    let bytes = frame::encode(&frame).map_err(io::Error::other)?;
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        rest = &rest[sys::cmsg::send(socket.as_fd(), rest, &[])?..];
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The parent of all monitors: waits for orders on descriptor 3 and forks; it executes nothing.
+//!
+//! One order is one datagram (`Spawn`) with one descriptor, the socket of the new process. The child of an order becomes
+//! a monitor, or pins namespaces and answers. A fork of this small process is cheap, shares its pages, and is born in the
+//! cgroup of the monitors. The end of the control socket ends the spawner and nothing else.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use prost::Message as _;
+use proto::monitor::{Spawn, spawn::What};
+
+use crate::monitor::Monitor;
+use crate::pin;
+use crate::poll::{Interest, Poller, Token};
+
+const SIGCHLD: i32 = 17;
+/// Orders are small; those with many sysctls are larger.
+const LARGEST_ORDER: usize = 64 * 1024;
+const FAILED: u8 = 1;
+
+/// Where the daemon leaves the control socket, and where a child finds its own.
+pub(crate) const CONTROL: i32 = 3;
+
+/// Serves orders until the control socket ends.
+pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
+    protect();
+    let signals = sys::signalfd::open(&[SIGCHLD])?;
+    let poll = Poller::new()?;
+    poll.add(&control, Token::Listener, Interest::Read)?;
+    poll.add(&signals, Token::Signals, Interest::Read)?;
+    let mut ready = Vec::new();
+    // Before the first order, so that no child inherits what its allocation would leave behind.
+    let mut buffer = vec![0; LARGEST_ORDER];
+    loop {
+        poll.wait(None, &mut ready)?;
+        for event in &ready {
+            if event.token == Token::Signals {
+                sys::signalfd::drain(&signals);
+                while sys::process::reap_any()? {}
+                continue;
+            }
+            let (count, mut fds) = sys::cmsg::recv(control.as_fd(), &mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            // An order that is none closes its descriptor: that is its answer.
+            let (Ok(Spawn { what: Some(what) }), Some(socket)) = (Spawn::decode(&buffer[..count]), fds.pop()) else {
+                continue;
+            };
+            // Out of processes: the daemon sees its socket close.
+            sys::process::fork(|| child(what, socket)).ok();
+        }
+    }
+}
+
+fn child(what: What, socket: OwnedFd) -> u8 {
+    // The spawner's own descriptors go: the control socket's end must not depend on monitors.
+    let Ok(socket) = sys::fds::keep_only(socket, CONTROL) else {
+        return FAILED;
+    };
+    let result = match what {
+        What::Monitor(_) => become_monitor(socket),
+        What::Pin(order) => pin::run(&order, socket),
+    };
+    u8::from(result.is_err())
+}
+
+fn become_monitor(socket: OwnedFd) -> io::Result<()> {
+    // A session of its own: no terminal's hangup and no group's signal reaches it.
+    rustix::process::setsid()?;
+    sys::prctl::set_child_subreaper(true)?;
+    Monitor::new(socket)?.run()
+}
+
+/// As safe from the OOM killer as the host allows. A score below the present one needs CAP_SYS_RESOURCE; where that is
+/// missing, the score that the daemon's service gave stays. `isolation` sets a container's own before execve.
+fn protect() {
+    std::fs::write("/proc/self/oom_score_adj", "-999").ok();
+}

@@ -1,0 +1,436 @@
+//! CreateContainer.
+//!
+//! 1. check (pure)   2. the pod is ready, the image is known   3. reserve the name, or join
+//! 4. the record, as intent   5. at once: a monitor; the writable layer and its detached mount
+//! 6. look up sources, accounts, devices; plan (pure); `config.json`
+//! 7. `Create` to the monitor with the mount's descriptor   8. the record, as a fact
+//!
+//! As in RunPodSandbox the work outlives its caller, and what fails is undone. A pod that was
+//! stopped meanwhile is noticed at the end: whoever comes second cleans up.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::cri::{self, NamespaceMode};
+use proto::monitor::{self as wire, reply, request::Verb};
+use spec::runtime::Process;
+use spec::{ContainerId, Kind};
+use tracing::Instrument;
+
+use super::plan::{self, Input, PidNamespace, Planned, mounts};
+use super::start::program_fault;
+use super::{exit, remove, rootfs, sources, stop};
+use crate::error::Error;
+use crate::monitor::Client;
+use crate::monitor::client::unexpected;
+use crate::runtime::{CreateRequest, Runtime};
+use crate::sandbox::{files, plan::pid_mode};
+use crate::store::container::{Container, name_key, row};
+use crate::store::db::Table;
+use crate::store::names::Reserved;
+use crate::store::records::{ContainerRecord, Phase, SandboxPhase, Status};
+use crate::store::sandbox::Sandbox;
+use crate::undo::Undo;
+use crate::{blocking, clock};
+
+/// How long making the container up to its execve may take.
+const CREATE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Makes a container, or finds the one that the same request made.
+pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerRequest) -> Result<String, Error> {
+    let config = request
+        .config
+        .ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
+    plan::check(&config)?;
+    let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
+    ready(&sandbox)?;
+    let metadata = config.metadata.clone().unwrap_or_default();
+    let key = name_key(&metadata, sandbox.id.as_str());
+    let request = Arc::new(CreateRequest {
+        sandbox_id: sandbox.id.to_string(),
+        config,
+    });
+    match rt.container_names.reserve(&key, &request)? {
+        Reserved::Done(id) => match rt.index.find_container(&id)? {
+            Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(id),
+            _ => Err(rt.container_names.taken(&key, &id)),
+        },
+        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::New(ticket, waiter) => {
+            let rt = Arc::clone(rt);
+            let work = async move { ticket.finish(make(&rt, &sandbox, &request.config).await) };
+            tokio::spawn(work.in_current_span());
+            waiter.wait().await
+        }
+    }
+}
+
+fn ready(sandbox: &Sandbox) -> Result<(), Error> {
+    if sandbox.phase() == SandboxPhase::Ready {
+        return Ok(());
+    }
+    Err(Error::precondition(format!(
+        "pod {} is not ready; run the pod again with another attempt number",
+        sandbox.id
+    )))
+}
+
+/// The log file, or nothing.
+fn log_path(sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<String, Error> {
+    let directory = sandbox.config()?.log_directory.trim_end_matches('/').to_owned();
+    if directory.is_empty() || config.log_path.is_empty() {
+        return Ok(String::new());
+    }
+    if config.log_path.starts_with('/') || config.log_path.split('/').any(|c| c == "..") {
+        return Err(Error::invalid(format!(
+            "log_path {:?} is not a clean path below the pod's log_directory",
+            config.log_path
+        )));
+    }
+    Ok(format!("{directory}/{}", config.log_path))
+}
+
+fn record(
+    rt: &Runtime,
+    id: &ContainerId,
+    sandbox: &Sandbox,
+    config: &cri::ContainerConfig,
+    image: &image::Image,
+) -> Result<ContainerRecord, Error> {
+    let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
+    let by_user = config
+        .image
+        .as_ref()
+        .map(|i| i.user_specified_image.clone())
+        .unwrap_or_default();
+    let name = image
+        .repo_tags
+        .iter()
+        .find(|t| **t == by_user || **t == asked)
+        .or_else(|| image.repo_tags.first());
+    Ok(ContainerRecord {
+        id: id.to_string(),
+        sandbox_id: sandbox.id.to_string(),
+        config: Some(config.clone()),
+        created_at: clock::strictly_later(),
+        image_id: image.id.to_string(),
+        image_ref: image
+            .repo_digests
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.with_algorithm()),
+        image_name: name.cloned().unwrap_or(asked),
+        cgroup: format!("{}/{id}", sandbox.record.cgroup),
+        log_path: log_path(sandbox, config)?,
+        boot_id: rt.boot_id.clone(),
+        ..ContainerRecord::default()
+    })
+}
+
+async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::ContainerConfig) -> Result<String, Error> {
+    let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
+    let image = rt
+        .images
+        .resolve(&asked)
+        .map_err(|e| Error::at("find the image", &asked, &e))?;
+    let image = image.ok_or_else(|| Error::not_found(format!("image {asked:?} is not on this node; pull it first")))?;
+    let id = ContainerId::random().map_err(|e| Error::new(Kind::Internal, format!("make an id: {e}")))?;
+    let record = record(rt, &id, sandbox, config, &image)?;
+    let mut undo = Undo::new("create_container");
+    let error = match steps(rt, sandbox, &id, record.clone(), &image, &mut undo).await {
+        Ok(container) => {
+            rt.index.insert_container(Arc::clone(&container));
+            match ready(sandbox) {
+                Ok(()) => {
+                    undo.disarm();
+                    return Ok(id.into());
+                }
+                Err(stopped) => {
+                    rt.index.remove_container(&id);
+                    stopped
+                }
+            }
+        }
+        Err(error) => error,
+    };
+    let failed = undo.roll_back().await;
+    for undone in &failed {
+        tracing::warn!(container = %id, error = %undone, "undo of CreateContainer failed; it is repeated");
+    }
+    if failed.is_empty() {
+        rt.db.delete(Table::Container, id.as_str()).await?;
+    } else {
+        let half = Container::new(id, record, Status::creating());
+        later(rt, Arc::new(half));
+    }
+    Err(error)
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the script of the verb: each is one thing that it works on"
+)]
+async fn steps(
+    rt: &Arc<Runtime>,
+    sandbox: &Arc<Sandbox>,
+    id: &ContainerId,
+    mut record: ContainerRecord,
+    image: &Arc<image::Image>,
+    undo: &mut Undo,
+) -> Result<Arc<Container>, Error> {
+    rt.db.put(Table::Container, row(&record, &Status::creating())?).await?;
+    undo.pass("record").await?;
+
+    let (images, layer) = (Arc::clone(rt), id.clone());
+    let remove_layer = move || async move {
+        images
+            .images
+            .snapshot_remove(&layer)
+            .await
+            .map_err(|e| Error::at("remove the writable layer of", &layer, &e))
+    };
+    undo.push("snapshot", remove_layer).await?;
+    let dir = rt.paths.container(id);
+    undo.push("bundle", move || blocking(move || files::remove_tree(&dir)))
+        .await?;
+    let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id));
+    let client = client?;
+    let discard = client.clone();
+    undo.push("monitor", move || async move {
+        // A monitor that is gone has nothing left to discard; its cgroup goes with the bundle.
+        drop(
+            discard
+                .done(Verb::Discard(wire::Discard {}), Duration::from_secs(10))
+                .await,
+        );
+        Ok(())
+    })
+    .await?;
+    let mount = mount?;
+
+    let config = record.config.clone().unwrap_or_default();
+    let pid = pid_namespace(rt, sandbox, &config)?;
+    let lookup = Lookup {
+        rt: Arc::clone(rt),
+        sandbox: Arc::clone(sandbox),
+        record: record.clone(),
+        image: Arc::clone(image),
+        pid,
+    };
+    let (planned, mount) = blocking(move || look_up_and_plan(&lookup, mount)).await?;
+    for note in &planned.notes {
+        tracing::info!(container = %id, note, "the host withholds something");
+    }
+    record.stop_signal = planned.stop_signal;
+
+    let made = ask(rt, &client, &record, &config, mount).await?;
+    record.pid = made.pid;
+    record.uid = made.uid;
+    record.gid = made.gid;
+    record.groups = made.additional_gids;
+    undo.pass("created").await?;
+    let status = Status {
+        phase: Phase::Created,
+        removing: false,
+        stop_by: None,
+    };
+    rt.db.put(Table::Container, row(&record, &status)?).await?;
+    undo.pass("committed").await?;
+    let container = Arc::new(Container::new(id.clone(), record, status));
+    container.set_monitor(Some(client.clone()));
+    container.set_process(Arc::new(planned.process));
+    exit::watch(rt, &container, &client);
+    Ok(container)
+}
+
+/// The writable layer over the image's, as a mount that is attached nowhere.
+async fn snapshot(rt: &Arc<Runtime>, id: &ContainerId, image: &spec::ImageId) -> Result<OwnedFd, Error> {
+    let made = rt.images.snapshot_create(id, image).await;
+    made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
+    let (rt, id) = (Arc::clone(rt), id.clone());
+    blocking(move || {
+        rt.images
+            .snapshot_mount(&id)
+            .map_err(|e| Error::at("mount the root of", &id, &e))
+    })
+    .await
+}
+
+/// Which pid namespace the container is to be in.
+fn pid_namespace(rt: &Runtime, sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<PidNamespace, Error> {
+    let context = plan::context(config);
+    let options = context
+        .namespace_options
+        .as_ref()
+        .or_else(|| sandbox.namespace_options());
+    let process = |pid: i32| PidNamespace::Join(format!("/proc/{pid}/ns/pid").into());
+    match pid_mode(options) {
+        NamespaceMode::Container => Ok(PidNamespace::Own),
+        NamespaceMode::Node => Ok(PidNamespace::Host),
+        NamespaceMode::Pod if sandbox.record.init_pid > 0 => Ok(process(sandbox.record.init_pid)),
+        // The pod was made without a shared one: there is nothing to join.
+        NamespaceMode::Pod => Ok(PidNamespace::Own),
+        NamespaceMode::Target => {
+            let target = options.map(|o| o.target_id.as_str()).unwrap_or_default();
+            let target = rt.index.container(target)?;
+            if target.record.sandbox_id != sandbox.id.as_str() {
+                return Err(Error::invalid(format!(
+                    "target container {} is in another pod",
+                    target.id
+                )));
+            }
+            if !target.with_status(Status::is_running) {
+                return Err(Error::precondition(format!(
+                    "target container {} does not run",
+                    target.id
+                )));
+            }
+            Ok(process(target.record.pid))
+        }
+    }
+}
+
+struct Lookup {
+    rt: Arc<Runtime>,
+    sandbox: Arc<Sandbox>,
+    record: ContainerRecord,
+    image: Arc<image::Image>,
+    pid: PidNamespace,
+}
+
+/// All blocking looks at the host and the image, the plan, and the bundle.
+fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), Error> {
+    let Lookup {
+        rt,
+        sandbox,
+        record,
+        image,
+        ..
+    } = at;
+    let config = record
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
+    let context = plan::context(config);
+    let wanted = mounts::wanted(config, context.privileged)?;
+    sources::mounts(&wanted)?;
+    let devices = sources::devices(config, context.privileged)?;
+    let default = rt
+        .host
+        .default_seccomp
+        .clone()
+        .unwrap_or(plan::security::Seccomp::RuntimeDefault);
+    let seccomp = sources::seccomp(&plan::security::seccomp(&context, &default)?)?;
+    let accounts = rootfs::accounts(mount.as_fd())?;
+    let host_ipc = sandbox.record.ipcns.is_empty();
+    let input = Input {
+        id: &record.id,
+        config,
+        image: &image.config,
+        sandbox: &sandbox.record,
+        files: &files::of(&rt.paths, &sandbox.id, host_ipc),
+        accounts: &accounts,
+        mounts: &wanted,
+        devices: &devices,
+        pid: at.pid.clone(),
+        seccomp,
+        cgroup: &record.cgroup,
+        host: &rt.host,
+    };
+    let planned = plan::plan(&input)?;
+    let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+    bundle(&rt.paths.container(&id), &planned.spec)?;
+    if let Some(parent) = Path::new(&record.log_path).parent().filter(|p| p.is_absolute()) {
+        fs::create_dir_all(parent).map_err(|e| Error::at("make the log directory", parent.display(), &e))?;
+    }
+    Ok((planned, mount))
+}
+
+/// Writes the bundle. Readable by root alone: the environment may hold secrets.
+fn bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Error::at("make the bundle", dir.display(), &e))?;
+    let path = dir.join("config.json");
+    let text = serde_json::to_vec(spec).map_err(|e| Error::at("encode", path.display(), &e))?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| Error::at("make", path.display(), &e))?;
+    file.write_all(&text)
+        .map_err(|e| Error::at("write", path.display(), &e))
+}
+
+/// The process of a bundle, from which execs are made; after a restart.
+pub(crate) fn process_of(path: &Path) -> Result<Process, Error> {
+    let text = fs::read(path).map_err(|e| Error::at("read", path.display(), &e))?;
+    let spec: spec::runtime::Spec = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
+    spec.process()
+        .clone()
+        .ok_or_else(|| Error::new(Kind::DataLoss, format!("{} has no process", path.display())))
+}
+
+async fn ask(
+    rt: &Runtime,
+    client: &Client,
+    record: &ContainerRecord,
+    config: &cri::ContainerConfig,
+    mount: OwnedFd,
+) -> Result<wire::Created, Error> {
+    let dir = rt.paths.containers().join(&record.id).display().to_string();
+    let verb = Verb::Create(wire::Create {
+        container_id: record.id.clone(),
+        bundle: dir.clone(),
+        state_dir: dir,
+        log_path: record.log_path.clone(),
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        rootfs_fd: true,
+        cgroup_driver: "cgroupfs".into(),
+        max_log_line: rt.config.runtime.max_log_line,
+    });
+    let at = |e: Error| program_fault(e).during("create", format!("container {}", record.id));
+    match client
+        .call(verb, vec![mount], CREATE_DEADLINE)
+        .await
+        .map_err(at)?
+        .result
+    {
+        reply::Result::Created(created) => {
+            for clamped in &created.clamped {
+                tracing::info!(container = %record.id, clamped, "the host withholds something");
+            }
+            Ok(created)
+        }
+        other => Err(unexpected("Created", &other)),
+    }
+}
+
+/// Repeats the cleaning of a half-made container until it succeeds, then forgets it.
+pub(crate) fn later(rt: &Arc<Runtime>, container: Arc<Container>) {
+    let rt = Arc::clone(rt);
+    tokio::spawn(async move {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            stop::discard(&container).await;
+            let done = match remove::clean(&rt, &container).await {
+                Ok(()) => rt.db.delete(Table::Container, container.id.as_str()).await,
+                Err(e) => Err(e),
+            };
+            match done {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(container = %container.id, %error, "a half-made container stays for now"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(60));
+        }
+    });
+}

@@ -1,0 +1,353 @@
+//! CRI configuration + image configuration → OCI specification. PURE: no file is opened
+//! here; what must be looked up comes in `Input`, so that every rule is tested without root.
+//!
+//! A field that this build cannot honour is an error that names it; nothing is dropped.
+
+pub(crate) mod devices;
+pub(crate) mod mounts;
+pub(crate) mod process;
+pub(crate) mod resources;
+pub(crate) mod security;
+pub(crate) mod users;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use proto::cri;
+use spec::image::ImageConfiguration;
+use spec::runtime::{
+    Capability, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Process,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+
+use self::devices::HostDevice;
+use self::mounts::{PodFiles, Wanted};
+use self::security::Seccomp;
+use self::users::Accounts;
+use crate::error::Error;
+use crate::store::records::SandboxRecord;
+
+/// Most bytes of labels and annotations together. Kubernetes itself allows 256 KiB of
+/// annotations; what is larger comes from no kubelet and would sit in memory for ever.
+pub(crate) const MAX_METADATA: usize = 512 * 1024;
+
+/// What was found out about this host when the daemon started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostFacts {
+    /// AppArmor is enabled.
+    pub(crate) apparmor: bool,
+    /// SELinux is enabled.
+    pub(crate) selinux: bool,
+    /// cgroup v2 only.
+    pub(crate) cgroup_v2: bool,
+    /// Our own bounding set: more cannot be given.
+    pub(crate) capabilities: HashSet<Capability>,
+    /// What a container gets that asks for nothing.
+    pub(crate) default_capabilities: HashSet<Capability>,
+    /// What seccomp is where CRI says nothing.
+    pub(crate) default_seccomp: Option<Seccomp>,
+}
+
+/// Where the container's pid namespace comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PidNamespace {
+    /// A new one.
+    Own,
+    /// The host's.
+    Host,
+    /// The one of a process: the pod's init, or another container's.
+    Join(PathBuf),
+}
+
+/// All that the plan is made from.
+#[derive(Debug)]
+pub(crate) struct Input<'a> {
+    /// The container's id.
+    pub(crate) id: &'a str,
+    /// What is asked for.
+    pub(crate) config: &'a cri::ContainerConfig,
+    /// The image's configuration.
+    pub(crate) image: &'a ImageConfiguration,
+    /// The pod.
+    pub(crate) sandbox: &'a SandboxRecord,
+    /// The pod's files.
+    pub(crate) files: &'a PodFiles,
+    /// The image's account files.
+    pub(crate) accounts: &'a Accounts,
+    /// CRI's mounts, checked.
+    pub(crate) mounts: &'a [Wanted],
+    /// CRI's devices (or all of the host's), looked up.
+    pub(crate) devices: &'a [HostDevice],
+    /// Where the pid namespace comes from.
+    pub(crate) pid: PidNamespace,
+    /// The text of a localhost seccomp profile.
+    pub(crate) seccomp: Option<LinuxSeccomp>,
+    /// The container's cgroup.
+    pub(crate) cgroup: &'a str,
+    /// The host.
+    pub(crate) host: &'a HostFacts,
+}
+
+/// The plan.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    /// The specification.
+    pub(crate) spec: Spec,
+    /// Its process, from which execs are made.
+    pub(crate) process: Process,
+    /// The signal that asks the container to stop.
+    pub(crate) stop_signal: i32,
+    /// What the host withholds, for the log.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The security context, or an empty one.
+pub(crate) fn context(config: &cri::ContainerConfig) -> cri::LinuxContainerSecurityContext {
+    config
+        .linux
+        .as_ref()
+        .and_then(|l| l.security_context.clone())
+        .unwrap_or_default()
+}
+
+/// Checks what needs neither the image nor the host, before anything is done.
+pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
+    let metadata = config.metadata.as_ref();
+    let Some(metadata) = metadata else {
+        return Err(Error::invalid("the container's metadata is missing"));
+    };
+    if metadata.name.is_empty() {
+        return Err(Error::invalid("the container's metadata has no name"));
+    }
+    if config.image.as_ref().is_none_or(|i| i.image.is_empty()) {
+        return Err(Error::invalid("the container names no image"));
+    }
+    check_maps(&config.labels, &config.annotations)?;
+    if !config.cdi_devices.is_empty() {
+        let names: Vec<&str> = config.cdi_devices.iter().map(|d| d.name.as_str()).take(4).collect();
+        return Err(Error::unimplemented(format!(
+            "CDI devices ({}) are not there yet",
+            names.join(", ")
+        )));
+    }
+    let texts = [&config.working_dir, &config.log_path, &metadata.name]
+        .into_iter()
+        .chain(&config.command)
+        .chain(&config.args)
+        .chain(config.mounts.iter().flat_map(|m| [&m.host_path, &m.container_path]));
+    for text in texts {
+        if text.contains('\0') {
+            return Err(Error::invalid(format!("{text:?} contains a NUL byte")));
+        }
+    }
+    check_namespaces(&context(config))
+}
+
+fn check_namespaces(context: &cri::LinuxContainerSecurityContext) -> Result<(), Error> {
+    let Some(options) = &context.namespace_options else {
+        return Ok(());
+    };
+    check_userns(options)
+}
+
+/// User namespaces are refused, by name, until they are there.
+pub(crate) fn check_userns(options: &cri::NamespaceOption) -> Result<(), Error> {
+    match &options.userns_options {
+        Some(user) if user.mode() == cri::NamespaceMode::Pod || !user.uids.is_empty() || !user.gids.is_empty() => Err(
+            Error::unimplemented("user namespaces (userns_options) are not there yet; leave hostUsers unset or true"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Labels and annotations: bounded, no NUL.
+pub(crate) fn check_maps(labels: &HashMap<String, String>, annotations: &HashMap<String, String>) -> Result<(), Error> {
+    let all = || labels.iter().chain(annotations);
+    let size: usize = all().map(|(k, v)| k.len() + v.len()).sum();
+    if size > MAX_METADATA {
+        return Err(Error::invalid(format!(
+            "labels and annotations are {size} bytes; at most {MAX_METADATA} are taken (Kubernetes allows 262144)"
+        )));
+    }
+    match all().find(|(k, v)| k.contains('\0') || v.contains('\0')) {
+        Some((key, _)) => Err(Error::invalid(format!(
+            "label or annotation {key:?} contains a NUL byte"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn built<T>(what: &str, result: Result<T, impl std::fmt::Display>) -> Result<T, Error> {
+    result.map_err(|e| Error::invalid(format!("{what}: {e}")))
+}
+
+fn namespace(typ: LinuxNamespaceType, path: Option<PathBuf>) -> Result<LinuxNamespace, Error> {
+    let mut builder = LinuxNamespaceBuilder::default().typ(typ);
+    if let Some(path) = path {
+        builder = builder.path(path);
+    }
+    built("namespaces", builder.build())
+}
+
+/// New mount namespace (and cgroup namespace where v2 gives it a meaning); the pod's
+/// network, IPC and UTS by path; no entry means the host's.
+fn namespaces(input: &Input<'_>) -> Result<Vec<LinuxNamespace>, Error> {
+    let mut list = vec![namespace(LinuxNamespaceType::Mount, None)?];
+    for (typ, path) in [
+        (LinuxNamespaceType::Network, &input.sandbox.netns),
+        (LinuxNamespaceType::Ipc, &input.sandbox.ipcns),
+        (LinuxNamespaceType::Uts, &input.sandbox.utsns),
+    ] {
+        if !path.is_empty() {
+            list.push(namespace(typ, Some(PathBuf::from(path)))?);
+        }
+    }
+    match &input.pid {
+        PidNamespace::Own => list.push(namespace(LinuxNamespaceType::Pid, None)?),
+        PidNamespace::Join(path) => list.push(namespace(LinuxNamespaceType::Pid, Some(path.clone()))?),
+        PidNamespace::Host => {}
+    }
+    if input.host.cgroup_v2 && !context(input.config).privileged {
+        list.push(namespace(LinuxNamespaceType::Cgroup, None)?);
+    }
+    Ok(list)
+}
+
+/// Makes the plan.
+pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
+    let config = input.config;
+    let context = context(config);
+    let empty = spec::image::Config::default();
+    let image = input.image.config().as_ref().unwrap_or(&empty);
+    let identity = users::resolve(&context, image.user().as_deref().unwrap_or(""), input.accounts)?;
+    let caps = security::capabilities(&context, &input.host.default_capabilities, input.host)?;
+    security::apparmor(&context, input.host)?;
+    security::selinux(&context, input.host)?;
+    let (masked, readonly) = security::hidden(&context)?;
+    let no_resources = cri::LinuxContainerResources::default();
+    let limits = config
+        .linux
+        .as_ref()
+        .and_then(|l| l.resources.as_ref())
+        .unwrap_or(&no_resources);
+    let mut resources = resources::resources(limits)?;
+    let (nodes, rules) = devices::devices(input.devices, context.privileged)?;
+    resources.set_devices(Some(rules));
+    let mode = mounts::Mode {
+        privileged: context.privileged,
+        readonly_rootfs: context.readonly_rootfs,
+    };
+    let (mounts, propagation) = mounts::mounts(input.mounts, input.files, mode)?;
+
+    let user = built(
+        "user",
+        UserBuilder::default()
+            .uid(identity.uid)
+            .gid(identity.gid)
+            .additional_gids(identity.groups)
+            .build(),
+    )?;
+    let env = process::EnvInput {
+        home: &identity.home,
+        hostname: &input.sandbox.hostname,
+    };
+    let process = built(
+        "process",
+        ProcessBuilder::default()
+            .terminal(config.tty)
+            .user(user)
+            .args(process::args(config, image)?)
+            .env(process::env(config, image, &env)?)
+            .cwd(process::cwd(config, image)?)
+            .capabilities(caps.sets)
+            .rlimits(vec![])
+            .no_new_privileges(context.no_new_privs)
+            .oom_score_adj(resources::oom_score_adj(limits)?)
+            .build(),
+    )?;
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces(input)?)
+        .resources(resources)
+        .cgroups_path(input.cgroup)
+        .devices(nodes)
+        .masked_paths(masked)
+        .readonly_paths(readonly);
+    if let Some(propagation) = propagation {
+        linux = linux.rootfs_propagation(propagation);
+    }
+    if let Some(profile) = seccomp_profile(&context, input, &caps.granted)? {
+        linux = linux.seccomp(profile);
+    }
+    let root = built(
+        "root",
+        RootBuilder::default()
+            .path("rootfs")
+            .readonly(context.readonly_rootfs)
+            .build(),
+    )?;
+    let mut spec = built(
+        "specification",
+        SpecBuilder::default()
+            .version("1.2.1")
+            .root(root)
+            .mounts(mounts)
+            .process(process.clone())
+            .linux(built("linux", linux.build())?)
+            .annotations(annotations(input))
+            .build(),
+    )?;
+    spec.set_hostname(None);
+    let notes = caps
+        .withheld
+        .iter()
+        .map(|c| format!("capability {c} is not in the daemon's own bounding set"))
+        .collect();
+    Ok(Planned {
+        spec,
+        process,
+        stop_signal: process::stop_signal(config, image)?,
+        notes,
+    })
+}
+
+fn seccomp_profile(
+    context: &cri::LinuxContainerSecurityContext,
+    input: &Input<'_>,
+    granted: &HashSet<Capability>,
+) -> Result<Option<LinuxSeccomp>, Error> {
+    let unset = input.host.default_seccomp.clone().unwrap_or(Seccomp::RuntimeDefault);
+    Ok(match security::seccomp(context, &unset)? {
+        Seccomp::Unconfined => None,
+        Seccomp::RuntimeDefault => Some(default_profile(granted)),
+        Seccomp::Localhost(path) => Some(
+            input
+                .seccomp
+                .clone()
+                .ok_or_else(|| Error::invalid(format!("seccomp profile {path} was not read")))?,
+        ),
+    })
+}
+
+fn default_profile(granted: &HashSet<Capability>) -> LinuxSeccomp {
+    let mut names: Vec<String> = granted.iter().map(|c| format!("CAP_{c}")).collect();
+    names.sort();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    seccomp::default_profile(&names)
+}
+
+/// Annotations of the specification: who this is, for tools that read it. Nothing that the
+/// caller or the image wrote gets here, so that nobody can switch anything by a name.
+fn annotations(input: &Input<'_>) -> HashMap<String, String> {
+    let metadata = input.config.metadata.clone().unwrap_or_default();
+    [
+        ("io.kubernetes.cri.container-type", "container".to_owned()),
+        ("io.kubernetes.cri.container-name", metadata.name),
+        ("io.kubernetes.cri.sandbox-id", input.sandbox.id.clone()),
+        ("io.kubernetes.cri.container-id", input.id.to_owned()),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+//! The mounts of a container, in order. Pure: that sources exist is seen to before
+//! (`container/sources.rs`).
+//!
+//! Order: the runtime's own mounts, then CRI's, sorted by depth and otherwise as they came.
+//! A CRI mount on a path replaces the runtime's mount there; one on `/dev` or `/sys` also
+//! removes the runtime's mounts below it.
+
+use std::path::{Path, PathBuf};
+
+use proto::cri;
+use spec::runtime::{Mount, MountBuilder};
+
+use crate::error::Error;
+
+/// What the pod gives each container, as paths on the host.
+#[derive(Debug, Clone)]
+pub(crate) struct PodFiles {
+    /// The pod's `/dev/shm`, or the host's.
+    pub(crate) shm: PathBuf,
+    /// `/etc/resolv.conf`.
+    pub(crate) resolv_conf: PathBuf,
+    /// `/etc/hostname`.
+    pub(crate) hostname: PathBuf,
+    /// `/etc/hosts`, for callers that bring none.
+    pub(crate) hosts: PathBuf,
+}
+
+/// Files below /proc that may be mounted over: lxcfs and its like (the same list that runc
+/// allows). Anything else would hide what the kernel guards (CVE-2015-3631).
+const PROC_FILES: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// A mount of CRI, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Inside the container: absolute, without `.` and `..`.
+    pub(crate) target: PathBuf,
+    /// On the host.
+    pub(crate) source: PathBuf,
+    /// How it takes part in mount events.
+    pub(crate) propagation: cri::MountPropagation,
+    /// Read only.
+    pub(crate) readonly: bool,
+    /// And everything below it too.
+    pub(crate) recursive: bool,
+}
+
+/// `path` as an absolute path without `.`, `..` and doubled slashes.
+fn clean(path: &str) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+/// Checks the mounts that CRI asks for.
+pub(crate) fn wanted(config: &cri::ContainerConfig, privileged: bool) -> Result<Vec<Wanted>, Error> {
+    let mut out: Vec<Wanted> = config
+        .mounts
+        .iter()
+        .map(|m| one(m, privileged))
+        .collect::<Result<_, _>>()?;
+    out.sort_by_key(|m| m.target.components().count());
+    Ok(out)
+}
+
+fn one(mount: &cri::Mount, privileged: bool) -> Result<Wanted, Error> {
+    let at = |why: &str| Error::invalid(format!("mount on {:?}: {why}", mount.container_path));
+    let never = |why: &str| Error::unimplemented(format!("mount on {:?}: {why}", mount.container_path));
+    if mount.image.as_ref().is_some_and(|i| !i.image.is_empty()) || !mount.image_sub_path.is_empty() {
+        return Err(never("ImageVolumeMountFailed: image volumes are not there yet"));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(never("id-mapped mounts are not there yet"));
+    }
+    if !mount.mount_options.is_empty() {
+        return Err(never("mount_options are not there yet"));
+    }
+    if mount.container_path.is_empty() {
+        return Err(at("no container_path"));
+    }
+    if mount.host_path.is_empty() {
+        return Err(at("no host_path"));
+    }
+    if !mount.host_path.starts_with('/') {
+        return Err(at(&format!("host_path {:?} is not absolute", mount.host_path)));
+    }
+    let target = clean(&mount.container_path);
+    if target == Path::new("/") {
+        return Err(at("the root itself cannot be mounted over"));
+    }
+    let in_proc = target.starts_with("/proc") && !PROC_FILES.iter().any(|f| target == Path::new(f));
+    if in_proc && !privileged {
+        return Err(at("/proc cannot be mounted over"));
+    }
+    let propagation = mount.propagation();
+    if mount.recursive_read_only {
+        if !mount.readonly {
+            return Err(at("recursive_read_only needs readonly"));
+        }
+        if propagation != cri::MountPropagation::PropagationPrivate {
+            return Err(at("recursive_read_only needs private propagation"));
+        }
+    }
+    Ok(Wanted {
+        target,
+        source: PathBuf::from(&mount.host_path),
+        propagation,
+        readonly: mount.readonly,
+        recursive: mount.recursive_read_only,
+    })
+}
+
+fn options(list: &[&str]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+fn mount(target: &Path, typ: &str, source: &Path, opts: &[&str]) -> Result<Mount, Error> {
+    MountBuilder::default()
+        .destination(target)
+        .typ(typ)
+        .source(source)
+        .options(options(opts))
+        .build()
+        .map_err(|e| Error::invalid(format!("mount on {}: {e}", target.display())))
+}
+
+/// What decides about the runtime's own mounts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mode {
+    /// `/sys` and the cgroups may be written.
+    pub(crate) privileged: bool,
+    /// The container's root is read only, and so are the pod's files in `/etc`.
+    pub(crate) readonly_rootfs: bool,
+}
+
+fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
+    let sys = if mode.privileged { "rw" } else { "ro" };
+    let etc: &[&str] = if mode.readonly_rootfs {
+        &["bind", "rprivate", "ro"]
+    } else {
+        &["bind", "rprivate", "rw"]
+    };
+    let p = Path::new;
+    Ok(vec![
+        mount(p("/proc"), "proc", p("proc"), &["nosuid", "noexec", "nodev"])?,
+        mount(
+            p("/dev"),
+            "tmpfs",
+            p("tmpfs"),
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        )?,
+        mount(
+            p("/dev/pts"),
+            "devpts",
+            p("devpts"),
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        )?,
+        mount(p("/dev/mqueue"), "mqueue", p("mqueue"), &["nosuid", "noexec", "nodev"])?,
+        mount(p("/sys"), "sysfs", p("sysfs"), &["nosuid", "noexec", "nodev", sys])?,
+        mount(
+            p("/sys/fs/cgroup"),
+            "cgroup",
+            p("cgroup"),
+            &["nosuid", "noexec", "nodev", "relatime", sys],
+        )?,
+        mount(
+            p("/dev/shm"),
+            "bind",
+            &files.shm,
+            &["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"],
+        )?,
+        mount(p("/etc/resolv.conf"), "bind", &files.resolv_conf, etc)?,
+        mount(p("/etc/hostname"), "bind", &files.hostname, etc)?,
+        mount(p("/etc/hosts"), "bind", &files.hosts, etc)?,
+    ])
+}
+
+/// All mounts in order, and the propagation that the root needs for them.
+pub(crate) fn mounts(
+    wanted: &[Wanted],
+    files: &PodFiles,
+    mode: Mode,
+) -> Result<(Vec<Mount>, Option<&'static str>), Error> {
+    let mut all = own(files, mode)?;
+    for want in wanted {
+        all.retain(|own| {
+            let target = own.destination();
+            let tree = want.target == Path::new("/dev") || want.target == Path::new("/sys");
+            *target != want.target && !(tree && target.starts_with(&want.target))
+        });
+    }
+    let mut root = None;
+    for want in wanted {
+        let propagation = match want.propagation {
+            cri::MountPropagation::PropagationPrivate => "rprivate",
+            cri::MountPropagation::PropagationHostToContainer => {
+                root = root.or(Some("rslave"));
+                "rslave"
+            }
+            cri::MountPropagation::PropagationBidirectional => {
+                root = Some("rshared");
+                "rshared"
+            }
+        };
+        let access = match (want.readonly, want.recursive) {
+            (false, _) => "rw",
+            (true, false) => "ro",
+            (true, true) => "rro",
+        };
+        all.push(mount(
+            &want.target,
+            "bind",
+            &want.source,
+            &["rbind", propagation, access],
+        )?);
+    }
+    Ok((all, root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> PodFiles {
+        PodFiles {
+            shm: "/s/shm".into(),
+            resolv_conf: "/s/resolv.conf".into(),
+            hostname: "/s/hostname".into(),
+            hosts: "/s/hosts".into(),
+        }
+    }
+
+    fn cri_mount(target: &str) -> cri::Mount {
+        cri::Mount {
+            container_path: target.into(),
+            host_path: "/host".into(),
+            ..Default::default()
+        }
+    }
+
+    fn plan(list: Vec<cri::Mount>) -> Result<Vec<Mount>, Error> {
+        let config = cri::ContainerConfig {
+            mounts: list,
+            ..Default::default()
+        };
+        mounts(&wanted(&config, false)?, &files(), Mode::default()).map(|(all, _)| all)
+    }
+
+    fn targets(list: Vec<cri::Mount>) -> Vec<String> {
+        plan(list)
+            .unwrap()
+            .iter()
+            .map(|m| m.destination().display().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn cri_replaces_the_runtimes_mount_and_sorts_by_depth() {
+        let got = targets(vec![
+            cri_mount("/data/a/b"),
+            cri_mount("/data"),
+            cri_mount("/etc//hosts/"),
+        ]);
+        assert_eq!(got.iter().filter(|t| *t == "/etc/hosts").count(), 1);
+        let tail: Vec<_> = got[got.len() - 3..].iter().map(String::as_str).collect();
+        assert_eq!(tail, ["/data", "/etc/hosts", "/data/a/b"]);
+    }
+
+    #[test]
+    fn a_mount_on_dev_takes_the_tree() {
+        let got = targets(vec![cri_mount("/dev")]);
+        assert!(!got.iter().any(|t| t.starts_with("/dev/")), "{got:?}");
+        assert!(got.contains(&"/sys/fs/cgroup".to_owned()));
+    }
+
+    #[test]
+    fn proc_and_the_root_are_guarded() {
+        for bad in ["/", "/proc", "/proc/sys", "/dev/../proc", "/proc/self", "//proc/./", ""] {
+            assert!(plan(vec![cri_mount(bad)]).is_err(), "{bad}");
+        }
+        assert!(plan(vec![cri_mount("/proc/cpuinfo")]).is_ok());
+        assert!(plan(vec![cri_mount("/processes")]).is_ok());
+        let config = cri::ContainerConfig {
+            mounts: vec![cri_mount("/proc/x")],
+            ..Default::default()
+        };
+        assert!(wanted(&config, true).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_dropped_silently() {
+        let base = || cri_mount("/x");
+        let image = Some(cri::ImageSpec {
+            image: "i".into(),
+            ..Default::default()
+        });
+        for (mount, kind) in [
+            (cri::Mount { image, ..base() }, spec::Kind::Unimplemented),
+            (
+                cri::Mount {
+                    uid_mappings: vec![cri::IdMapping::default()],
+                    ..base()
+                },
+                spec::Kind::Unimplemented,
+            ),
+            (
+                cri::Mount {
+                    mount_options: vec!["x".into()],
+                    ..base()
+                },
+                spec::Kind::Unimplemented,
+            ),
+            (
+                cri::Mount {
+                    recursive_read_only: true,
+                    ..base()
+                },
+                spec::Kind::InvalidArgument,
+            ),
+            (
+                cri::Mount {
+                    host_path: String::new(),
+                    ..base()
+                },
+                spec::Kind::InvalidArgument,
+            ),
+            (
+                cri::Mount {
+                    host_path: "relative".into(),
+                    ..base()
+                },
+                spec::Kind::InvalidArgument,
+            ),
+        ] {
+            assert_eq!(plan(vec![mount]).unwrap_err().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn propagation_and_access_become_options() {
+        let shared = cri::Mount {
+            propagation: cri::MountPropagation::PropagationBidirectional.into(),
+            readonly: true,
+            ..cri_mount("/x")
+        };
+        let config = cri::ContainerConfig {
+            mounts: vec![shared],
+            ..Default::default()
+        };
+        let (all, root) = mounts(&wanted(&config, false).unwrap(), &files(), Mode::default()).unwrap();
+        assert_eq!(root, Some("rshared"));
+        assert_eq!(
+            all.last().unwrap().options().as_ref().unwrap()[..],
+            ["rbind", "rshared", "ro"]
+        );
+    }
+}

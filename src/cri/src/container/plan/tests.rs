@@ -1,0 +1,216 @@
+//! The whole plan, from CRI messages to the specification.
+
+use super::*;
+use spec::image::{ConfigBuilder, ImageConfigurationBuilder};
+
+struct Case {
+    config: cri::ContainerConfig,
+    sandbox: SandboxRecord,
+    host: HostFacts,
+    pid: PidNamespace,
+}
+
+fn case() -> Case {
+    let config = cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata {
+            name: "c".into(),
+            attempt: 0,
+        }),
+        image: Some(cri::ImageSpec {
+            image: "i".into(),
+            ..Default::default()
+        }),
+        command: vec!["/bin/true".into()],
+        linux: Some(cri::LinuxContainerConfig {
+            security_context: Some(cri::LinuxContainerSecurityContext::default()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let sandbox = SandboxRecord {
+        id: "p".into(),
+        netns: "/run/netns/x".into(),
+        ipcns: "/s/ns/p/ipc".into(),
+        utsns: "/s/ns/p/uts".into(),
+        hostname: "pod".into(),
+        ..Default::default()
+    };
+    let all: HashSet<Capability> = [Capability::Chown, Capability::Kill, Capability::SysAdmin].into();
+    let host = HostFacts {
+        capabilities: all,
+        default_capabilities: [Capability::Chown].into(),
+        ..Default::default()
+    };
+    Case {
+        config,
+        sandbox,
+        host,
+        pid: PidNamespace::Own,
+    }
+}
+
+impl Case {
+    fn context(&mut self) -> &mut cri::LinuxContainerSecurityContext {
+        self.config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+    }
+
+    fn plan(&self) -> Result<Planned, Error> {
+        check(&self.config)?;
+        let wanted = mounts::wanted(&self.config, context(&self.config).privileged)?;
+        let image = ImageConfigurationBuilder::default()
+            .config(ConfigBuilder::default().user("7:8".to_owned()).build().unwrap())
+            .build()
+            .unwrap();
+        let files = PodFiles {
+            shm: "/shm".into(),
+            resolv_conf: "/r".into(),
+            hostname: "/n".into(),
+            hosts: "/h".into(),
+        };
+        plan(&Input {
+            id: "id",
+            config: &self.config,
+            image: &image,
+            sandbox: &self.sandbox,
+            files: &files,
+            accounts: &Accounts::default(),
+            mounts: &wanted,
+            devices: &[],
+            pid: self.pid.clone(),
+            seccomp: None,
+            cgroup: "/pods/p/id",
+            host: &self.host,
+        })
+    }
+
+    fn namespaces(&self) -> Vec<(LinuxNamespaceType, Option<PathBuf>)> {
+        let planned = self.plan().unwrap();
+        let linux = planned.spec.linux().as_ref().unwrap();
+        linux
+            .namespaces()
+            .as_ref()
+            .unwrap()
+            .iter()
+            .map(|n| (n.typ(), n.path().clone()))
+            .collect()
+    }
+}
+
+#[test]
+fn a_plain_container() {
+    let planned = case().plan().unwrap();
+    let process = planned.spec.process().as_ref().unwrap();
+    assert_eq!((process.user().uid(), process.user().gid()), (7, 8));
+    assert_eq!(process.args().as_ref().unwrap()[..], ["/bin/true"]);
+    assert_eq!(process.no_new_privileges(), Some(false));
+    let linux = planned.spec.linux().as_ref().unwrap();
+    assert!(
+        linux.seccomp().is_some(),
+        "the default profile is applied where CRI says nothing"
+    );
+    assert_eq!(linux.cgroups_path().as_ref().unwrap(), &PathBuf::from("/pods/p/id"));
+    assert_eq!(planned.stop_signal, 15);
+    // It survives its way through config.json.
+    let text = serde_json::to_vec(&planned.spec).unwrap();
+    assert_eq!(serde_json::from_slice::<Spec>(&text).unwrap(), planned.spec);
+}
+
+#[test]
+fn namespaces_are_the_pods_and_its_own() {
+    let mut case = case();
+    let list = case.namespaces();
+    assert!(list.contains(&(LinuxNamespaceType::Network, Some("/run/netns/x".into()))));
+    assert!(list.contains(&(LinuxNamespaceType::Mount, None)));
+    assert!(list.contains(&(LinuxNamespaceType::Pid, None)));
+    assert!(
+        !list.iter().any(|(t, _)| *t == LinuxNamespaceType::Cgroup),
+        "v1 has no use for one"
+    );
+    case.pid = PidNamespace::Join("/proc/1/ns/pid".into());
+    case.sandbox.netns.clear();
+    case.host.cgroup_v2 = true;
+    let list = case.namespaces();
+    assert!(list.contains(&(LinuxNamespaceType::Pid, Some("/proc/1/ns/pid".into()))));
+    assert!(list.contains(&(LinuxNamespaceType::Cgroup, None)));
+    assert!(!list.iter().any(|(t, _)| *t == LinuxNamespaceType::Network));
+}
+
+#[test]
+fn privileged_lifts_the_fences() {
+    let mut case = case();
+    case.context().privileged = true;
+    case.context().masked_paths = vec!["/proc/kcore".into()];
+    let planned = case.plan().unwrap();
+    let linux = planned.spec.linux().as_ref().unwrap();
+    assert!(linux.seccomp().is_none());
+    assert_eq!(linux.masked_paths().as_deref().unwrap_or_default(), [] as [String; 0]);
+    let caps = planned.process.capabilities().as_ref().unwrap();
+    assert_eq!(caps.bounding().as_ref().unwrap(), &case.host.capabilities);
+    let sys = planned
+        .spec
+        .mounts()
+        .as_ref()
+        .unwrap()
+        .iter()
+        .find(|m| m.destination().ends_with("sys"))
+        .unwrap();
+    assert!(sys.options().as_ref().unwrap().contains(&"rw".to_owned()));
+}
+
+#[test]
+fn what_is_not_there_yet_is_said() {
+    let userns = cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        ..Default::default()
+    };
+    let mut case1 = case();
+    case1.context().namespace_options = Some(cri::NamespaceOption {
+        userns_options: Some(userns),
+        ..Default::default()
+    });
+    let mut case2 = case();
+    case2.config.cdi_devices = vec![cri::CdiDevice {
+        name: "vendor.com/gpu=0".into(),
+    }];
+    for case in [case1, case2] {
+        assert_eq!(case.plan().unwrap_err().kind(), spec::Kind::Unimplemented);
+    }
+}
+
+#[test]
+fn bad_requests_are_refused() {
+    let change = |f: &dyn Fn(&mut cri::ContainerConfig)| {
+        let mut case = case();
+        f(&mut case.config);
+        case.plan().unwrap_err()
+    };
+    for error in [
+        change(&|c| c.metadata = None),
+        change(&|c| c.image = None),
+        change(&|c| c.command = vec!["a\0b".into()]),
+        change(&|c| c.command.clear()),
+        change(&|c| c.working_dir = "relative".into()),
+        change(&|c| drop(c.annotations.insert("a".into(), "x".repeat(1 << 20)))),
+        change(&|c| drop(c.labels.insert("a\0".into(), String::new()))),
+    ] {
+        assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
+    }
+}
+
+#[test]
+fn nothing_of_the_caller_reaches_the_annotations() {
+    let mut case = case();
+    case.config
+        .annotations
+        .insert("run.oci.keep_original_groups".into(), "1".into());
+    let planned = case.plan().unwrap();
+    assert!(
+        planned
+            .spec
+            .annotations()
+            .as_ref()
+            .unwrap()
+            .keys()
+            .all(|k| k.starts_with("io.kubernetes.cri."))
+    );
+}

@@ -1,0 +1,254 @@
+//! Looks up what a container takes from the host: mount sources, devices, the seccomp
+//! profile. Blocking (a source may lie on a dead network filesystem): runs on a thread for
+//! blocking work, never on an async worker.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use proto::cri;
+use spec::runtime::LinuxSeccomp;
+
+use super::plan::devices::{self, HostDevice};
+use super::plan::mounts::Wanted;
+use super::plan::security::{self, Seccomp};
+use crate::error::Error;
+
+/// Longest seccomp profile that is read.
+const MAX_PROFILE: u64 = 1 << 20;
+
+/// Entries of /dev that are made for each container or belong to other container tools.
+const OWN_DEVICES: [&str; 8] = ["pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"];
+
+/// Sees to it that each mount's source exists (a missing one becomes a directory, as both
+/// peers do) and that shared propagation has a shared source.
+pub(crate) fn mounts(wanted: &[Wanted]) -> Result<(), Error> {
+    for mount in wanted {
+        let path = &mount.source;
+        match fs::metadata(path) {
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(path)
+                    .map_err(|e| {
+                        Error::at("make the missing mount source", path.display(), &e)
+                            .during("mount on", mount.target.display())
+                    })?;
+            }
+            Err(e) => {
+                return Err(Error::at("look at the mount source", path.display(), &e)
+                    .during("mount on", mount.target.display()));
+            }
+        }
+    }
+    let needs = |m: &&Wanted| m.propagation != cri::MountPropagation::PropagationPrivate;
+    if wanted.iter().any(|m| needs(&m)) {
+        let info =
+            fs::read_to_string("/proc/self/mountinfo").map_err(|e| Error::at("read", "/proc/self/mountinfo", &e))?;
+        for mount in wanted.iter().filter(needs) {
+            propagates(&info, mount)?;
+        }
+    }
+    Ok(())
+}
+
+/// Mount points in mountinfo have blanks and backslashes as octal escapes.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = rest
+            .get(at + 1..at + 4)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(byte) => {
+                out.push(byte as char);
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The mount that `mount`'s source lies on must be shared (or, for one-way events, a slave).
+fn propagates(mountinfo: &str, mount: &Wanted) -> Result<(), Error> {
+    let best = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let point = unescape(fields.nth(4)?);
+            let tags: Vec<&str> = fields.skip(1).take_while(|f| *f != "-").collect();
+            mount.source.starts_with(&point).then_some((point, tags))
+        })
+        // The last one of equals lies on top.
+        .max_by_key(|(point, _)| Path::new(point).components().count());
+    let Some((point, tags)) = best else { return Ok(()) };
+    let has = |tag: &str| tags.iter().any(|t| t.starts_with(tag));
+    let enough = match mount.propagation {
+        cri::MountPropagation::PropagationBidirectional => has("shared:"),
+        _ => has("shared:") || has("master:"),
+    };
+    if enough {
+        return Ok(());
+    }
+    Err(Error::precondition(format!(
+        "mount on {}: host path {} lies on {point}, which is a private mount: {:?} needs a shared one (mount --make-rshared {point})",
+        mount.target.display(),
+        mount.source.display(),
+        mount.propagation,
+    )))
+}
+
+fn device(path: &Path, target: PathBuf, access: &str) -> Result<Option<HostDevice>, Error> {
+    let found = fs::metadata(path).map_err(|e| Error::at("look at the device", path.display(), &e))?;
+    let kind = found.file_type();
+    if !kind.is_char_device() && !kind.is_block_device() {
+        return Ok(None);
+    }
+    Ok(Some(HostDevice {
+        path: target,
+        block: kind.is_block_device(),
+        major: rustix::fs::major(found.rdev()),
+        minor: rustix::fs::minor(found.rdev()),
+        mode: found.mode() & 0o777,
+        uid: found.uid(),
+        gid: found.gid(),
+        access: access.to_owned(),
+    }))
+}
+
+/// The device nodes below a directory, with their paths moved from `from` to `to`.
+fn below(dir: &Path, from: &Path, to: &Path, access: &str, out: &mut Vec<HostDevice>) -> Result<(), Error> {
+    let entries = fs::read_dir(dir).map_err(|e| Error::at("list", dir.display(), &e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::at("list", dir.display(), &e))?;
+        let (name, path) = (entry.file_name(), entry.path());
+        // A node may vanish between the listing and the look; it was none of ours.
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            if !OWN_DEVICES.iter().any(|own| name == *own) {
+                below(&path, from, to, access, out)?;
+            }
+        } else if (kind.is_char_device() || kind.is_block_device())
+            && name != "console"
+            && let Ok(rest) = path.strip_prefix(from)
+            && let Ok(Some(found)) = device(&path, to.join(rest), access)
+        {
+            out.push(found);
+        }
+    }
+    Ok(())
+}
+
+/// CRI's devices looked up, or all of the host's for a privileged container.
+pub(crate) fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result<Vec<HostDevice>, Error> {
+    let mut out = Vec::new();
+    if privileged {
+        below(Path::new("/dev"), Path::new("/dev"), Path::new("/dev"), "rwm", &mut out)?;
+    }
+    for wish in &config.devices {
+        let (access, target) = (devices::access(wish)?, devices::target(wish)?);
+        let path = Path::new(&wish.host_path);
+        if let Some(found) = device(path, target.clone(), &access)? {
+            out.retain(|other| other.path != found.path);
+            out.push(found);
+        } else if path.is_dir() {
+            below(path, path, &target, &access, &mut out)?;
+        } else {
+            return Err(Error::invalid(format!(
+                "device {}: it is no device node",
+                path.display()
+            )));
+        }
+    }
+    Ok(out)
+}
+
+/// The localhost profile, if one is asked for.
+pub(crate) fn seccomp(wanted: &Seccomp) -> Result<Option<LinuxSeccomp>, Error> {
+    let Seccomp::Localhost(path) = wanted else {
+        return Ok(None);
+    };
+    let file = fs::File::open(path)
+        .map_err(|e| Error::at("open the seccomp profile", path, &e).with_kind(spec::Kind::InvalidArgument))?;
+    let mut text = Vec::new();
+    file.take(MAX_PROFILE)
+        .read_to_end(&mut text)
+        .map_err(|e| Error::at("read the seccomp profile", path, &e))?;
+    security::seccomp_profile(path, &text).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(source: &Path, propagation: cri::MountPropagation) -> Wanted {
+        Wanted {
+            target: "/x".into(),
+            source: source.into(),
+            propagation,
+            readonly: false,
+            recursive: false,
+        }
+    }
+
+    #[test]
+    fn a_missing_source_becomes_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        mounts(&[wanted(&path, cri::MountPropagation::PropagationPrivate)]).unwrap();
+        assert!(path.is_dir());
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = mounts(&[wanted(&file.join("c"), cri::MountPropagation::PropagationPrivate)]).unwrap_err();
+        assert!(error.to_string().contains("mount on /x"), "{error}");
+    }
+
+    #[test]
+    fn shared_propagation_needs_a_shared_mount() {
+        let info = "1 0 8:1 / / rw,relatime - ext4 /dev/vda rw\n\
+                    2 1 0:5 / /mnt/my\\040disk rw shared:7 - tmpfs x rw\n\
+                    3 1 0:6 / /mnt/slave rw master:7 - tmpfs x rw\n";
+        let check = |path: &str, p| propagates(info, &wanted(Path::new(path), p));
+        use cri::MountPropagation::{PropagationBidirectional as Both, PropagationHostToContainer as In};
+        assert!(check("/etc", Both).is_err());
+        assert!(check("/mnt/my disk/a", Both).is_ok());
+        assert!(check("/mnt/slave", In).is_ok());
+        assert!(check("/mnt/slave", Both).is_err());
+        assert!(check("/mnt/slavery", In).is_err());
+    }
+
+    #[test]
+    fn devices_are_looked_up() {
+        let wish = |path: &str| cri::ContainerConfig {
+            devices: vec![cri::Device {
+                host_path: path.into(),
+                permissions: "rw".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let null = &devices(&wish("/dev/null"), false).unwrap()[0];
+        assert_eq!(
+            (null.major, null.minor, null.block, null.access.as_str()),
+            (1, 3, false, "rw")
+        );
+        assert!(devices(&wish("/etc/passwd"), false).is_err());
+        assert_eq!(
+            devices(&wish("/dev/no-such"), false).unwrap_err().kind(),
+            spec::Kind::NotFound
+        );
+        let all = devices(&cri::ContainerConfig::default(), true).unwrap();
+        assert!(all.iter().any(|d| d.path == Path::new("/dev/null")));
+        assert!(!all.iter().any(|d| d.path.starts_with("/dev/pts")));
+    }
+}

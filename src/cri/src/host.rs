@@ -1,0 +1,118 @@
+//! What this host is: read once, when the daemon starts.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use spec::runtime::Capability;
+
+use crate::container::plan::HostFacts;
+use crate::container::plan::security::{Seccomp, capability};
+use crate::error::Error;
+
+/// Names of the capabilities by number (linux/capability.h).
+const BY_NUMBER: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
+/// The capabilities of a hexadecimal mask, as /proc/<pid>/status prints it.
+fn from_mask(mask: u64) -> HashSet<Capability> {
+    BY_NUMBER
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| mask >> n & 1 == 1)
+        .map(|(_, c)| *c)
+        .collect()
+}
+
+fn read(path: &str) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|e| Error::at("read", path, &e))
+}
+
+/// The boot that this is.
+pub(crate) fn boot_id() -> Result<String, Error> {
+    Ok(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The node's name.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Looks at the host.
+pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Result<HostFacts, Error> {
+    let status = read("/proc/self/status")?;
+    let mask = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapBnd:"))
+        .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
+        .ok_or_else(|| Error::new(spec::Kind::Internal, "/proc/self/status shows no CapBnd"))?;
+    let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
+    let defaults = config
+        .default_capabilities
+        .iter()
+        .map(|n| capability(n))
+        .collect::<Result<_, _>>()?;
+    Ok(HostFacts {
+        apparmor,
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        cgroup_v2: version == cgroup::Version::V2,
+        capabilities: from_mask(mask),
+        default_capabilities: defaults,
+        default_seccomp: Some(match config.default_seccomp {
+            config::SeccompDefault::RuntimeDefault => Seccomp::RuntimeDefault,
+            config::SeccompDefault::Unconfined => Seccomp::Unconfined,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_read_by_number() {
+        assert_eq!(from_mask(0b10_0001), [Capability::Chown, Capability::Kill].into());
+        assert_eq!(from_mask(u64::MAX).len(), 41);
+        assert!(!boot_id().unwrap().is_empty());
+    }
+}

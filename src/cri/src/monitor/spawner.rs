@@ -1,0 +1,238 @@
+//! The one process that forks monitors and pins namespaces, and the sealed program it runs.
+//!
+//! `bulkhead-conmon` is copied once into a memfd that can be neither written nor resized:
+//! no container can overwrite it through /proc/<pid>/exe (CVE-2019-5736), an upgrade of the
+//! file on disk does not reach running pods, and all monitors share its pages. It is run as
+//! `bulkhead-conmon spawner` with the control socket (SOCK_SEQPACKET) as descriptor 3, in
+//! the cgroup `<cgroup_root>/monitors` before the first order reaches it.
+//!
+//! A new monitor costs one datagram and a fork of a tiny single-threaded process; the
+//! daemon itself is never forked. A spawner that dies is started again; monitors do not
+//! notice.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prost::Message;
+use proto::monitor::{self as wire, frame::Body, reply, spawn::What};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use spec::Kind;
+use tokio::io::unix::AsyncFd;
+
+use super::client::{self, Client};
+use super::frame::{self, Input};
+use crate::error::Error;
+use crate::fdio;
+
+/// The descriptor under which the spawner finds its control socket.
+const CONTROL_FD: i32 = 3;
+
+/// How long pinning a pod's namespaces may take.
+const PIN_DEADLINE: Duration = Duration::from_secs(30);
+
+type Control = Arc<AsyncFd<OwnedFd>>;
+
+/// The spawner's keeper.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    program: OwnedFd,
+    cgroup: cgroup::Cgroup,
+    control: Mutex<Option<Control>>,
+    /// One start at a time.
+    starting: tokio::sync::Mutex<()>,
+}
+
+/// A sealed, read-only copy of the program at `path`.
+fn seal(path: &Path) -> Result<OwnedFd, Error> {
+    let at = |op: &str, e: io::Error| Error::at(op, path.display(), &e);
+    let mut source = File::open(path).map_err(|e| {
+        at("open the monitor program", e).and("put bulkhead-conmon beside bulkhead or set monitor_path")
+    })?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // MFD_EXEC is known since Linux 6.3 and needed where vm.memfd_noexec is set.
+    let memfd = rustix::fs::memfd_create("bulkhead-conmon", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create("bulkhead-conmon", flags))
+        .map_err(|e| at("make a memfd for", e.into()))?;
+    let mut copy = File::from(memfd);
+    io::copy(&mut source, &mut copy).map_err(|e| at("copy", e))?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    // F_SEAL_EXEC, since Linux 6.3.
+    let with_exec = SealFlags::from_bits_retain(seals.bits() | 0x20);
+    rustix::fs::fcntl_add_seals(&copy, with_exec)
+        .or_else(|_| rustix::fs::fcntl_add_seals(&copy, seals))
+        .map_err(|e| at("seal the copy of", e.into()))?;
+    // Opened again for reading: execve answers ETXTBSY while anyone may write.
+    let readable = rustix::fs::open(
+        format!("/proc/self/fd/{}", copy.as_raw_fd()),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| at("open the copy of", e.into()))?;
+    // Away from the number that the control socket gets in the child.
+    rustix::io::fcntl_dupfd_cloexec(&readable, 10).map_err(|e| at("keep the copy of", e.into()))
+}
+
+impl Spawner {
+    /// Seals the program at `path` and starts the spawner in `cgroup`.
+    pub(crate) async fn new(path: &Path, cgroup: cgroup::Cgroup) -> Result<Arc<Self>, Error> {
+        let program = seal(path)?;
+        let spawner = Arc::new(Self {
+            program,
+            cgroup,
+            control: Mutex::default(),
+            starting: tokio::sync::Mutex::new(()),
+        });
+        spawner.start(None).await?;
+        Ok(spawner)
+    }
+
+    /// A new monitor, past its Hello.
+    pub(crate) async fn monitor(self: &Arc<Self>) -> Result<Client, Error> {
+        let socket = self.spawn(What::Monitor(wire::SpawnMonitor {})).await?;
+        Client::start(socket).await.map_err(|e| e.during("start", "a monitor"))
+    }
+
+    /// Makes and pins a pod's namespaces.
+    pub(crate) async fn pin(self: &Arc<Self>, pin: wire::Pin) -> Result<(), Error> {
+        let socket = self.spawn(What::Pin(pin)).await?;
+        let answer = tokio::time::timeout(PIN_DEADLINE, one_reply(socket))
+            .await
+            .map_err(|_| {
+                Error::new(
+                    Kind::DeadlineExceeded,
+                    format!("pinning namespaces took more than {} s", PIN_DEADLINE.as_secs()),
+                )
+            })?;
+        match answer? {
+            reply::Result::Failure(f) => Err(client::failure(&f)),
+            reply::Result::Done(_) => Ok(()),
+            other => Err(client::unexpected("Done", &other)),
+        }
+    }
+
+    /// Sends an order; our end of the new process's socket comes back.
+    async fn spawn(self: &Arc<Self>, what: What) -> Result<OwnedFd, Error> {
+        let at = |e: rustix::io::Errno| Error::at("make", "a socket pair for a monitor", &e);
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(at)?;
+        let order = wire::Spawn { what: Some(what) }.encode_to_vec();
+        let theirs = [theirs];
+        let control = match self.control() {
+            Some(control) => control,
+            None => self.start(None).await?,
+        };
+        if let Err(error) = deliver(&control, &order, &theirs).await {
+            tracing::warn!(%error, "the spawner is away, starting it again");
+            let control = self.start(Some(control)).await?;
+            deliver(&control, &order, &theirs)
+                .await
+                .map_err(|e| Error::at("order", "a process of the spawner", &e))?;
+        }
+        Ok(ours)
+    }
+
+    fn control(&self) -> Option<Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts the spawner unless somebody else did since `dead` was seen.
+    async fn start(self: &Arc<Self>, dead: Option<Control>) -> Result<Control, Error> {
+        let _turn = self.starting.lock().await;
+        if let Some(control) = self.control()
+            && dead.is_none_or(|dead| !Arc::ptr_eq(&dead, &control))
+        {
+            return Ok(control);
+        }
+        let at = |op: &str, e: io::Error| Error::at(op, "the spawner", &e);
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|e| at("make a socket pair for", e.into()))?;
+        let mut command = std::process::Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
+        command
+            .arg("spawner")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        sys::inherit::inherit(&mut command, theirs, CONTROL_FD);
+        let mut command = tokio::process::Command::from(command);
+        let mut child = command.spawn().map_err(|e| at("start", e))?;
+        drop(command); // closes our copy of the child's end
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let Some(pid) = pid else {
+            return Err(Error::new(Kind::Unavailable, "the spawner ended at once"));
+        };
+        // Joined before the first order: every monitor is born in this cgroup.
+        self.cgroup
+            .join(pid)
+            .map_err(|e| Error::at("move the spawner to", self.cgroup.path(), &e))?;
+        rustix::io::ioctl_fionbio(&ours, true).map_err(|e| at("set up", e.into()))?;
+        let control = Arc::new(fdio::register(ours).map_err(|e| at("watch", e))?);
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&control));
+        let keeper = Arc::downgrade(self);
+        let mine = Arc::downgrade(&control);
+        tokio::spawn(async move {
+            let status = child.wait().await;
+            // The next order starts it again; a crash loop costs one start an order.
+            if let Some(keeper) = keeper.upgrade() {
+                tracing::warn!(
+                    pid,
+                    ?status,
+                    "the spawner ended; monitors go on, the next pod starts it again"
+                );
+                let mut control = keeper.control.lock().unwrap_or_else(PoisonError::into_inner);
+                if control.as_ref().is_some_and(|now| Arc::downgrade(now).ptr_eq(&mine)) {
+                    *control = None;
+                }
+            }
+        });
+        Ok(control)
+    }
+}
+
+async fn deliver(control: &AsyncFd<OwnedFd>, order: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+    loop {
+        let mut ready = control.writable().await?;
+        match ready.try_io(|socket| frame::send(socket.get_ref().as_fd(), order, fds)) {
+            Ok(Ok(_whole)) => return Ok(()),
+            Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(e)) => return Err(e),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+async fn one_reply(socket: OwnedFd) -> Result<reply::Result, Error> {
+    let at = |e: &io::Error| Error::at("read the answer of", "the spawner's child", e);
+    rustix::io::ioctl_fionbio(&socket, true).map_err(|e| at(&e.into()))?;
+    let socket = fdio::register(socket).map_err(|e| at(&e))?;
+    let mut input = Input::default();
+    loop {
+        let mut ready = socket.readable().await.map_err(|e| at(&e))?;
+        match ready.try_io(|socket| input.fill(socket.get_ref().as_fd())) {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                return Err(Error::new(
+                    Kind::Internal,
+                    "the spawner's child ended without an answer",
+                ));
+            }
+            Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(e)) => return Err(at(&e)),
+            Err(_would_block) => continue,
+        }
+        if let Some(frame) = input.take().map_err(|e| at(&e))?
+            && let Some(Body::Reply(wire::Reply {
+                result: Some(result), ..
+            })) = frame.body
+        {
+            return Ok(result);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! A pod's namespaces: made and pinned as files by the spawner, let go by unmounting.
+
+use std::path::Path;
+
+use config::Paths;
+use proto::monitor::Pin;
+use spec::SandboxId;
+
+use super::files;
+use super::plan::SandboxPlan;
+use crate::error::Error;
+use crate::store::records::SandboxRecord;
+
+/// What the spawner is asked to make. None if the pod uses the host's for all three.
+pub(crate) fn order(plan: &SandboxPlan) -> Option<Pin> {
+    let record = &plan.record;
+    let none = record.netns.is_empty() && record.ipcns.is_empty() && record.utsns.is_empty();
+    (!none).then(|| Pin {
+        network: record.netns.clone(),
+        ipc: record.ipcns.clone(),
+        uts: record.utsns.clone(),
+        hostname: plan.uts_hostname.clone().unwrap_or_default(),
+        sysctls: plan.sysctls.clone().into_iter().collect(),
+        loopback_up: !record.netns.is_empty(),
+    })
+}
+
+/// Lets go of the namespaces. Safe on what is half made and on what is gone.
+pub(crate) fn unpin(paths: &Paths, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
+    for path in [&record.netns, &record.ipcns, &record.utsns] {
+        if !path.is_empty() {
+            files::unmount(Path::new(path))?;
+            files::unlink(Path::new(path))?;
+        }
+    }
+    files::remove_tree(&paths.pod_namespaces(id))
+}

@@ -1,0 +1,434 @@
+//! PodSandboxConfig → what has to be made. PURE.
+
+use std::collections::BTreeMap;
+
+use config::Paths;
+use proto::cri::{self, NamespaceMode};
+use spec::SandboxId;
+
+use crate::container::plan::{check_maps, check_userns};
+use crate::error::Error;
+use crate::store::records::SandboxRecord;
+
+/// What the host says about itself.
+#[derive(Debug)]
+pub(crate) struct Node<'a> {
+    /// The node's name.
+    pub(crate) hostname: &'a str,
+    /// The host's /etc/resolv.conf.
+    pub(crate) resolv_conf: &'a str,
+    /// The boot.
+    pub(crate) boot_id: &'a str,
+}
+
+/// What has to be made for a pod.
+#[derive(Debug)]
+pub(crate) struct SandboxPlan {
+    /// Where things will be.
+    pub(crate) record: SandboxRecord,
+    /// A UTS namespace with this name; None on the host's.
+    pub(crate) uts_hostname: Option<String>,
+    /// Written inside the new namespaces.
+    pub(crate) sysctls: BTreeMap<String, String>,
+    /// A `/dev/shm` of its own.
+    pub(crate) shm: bool,
+    /// One pid namespace for all containers, held by a built-in init.
+    pub(crate) shared_pid: bool,
+    /// Content of `/etc/resolv.conf`.
+    pub(crate) resolv_conf: String,
+    /// Content of `/etc/hostname`.
+    pub(crate) hostname_file: String,
+    /// Content of `/etc/hosts` for containers that come without one.
+    pub(crate) hosts_file: String,
+}
+
+/// sysctls of the network namespace.
+fn is_net(name: &str) -> bool {
+    name.starts_with("net.")
+}
+
+/// sysctls of the IPC namespace (namespaces(7)).
+fn is_ipc(name: &str) -> bool {
+    name.starts_with("fs.mqueue.")
+        || [
+            "kernel.sem",
+            "kernel.shmall",
+            "kernel.shmmax",
+            "kernel.shmmni",
+            "kernel.shm_rmid_forced",
+        ]
+        .contains(&name)
+        || ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni"].contains(&name)
+}
+
+/// Checks the sysctls: each must belong to a namespace that the pod has for itself, and
+/// be exactly one file and one line (CVE-2022-0811, CVE-2022-0532).
+fn sysctls(
+    from: &cri::LinuxPodSandboxConfig,
+    host_network: bool,
+    host_ipc: bool,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut out = BTreeMap::new();
+    if !host_network {
+        // As the peers since Kubernetes 1.22: ports below 1024 and ping need no privilege
+        // inside a pod's own network.
+        out.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        out.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+    }
+    for (key, value) in &from.sysctls {
+        let shown: String = key.chars().take(80).collect();
+        let at = |why: &str| Error::invalid(format!("sysctl {shown:?}: {why}"));
+        // `/` separates where a component has a dot: net/ipv4/conf/eth0.1/forwarding.
+        let name = if key.contains('/') {
+            key.replace('/', ".")
+        } else {
+            key.clone()
+        };
+        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.is_empty()
+            || !name.bytes().all(good)
+            || name.contains("..")
+            || name.starts_with('.')
+            || name.ends_with('.')
+        {
+            return Err(at("not a sysctl's name"));
+        }
+        if value.bytes().any(|b| b == b'\0' || b == b'\n' || b == b'\r') {
+            return Err(at("its value contains a line break or a NUL byte"));
+        }
+        if is_net(&name) && host_network {
+            return Err(at(
+                "the pod uses the host's network, whose settings are not the pod's to change",
+            ));
+        }
+        if is_ipc(&name) && host_ipc {
+            return Err(at(
+                "the pod uses the host's IPC namespace, whose settings are not the pod's to change",
+            ));
+        }
+        if !is_net(&name) && !is_ipc(&name) {
+            return Err(at("it belongs to no namespace of the pod and would change the host"));
+        }
+        out.insert(name, value.clone());
+    }
+    Ok(out)
+}
+
+/// `/etc/resolv.conf` from CRI, or the host's where CRI says nothing.
+fn resolv_conf(dns: Option<&cri::DnsConfig>, host: &str) -> Result<String, Error> {
+    let Some(dns) = dns.filter(|d| !(d.servers.is_empty() && d.searches.is_empty() && d.options.is_empty())) else {
+        return Ok(host.to_owned());
+    };
+    for text in dns.servers.iter().chain(&dns.searches).chain(&dns.options) {
+        if text.is_empty() || text.bytes().any(|b| b.is_ascii_whitespace() || b == b'\0') {
+            return Err(Error::invalid(format!(
+                "dns_config: {text:?} is empty or contains white space"
+            )));
+        }
+    }
+    let mut out = String::new();
+    if !dns.searches.is_empty() {
+        out.push_str(&format!("search {}\n", dns.searches.join(" ")));
+    }
+    for server in &dns.servers {
+        out.push_str(&format!("nameserver {server}\n"));
+    }
+    if !dns.options.is_empty() {
+        out.push_str(&format!("options {}\n", dns.options.join(" ")));
+    }
+    Ok(out)
+}
+
+/// A cgroup path of CRI: absolute and clean, without a last slash.
+fn cgroup_parent(text: &str) -> Result<Option<String>, Error> {
+    let trimmed = text.trim_end_matches('/');
+    if trimmed.is_empty() {
+        return Ok(None);
+    }
+    let path = if trimmed.starts_with('/') {
+        trimmed.to_owned()
+    } else {
+        format!("/{trimmed}")
+    };
+    if path.split('/').any(|c| c == "..") || path.contains('\0') || path.contains("//") {
+        return Err(Error::invalid(format!("cgroup_parent {text:?} is not a clean path")));
+    }
+    if path.ends_with(".slice") {
+        return Err(Error::invalid(format!(
+            "cgroup_parent {text:?} is a systemd slice, but this node's cgroup driver is cgroupfs; set the kubelet's cgroupDriver to cgroupfs"
+        )));
+    }
+    Ok(Some(path))
+}
+
+/// Checks what the pod needs to be one.
+fn check(config: &cri::PodSandboxConfig) -> Result<(), Error> {
+    let Some(metadata) = &config.metadata else {
+        return Err(Error::invalid("the pod's metadata is missing"));
+    };
+    for (what, text) in [
+        ("name", &metadata.name),
+        ("namespace", &metadata.namespace),
+        ("uid", &metadata.uid),
+    ] {
+        if text.is_empty() {
+            return Err(Error::invalid(format!("the pod's metadata has no {what}")));
+        }
+        if text.contains('\0') {
+            return Err(Error::invalid(format!("the pod's {what} contains a NUL byte")));
+        }
+    }
+    check_maps(&config.labels, &config.annotations)?;
+    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "log_directory {:?} is not absolute",
+            config.log_directory
+        )));
+    }
+    if config.log_directory.split('/').any(|c| c == "..") || config.log_directory.contains('\0') {
+        return Err(Error::invalid(format!(
+            "log_directory {:?} is not a clean path",
+            config.log_directory
+        )));
+    }
+    Ok(())
+}
+
+/// The pod's name: the node's on the host's network. Linux takes at most 64 bytes.
+fn hostname(wanted: &str, node: &str, host_network: bool) -> Result<String, Error> {
+    let name = if host_network || wanted.is_empty() {
+        node
+    } else {
+        wanted
+    };
+    if name.len() > 64 || name.bytes().any(|b| b.is_ascii_whitespace() || b == b'\0' || b == b'/') {
+        return Err(Error::invalid(format!(
+            "hostname {name:?}: at most 64 bytes without white space are possible"
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+/// The mode of a pod's pid namespace. Without `namespace_options` nobody asked for a shared
+/// one (which is what the wire's zero would mean): each container has its own.
+pub(crate) fn pid_mode(options: Option<&cri::NamespaceOption>) -> NamespaceMode {
+    options.map_or(NamespaceMode::Container, cri::NamespaceOption::pid)
+}
+
+/// Makes the plan of pod `id`.
+pub(crate) fn plan(
+    id: &SandboxId,
+    request: &cri::RunPodSandboxRequest,
+    paths: &Paths,
+    node: &Node<'_>,
+) -> Result<SandboxPlan, Error> {
+    let config = request
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the pod's configuration is missing"))?;
+    check(config)?;
+    let linux = config.linux.clone().unwrap_or_default();
+    let context = linux.security_context.clone().unwrap_or_default();
+    let options = context.namespace_options.clone().unwrap_or_default();
+    check_userns(&options)?;
+    for (what, mode) in [("network", options.network()), ("ipc", options.ipc())] {
+        if !matches!(mode, NamespaceMode::Pod | NamespaceMode::Node) {
+            return Err(Error::invalid(format!(
+                "namespace mode {} is not possible for {what}; POD and NODE are",
+                mode.as_str_name()
+            )));
+        }
+    }
+    if options.pid() == NamespaceMode::Target {
+        return Err(Error::invalid(
+            "namespace mode TARGET is not possible for a pod's pid; a container may have it",
+        ));
+    }
+    let host_network = options.network() == NamespaceMode::Node;
+    let host_ipc = options.ipc() == NamespaceMode::Node;
+    let name = hostname(&config.hostname, node.hostname, host_network)?;
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let parent = cgroup_parent(&linux.cgroup_parent)?;
+    let record = SandboxRecord {
+        id: id.to_string(),
+        request: Some(request.clone()),
+        created_at: crate::clock::strictly_later(),
+        netns: if host_network {
+            String::new()
+        } else {
+            text(paths.network_namespace(id))
+        },
+        ipcns: if host_ipc {
+            String::new()
+        } else {
+            text(paths.ipc_namespace(id))
+        },
+        utsns: if host_network {
+            String::new()
+        } else {
+            text(paths.uts_namespace(id))
+        },
+        cgroup: parent.unwrap_or_default(),
+        hostname: name.clone(),
+        boot_id: node.boot_id.to_owned(),
+        ..SandboxRecord::default()
+    };
+    Ok(SandboxPlan {
+        uts_hostname: (!host_network).then(|| name.clone()),
+        sysctls: sysctls(&linux, host_network, host_ipc)?,
+        shm: !host_ipc,
+        shared_pid: pid_mode(context.namespace_options.as_ref()) == NamespaceMode::Pod,
+        resolv_conf: resolv_conf(config.dns_config.as_ref(), node.resolv_conf)?,
+        hostname_file: format!("{name}\n"),
+        hosts_file: format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n"),
+        record,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> cri::RunPodSandboxRequest {
+        let metadata = cri::PodSandboxMetadata {
+            name: "n".into(),
+            namespace: "ns".into(),
+            uid: "u".into(),
+            attempt: 0,
+        };
+        let config = cri::PodSandboxConfig {
+            metadata: Some(metadata),
+            hostname: "pod".into(),
+            linux: Some(cri::LinuxPodSandboxConfig::default()),
+            ..Default::default()
+        };
+        cri::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: String::new(),
+        }
+    }
+
+    fn made(change: impl FnOnce(&mut cri::PodSandboxConfig)) -> Result<SandboxPlan, Error> {
+        let mut request = request();
+        change(request.config.as_mut().unwrap());
+        let paths = Paths {
+            root: "/r".into(),
+            state: "/s".into(),
+        };
+        let node = Node {
+            hostname: "node",
+            resolv_conf: "nameserver 9.9.9.9\n",
+            boot_id: "b",
+        };
+        plan(&SandboxId::parse(&"a".repeat(64)).unwrap(), &request, &paths, &node)
+    }
+
+    fn linux(config: &mut cri::PodSandboxConfig) -> &mut cri::LinuxPodSandboxConfig {
+        config.linux.as_mut().unwrap()
+    }
+
+    fn modes(config: &mut cri::PodSandboxConfig, network: NamespaceMode, pid: NamespaceMode, ipc: NamespaceMode) {
+        let options = cri::NamespaceOption {
+            network: network.into(),
+            pid: pid.into(),
+            ipc: ipc.into(),
+            ..Default::default()
+        };
+        linux(config).security_context = Some(cri::LinuxSandboxSecurityContext {
+            namespace_options: Some(options),
+            ..Default::default()
+        });
+    }
+
+    #[test]
+    fn a_plain_pod_has_all_three_namespaces() {
+        let plan = made(|_| {}).unwrap();
+        assert!(plan.record.netns.starts_with("/run/netns/"));
+        assert!(plan.record.ipcns.ends_with("/ipc") && plan.record.utsns.ends_with("/uts"));
+        assert!(plan.shm && !plan.shared_pid);
+        let shared = made(|c| modes(c, NamespaceMode::Pod, NamespaceMode::Pod, NamespaceMode::Pod)).unwrap();
+        assert!(shared.shared_pid);
+        assert_eq!(plan.uts_hostname.as_deref(), Some("pod"));
+        assert_eq!(plan.resolv_conf, "nameserver 9.9.9.9\n");
+        assert!(plan.sysctls.contains_key("net.ipv4.ping_group_range"));
+    }
+
+    #[test]
+    fn host_modes_make_nothing() {
+        let plan = made(|c| modes(c, NamespaceMode::Node, NamespaceMode::Node, NamespaceMode::Node)).unwrap();
+        assert!(plan.record.netns.is_empty() && plan.record.ipcns.is_empty() && plan.record.utsns.is_empty());
+        assert!(!plan.shm && !plan.shared_pid && plan.sysctls.is_empty());
+        assert_eq!(plan.hostname_file, "node\n");
+        assert!(made(|c| modes(c, NamespaceMode::Container, NamespaceMode::Pod, NamespaceMode::Pod)).is_err());
+    }
+
+    #[test]
+    fn sysctls_stay_in_the_pod() {
+        let with = |k: &str, v: &str| made(|c| drop(linux(c).sysctls.insert(k.into(), v.into())));
+        assert!(with("net.core.somaxconn", "1").is_ok());
+        assert!(with("kernel.shm_rmid_forced", "1").is_ok());
+        assert_eq!(
+            with("net/ipv4/conf/all/forwarding", "1").unwrap().sysctls["net.ipv4.conf.all.forwarding"],
+            "1"
+        );
+        for (k, v) in [
+            ("kernel.core_pattern", "x"),
+            ("vm.swappiness", "1"),
+            ("net..x", "1"),
+            ("../kernel", "1"),
+            ("net.x;y", "1"),
+            ("", "1"),
+            ("net.a", "1\nkernel.core_pattern=|x"),
+            ("kernel.shm_rmid_forced+x", "1"),
+        ] {
+            assert_eq!(with(k, v).unwrap_err().kind(), spec::Kind::InvalidArgument, "{k}");
+        }
+        let host = |k: &str| {
+            made(|c| {
+                modes(c, NamespaceMode::Node, NamespaceMode::Container, NamespaceMode::Node);
+                linux(c).sysctls.insert(k.into(), "1".into());
+            })
+        };
+        assert!(host("net.core.somaxconn").is_err());
+        assert!(host("kernel.shmmax").is_err());
+    }
+
+    #[test]
+    fn dns_keeps_its_order_and_takes_no_line_breaks() {
+        let dns = |server: &str| cri::DnsConfig {
+            servers: vec![server.into(), "8.8.8.8".into()],
+            searches: vec!["b".into(), "a".into()],
+            options: vec!["ndots:5".into()],
+        };
+        let plan = made(|c| c.dns_config = Some(dns("1.1.1.1"))).unwrap();
+        assert_eq!(
+            plan.resolv_conf,
+            "search b a\nnameserver 1.1.1.1\nnameserver 8.8.8.8\noptions ndots:5\n"
+        );
+        assert!(made(|c| c.dns_config = Some(dns("1.1.1.1\noptions x"))).is_err());
+    }
+
+    #[test]
+    fn bad_pods_are_refused() {
+        let nameless = |c: &mut cri::PodSandboxConfig| c.metadata.as_mut().unwrap().name.clear();
+        for error in [
+            made(|c| c.metadata = None).unwrap_err(),
+            made(nameless).unwrap_err(),
+            made(|c| c.hostname = "a".repeat(65)).unwrap_err(),
+            made(|c| c.log_directory = "relative".into()).unwrap_err(),
+            made(|c| c.log_directory = "/a/../b".into()).unwrap_err(),
+            made(|c| linux(c).cgroup_parent = "/a/../b".into()).unwrap_err(),
+            made(|c| linux(c).cgroup_parent = "kubepods.slice".into()).unwrap_err(),
+            made(|c| drop(c.annotations.insert("a".into(), "x".repeat(1 << 20)))).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
+        }
+        assert_eq!(
+            made(|c| linux(c).cgroup_parent = "kubepods/pod1/".into())
+                .unwrap()
+                .record
+                .cgroup,
+            "/kubepods/pod1"
+        );
+    }
+}

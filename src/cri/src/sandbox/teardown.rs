@@ -1,0 +1,88 @@
+//! Takes down what a pod consists of. Each part may be called again and on what is gone:
+//! they are the undo of RunPodSandbox, the work of Stop and Remove, and the cleaning after a
+//! crash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spec::SandboxId;
+
+use super::{files, namespaces, network};
+use crate::blocking;
+use crate::error::Error;
+use crate::runtime::Runtime;
+use crate::store::db::Table;
+use crate::store::records::SandboxRecord;
+
+/// CNI DEL, then the namespaces. In this order: plugins find the interfaces inside.
+pub(crate) async fn network(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
+    network::delete(&rt.cni, record).await?;
+    unpin(rt, id, record).await
+}
+
+/// The namespaces alone.
+pub(crate) async fn unpin(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
+    let (paths, id, record) = (rt.paths.clone(), id.clone(), record.clone());
+    blocking(move || namespaces::unpin(&paths, &id, &record)).await
+}
+
+/// `/dev/shm` and the files.
+pub(crate) async fn files(rt: &Arc<Runtime>, id: &SandboxId) -> Result<(), Error> {
+    let (paths, id) = (rt.paths.clone(), id.clone());
+    blocking(move || files::remove(&paths, &id)).await
+}
+
+/// The pod's cgroup, if it is ours.
+pub(crate) async fn cgroup(rt: &Arc<Runtime>, record: &SandboxRecord) -> Result<(), Error> {
+    if record.cgroup_owned && !record.cgroup.is_empty() {
+        remove_cgroup(rt, &record.cgroup).await?;
+    }
+    Ok(())
+}
+
+/// Kills what is in a cgroup and removes it; one that is gone is fine.
+pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), Error> {
+    let (rt, path) = (Arc::clone(rt), path.to_owned());
+    blocking(move || {
+        let found = match rt.cgroups.open(&path) {
+            Ok(found) => found,
+            Err(e) if e.kind() == spec::Kind::NotFound => return Ok(()),
+            Err(e) => return Err(Error::at("open the cgroup", &path, &e)),
+        };
+        if found.procs().is_ok_and(|p| !p.is_empty()) {
+            found
+                .kill()
+                .map_err(|e| Error::at("kill what is in the cgroup", &path, &e))?;
+        }
+        found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
+    })
+    .await
+}
+
+/// All of it, by the record alone.
+pub(crate) async fn whole(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
+    super::init::remove(rt, id, record).await?;
+    network(rt, id, record).await?;
+    files(rt, id).await?;
+    cgroup(rt, record).await
+}
+
+/// Repeats `whole` with back-off until it succeeds, then forgets the pod.
+pub(crate) fn later(rt: &Arc<Runtime>, id: SandboxId, record: SandboxRecord) {
+    let rt = Arc::clone(rt);
+    tokio::spawn(async move {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            let done = match whole(&rt, &id, &record).await {
+                Ok(()) => rt.db.delete(Table::Sandbox, id.as_str()).await,
+                Err(e) => Err(e),
+            };
+            match done {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(pod = %id, %error, "a half-made pod cannot be taken down yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(60));
+        }
+    });
+}

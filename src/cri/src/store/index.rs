@@ -1,0 +1,164 @@
+//! All pods and containers in memory, found by id or by an unambiguous beginning of it.
+//!
+//! Objects are here only when fully made. The locks are held for the length of a map
+//! operation: no disk, no wait.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use spec::{ContainerId, SandboxId};
+
+use super::container::Container;
+use super::sandbox::Sandbox;
+use crate::error::Error;
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    sandboxes: RwLock<BTreeMap<String, Arc<Sandbox>>>,
+    containers: RwLock<BTreeMap<String, Arc<Container>>>,
+}
+
+/// Finds `wanted`, a whole id or the beginning of exactly one.
+fn find<T>(map: &RwLock<BTreeMap<String, Arc<T>>>, kind: &str, wanted: &str) -> Result<Option<Arc<T>>, Error> {
+    if wanted.is_empty() {
+        return Err(Error::invalid(format!("no {kind} id given")));
+    }
+    let map = map.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = map.get(wanted) {
+        return Ok(Some(Arc::clone(found)));
+    }
+    let mut matching = map
+        .range::<str, _>((Bound::Included(wanted), Bound::Unbounded))
+        .take_while(|(id, _)| id.starts_with(wanted))
+        .map(|(_, object)| object);
+    match (matching.next(), matching.next()) {
+        (Some(one), None) => Ok(Some(Arc::clone(one))),
+        (Some(_), Some(_)) => Err(Error::invalid(format!(
+            "{kind} id {wanted:?} is the beginning of several; give more digits"
+        ))),
+        (None, _) => Ok(None),
+    }
+}
+
+fn all<T>(map: &RwLock<BTreeMap<String, Arc<T>>>) -> Vec<Arc<T>> {
+    map.read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .values()
+        .cloned()
+        .collect()
+}
+
+/// `text`, cut so that a wrong id of a megabyte makes no message of a megabyte.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+impl Index {
+    /// The pod that `id` names, if there is one.
+    pub(crate) fn find_sandbox(&self, id: &str) -> Result<Option<Arc<Sandbox>>, Error> {
+        find(&self.sandboxes, "pod", id)
+    }
+
+    /// The pod that `id` names.
+    pub(crate) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
+        self.find_sandbox(id)?
+            .ok_or_else(|| Error::not_found(format!("there is no pod sandbox {:?}", shown(id))))
+    }
+
+    /// The container that `id` names, if there is one.
+    pub(crate) fn find_container(&self, id: &str) -> Result<Option<Arc<Container>>, Error> {
+        find(&self.containers, "container", id)
+    }
+
+    /// The container that `id` names.
+    pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
+        self.find_container(id)?
+            .ok_or_else(|| Error::not_found(format!("there is no container {:?}", shown(id))))
+    }
+
+    /// All pods.
+    pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        all(&self.sandboxes)
+    }
+
+    /// All containers.
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        all(&self.containers)
+    }
+
+    /// The containers of a pod.
+    pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
+        let map = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        map.values()
+            .filter(|c| c.record.sandbox_id == sandbox.as_str())
+            .cloned()
+            .collect()
+    }
+
+    /// Shows a pod.
+    pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) {
+        let key = sandbox.id.as_str().to_owned();
+        self.sandboxes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, sandbox);
+    }
+
+    /// Shows a container.
+    pub(crate) fn insert_container(&self, container: Arc<Container>) {
+        let key = container.id.as_str().to_owned();
+        self.containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, container);
+    }
+
+    /// Forgets a pod.
+    pub(crate) fn remove_sandbox(&self, id: &SandboxId) {
+        self.sandboxes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id.as_str());
+    }
+
+    /// Forgets a container.
+    pub(crate) fn remove_container(&self, id: &ContainerId) {
+        self.containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::records::{SandboxPhase, SandboxRecord, SandboxStatus};
+
+    fn pod(id: &str) -> Arc<Sandbox> {
+        let status = SandboxStatus {
+            phase: SandboxPhase::Ready,
+            network_down: false,
+        };
+        Arc::new(Sandbox::new(
+            SandboxId::parse(id).unwrap(),
+            SandboxRecord::default(),
+            status,
+        ))
+    }
+
+    #[test]
+    fn beginnings_must_be_unambiguous() {
+        let index = Index::default();
+        let (a, b) = (format!("ab{}", "0".repeat(62)), format!("ac{}", "0".repeat(62)));
+        index.insert_sandbox(pod(&a));
+        index.insert_sandbox(pod(&b));
+        assert_eq!(index.sandbox("ab").unwrap().id.as_str(), a);
+        assert_eq!(index.sandbox(&b).unwrap().id.as_str(), b);
+        assert_eq!(index.sandbox("a").unwrap_err().kind(), spec::Kind::InvalidArgument);
+        assert_eq!(index.sandbox("").unwrap_err().kind(), spec::Kind::InvalidArgument);
+        assert_eq!(index.sandbox("ff").unwrap_err().kind(), spec::Kind::NotFound);
+    }
+}

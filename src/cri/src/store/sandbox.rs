@@ -1,0 +1,115 @@
+//! A pod in memory: its record, its status and the order of its verbs.
+
+use std::sync::{PoisonError, RwLock};
+
+use prost::Message;
+use proto::cri;
+use spec::SandboxId;
+
+use super::db::{Db, Row, Table};
+use super::records::{SandboxPhase, SandboxRecord, SandboxStatus, encode_status};
+use crate::error::Error;
+
+/// A pod.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    /// Its id.
+    pub(crate) id: SandboxId,
+    /// What never changes.
+    pub(crate) record: SandboxRecord,
+    status: RwLock<SandboxStatus>,
+    /// Verbs that change the pod take turns here; readers and lists never look at it. It is
+    /// a queue, not a guard of data: the only lock of this crate that is held across waits.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+}
+
+impl Sandbox {
+    /// From its row.
+    pub(crate) fn new(id: SandboxId, record: SandboxRecord, status: SandboxStatus) -> Self {
+        Self {
+            id,
+            record,
+            status: RwLock::new(status),
+            turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The status now.
+    pub(crate) fn status(&self) -> SandboxStatus {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where it is in its life.
+    pub(crate) fn phase(&self) -> SandboxPhase {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).phase
+    }
+
+    /// Changes the status in memory, then on disk.
+    pub(crate) async fn update(&self, db: &Db, change: impl FnOnce(&mut SandboxStatus) + Send) -> Result<(), Error> {
+        let encoded = {
+            let mut status = self.status.write().unwrap_or_else(PoisonError::into_inner);
+            change(&mut status);
+            encode_status(&*status)?
+        };
+        db.status(Table::Sandbox, self.id.as_str(), encoded).await
+    }
+
+    /// The request it was made from.
+    pub(crate) fn request(&self) -> Result<&cri::RunPodSandboxRequest, Error> {
+        self.record.request.as_ref().ok_or_else(|| damaged(&self.id))
+    }
+
+    /// The configuration it was made from.
+    pub(crate) fn config(&self) -> Result<&cri::PodSandboxConfig, Error> {
+        self.request()?.config.as_ref().ok_or_else(|| damaged(&self.id))
+    }
+
+    /// Its namespace modes.
+    pub(crate) fn namespace_options(&self) -> Option<&cri::NamespaceOption> {
+        self.config()
+            .ok()?
+            .linux
+            .as_ref()?
+            .security_context
+            .as_ref()?
+            .namespace_options
+            .as_ref()
+    }
+
+    /// It uses the host's network.
+    pub(crate) fn host_network(&self) -> bool {
+        self.record.netns.is_empty()
+    }
+
+    /// READY or not, as CRI says it.
+    pub(crate) fn state(&self) -> cri::PodSandboxState {
+        match self.phase() {
+            SandboxPhase::Ready => cri::PodSandboxState::SandboxReady,
+            _ => cri::PodSandboxState::SandboxNotready,
+        }
+    }
+}
+
+fn damaged(id: &SandboxId) -> Error {
+    Error::new(
+        spec::Kind::DataLoss,
+        format!("the record of pod {id} has no configuration"),
+    )
+}
+
+/// The row of a pod.
+pub(crate) fn row(record: &SandboxRecord, status: &SandboxStatus) -> Result<Row, Error> {
+    Ok(Row {
+        id: record.id.clone(),
+        record: record.encode_to_vec(),
+        status: encode_status(status)?,
+    })
+}
+
+/// The key under which a pod's name is reserved.
+pub(crate) fn name_key(metadata: &cri::PodSandboxMetadata) -> String {
+    format!(
+        "{}_{}_{}_{}",
+        metadata.name, metadata.namespace, metadata.uid, metadata.attempt
+    )
+}

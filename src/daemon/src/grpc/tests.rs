@@ -1,0 +1,161 @@
+//! The socket with a service that echoes the path.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::connect::{Connection, connect};
+use crate::socket;
+
+/// Answers with its name in a header, after a while if the path says so.
+#[derive(Clone)]
+struct Echo(&'static str);
+
+impl Service<http::Request<Incoming>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        let name = self.0;
+        Box::pin(async move {
+            match request.uri().path().rsplit('/').next() {
+                Some("Slow") => tokio::time::sleep(Duration::from_millis(300)).await,
+                Some("Panic") => panic!("on purpose"),
+                _ => {}
+            }
+            Ok(http::Response::builder()
+                .header("service", name)
+                .body(Body::empty())
+                .unwrap())
+        })
+    }
+}
+
+struct Server {
+    dir: tempfile::TempDir,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, _bound) = socket::listen(&dir.path().join("s")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        // The socket file goes with _bound; keep it for this test.
+        std::mem::forget(_bound);
+        let stop = CancellationToken::new();
+        let listener = UnixListener::from_std(listener).unwrap();
+        let task = tokio::spawn(serve(
+            listener,
+            Echo("runtime"),
+            Echo("image"),
+            crate::metrics::registry().1,
+            stop.clone(),
+        ));
+        Self { dir, stop, task }
+    }
+
+    async fn connect(&self) -> Connection {
+        connect(&self.dir.path().join("s")).await.unwrap()
+    }
+}
+
+async fn ask(connection: &mut Connection, path: &str) -> Result<http::Response<Incoming>, hyper::Error> {
+    let request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
+    std::future::poll_fn(|context| connection.poll_ready(context)).await?;
+    connection.call(request).await
+}
+
+#[tokio::test]
+async fn a_call_reaches_the_service_its_path_names() {
+    let server = Server::start();
+    let mut connection = server.connect().await;
+    let answer = ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["service"], "runtime");
+    let answer = ask(&mut connection, "/runtime.v1.ImageService/PullImage")
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["service"], "image");
+    let answer = ask(&mut connection, "/runtime.v1alpha2.RuntimeService/Version")
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "12");
+    assert!(answer.headers()["grpc-message"].to_str().unwrap().contains("v1alpha2"));
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_call_and_nothing_else() {
+    let server = Server::start();
+    let mut connection = server.connect().await;
+    assert!(ask(&mut connection, "/runtime.v1.RuntimeService/Panic").await.is_err());
+    ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn on_stop_a_call_in_flight_ends_and_no_new_one_begins() {
+    let server = Server::start();
+    let mut connection = server.connect().await;
+    let mut other = connection.clone();
+    let slow = tokio::spawn(async move { ask(&mut other, "/runtime.v1.RuntimeService/Slow").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.stop.cancel();
+    assert_eq!(slow.await.unwrap().unwrap().headers()["service"], "runtime");
+    server.task.await.unwrap();
+    assert!(
+        ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+            .await
+            .is_err()
+    );
+    assert!(socket::connect(Path::new(&server.dir.path().join("s"))).is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_no_http_harms_nobody() {
+    use tokio::io::AsyncWriteExt;
+    let server = Server::start();
+    for _ in 0..32 {
+        let stream = socket::connect(&server.dir.path().join("s")).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        UnixStream::from_std(stream)
+            .unwrap()
+            .write_all(&[0xff; 4096])
+            .await
+            .unwrap_or_default();
+    }
+    let mut connection = server.connect().await;
+    ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_resets_what_it_asks_harms_nobody() {
+    let server = Server::start();
+    let mut flood = server.connect().await;
+    let begun = Instant::now();
+    for _ in 0..2000 {
+        // Dropped before the answer: the client sends RST_STREAM.
+        let call = ask(&mut flood, "/runtime.v1.RuntimeService/Slow");
+        if matches!(tokio::time::timeout(Duration::from_micros(50), call).await, Ok(Err(_))) {
+            break;
+        }
+    }
+    let mut connection = server.connect().await;
+    ask(&mut connection, "/runtime.v1.RuntimeService/Version")
+        .await
+        .unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}

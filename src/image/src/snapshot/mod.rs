@@ -1,0 +1,226 @@
+//! A container's root: the image's layers below, a writable layer of its own on top.
+//!
+//! `snapshots/<container id>/` holds `upper/`, `work/` and `chain`, a text file with the
+//! DiffIDs, bottom first, and a last line `end`. That file, not the database, says what a
+//! snapshot stands on: creating one costs no transaction, and it survives a lost database.
+//! Written without fsync: after a power cut the container is dead anyway.
+
+pub(crate) mod overlay;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat};
+use spec::{ContainerId, Digest, ImageId, Kind};
+
+use crate::error::{Error, sys};
+use crate::store::Store;
+use crate::store::catalog::Image;
+use crate::store::remove::{blocking, temporary_name};
+use crate::store::usage::{Usage, now_ns};
+
+/// A snapshot that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    /// Bottom first.
+    pub(crate) chain: Arc<[Digest]>,
+    pub(crate) usage: Usage,
+    pub(crate) measure_at: Instant,
+}
+
+impl Snapshot {
+    fn new(chain: Arc<[Digest]>) -> Self {
+        // An empty directory, until the first walk.
+        let usage = Usage {
+            used_bytes: 4096,
+            inodes_used: 1,
+            timestamp_ns: now_ns(),
+        };
+        Self {
+            chain,
+            usage,
+            measure_at: Instant::now(),
+        }
+    }
+}
+
+impl Store {
+    /// Makes the writable layer of a container on an image.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown image, `AlreadyExists` for a container that has a snapshot.
+    pub async fn snapshot_create(self: &Arc<Self>, id: &ContainerId, image: &ImageId) -> Result<(), Error> {
+        let (store, id, image) = (Arc::clone(self), id.clone(), image.clone());
+        blocking("snapshot", move || {
+            store
+                .create_now(&id, &image)
+                .map_err(|e| e.within(format!("snapshot of {id}")))
+        })
+        .await
+    }
+
+    fn create_now(&self, id: &ContainerId, image: &ImageId) -> Result<(), Error> {
+        let catalog = self.catalog();
+        let unknown = || Error::new(Kind::NotFound, format!("image {} is not here", image.with_algorithm()));
+        let image = catalog.images.get(image).ok_or_else(unknown)?;
+        {
+            let mut state = self.layers.lock();
+            if state.snapshots.contains_key(id) {
+                return Err(Error::new(Kind::AlreadyExists, "it exists"));
+            }
+            // Removed between our look and now: its layers may be on their way out.
+            if !image.chain.iter().all(|layer| state.ready.contains_key(layer)) {
+                return Err(unknown());
+            }
+            state
+                .snapshots
+                .insert(id.clone(), Snapshot::new(Arc::clone(&image.chain)));
+        }
+        let made = self.make_dirs(id, image);
+        if made.is_err() {
+            self.layers.lock().snapshots.remove(id);
+            self.janitor.delete(self.snapshot_dir(id));
+        }
+        made
+    }
+
+    fn make_dirs(&self, id: &ContainerId, image: &Image) -> Result<(), Error> {
+        let dir = self.snapshot_dir(id);
+        let mkdir = |path: &Path, mode: u32| {
+            rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(sys("mkdir", path.display()))
+        };
+        mkdir(&dir, 0o700)?;
+        let upper = dir.join("upper");
+        mkdir(&upper, 0o700)?;
+        mkdir(&dir.join("work"), 0o700)?;
+        // The merged root shows the upper directory's owner and mode: those of the topmost layer.
+        let like = match image.chain.last() {
+            Some(top) => {
+                let path = self.layer_dir(*top);
+                let stat = rustix::fs::stat(&path).map_err(sys("stat", path.display()))?;
+                (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
+            }
+            None => (0, 0, 0o755),
+        };
+        set(&upper, like)?;
+        for fixup in image.fixups.iter() {
+            let path = upper.join(std::ffi::OsStr::new(os(&fixup.path)));
+            mkdir(&path, 0o700)?;
+            set(&path, (fixup.uid, fixup.gid, fixup.mode))?;
+        }
+        let mut text = String::new();
+        for digest in image.chain.iter() {
+            writeln!(text, "{digest}").map_err(|e| Error::caused(Kind::Internal, "chain", e))?;
+        }
+        text.push_str("end\n");
+        let path = dir.join("chain");
+        std::fs::write(&path, text).map_err(|e| Error::io("write", path.display(), e))
+    }
+
+    /// A new detached overlay mount of the snapshot, to be attached with `move_mount` wherever
+    /// the container's mount namespace wants it.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown snapshot; what the kernel says otherwise.
+    pub fn snapshot_mount(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+        let chain = {
+            let state = self.layers.lock();
+            let snapshot = state.snapshots.get(id);
+            let missing = || Error::new(Kind::NotFound, format!("container {id} has no snapshot"));
+            Arc::clone(&snapshot.ok_or_else(missing)?.chain)
+        };
+        // overlayfs refuses a directory given twice (ELOOP). Whatever a repeated layer holds, its
+        // upper occurrence shows already.
+        let mut seen = HashSet::new();
+        let distinct = chain.iter().rev().filter(|layer| seen.insert(**layer));
+        let lowers: Vec<PathBuf> = distinct.map(|layer| self.layer_dir(*layer)).collect();
+        overlay::mount(&lowers, &self.snapshot_dir(id)).map_err(|e| e.within(format!("root of container {id}")))
+    }
+
+    /// Removes a container's writable layer. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// When the directory cannot be renamed away.
+    pub async fn snapshot_remove(self: &Arc<Self>, id: &ContainerId) -> Result<(), Error> {
+        let (store, id) = (Arc::clone(self), id.clone());
+        blocking("snapshot", move || {
+            store
+                .remove_dirs(&id)
+                .map_err(|e| e.within(format!("snapshot of {id}")))
+        })
+        .await
+    }
+
+    fn remove_dirs(&self, id: &ContainerId) -> Result<(), Error> {
+        let Some(chain) = self.layers.lock().snapshots.get(id).map(|s| Arc::clone(&s.chain)) else {
+            return Ok(());
+        };
+        let dir = self.snapshot_dir(id);
+        let gone = temporary_name(&self.options.root.join("snapshots"))?;
+        match rustix::fs::rename(&dir, &gone) {
+            Ok(()) => self.janitor.delete(gone),
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(sys("remove", dir.display())(e)),
+        }
+        self.layers.lock().snapshots.remove(id);
+        // Only where the image went before its last container.
+        let images = self.catalog().layers();
+        if chain.iter().any(|layer| !images.contains(layer)) {
+            self.collect()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// All containers that have a snapshot.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<ContainerId> {
+        let mut ids: Vec<ContainerId> = self.layers.lock().snapshots.keys().cloned().collect();
+        ids.sort();
+        ids
+    }
+
+    fn snapshot_dir(&self, id: &ContainerId) -> PathBuf {
+        self.options.root.join("snapshots").join(id.as_str())
+    }
+}
+
+fn os(bytes: &[u8]) -> &std::ffi::OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+}
+
+fn set(path: &Path, (uid, gid, mode): (u32, u32, u32)) -> Result<(), Error> {
+    let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    chownat(rustix::fs::CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(sys("chown", path.display()))?;
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()))?;
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(sys("chmod", path.display()))
+}
+
+/// The snapshots on disk, and what else lies beside them.
+pub(crate) fn scan(dir: &Path) -> Result<(HashMap<ContainerId, Snapshot>, Vec<PathBuf>), Error> {
+    let mut snapshots = HashMap::new();
+    let mut broken = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io("list", dir.display(), e))? {
+        let path = entry.map_err(|e| Error::io("list", dir.display(), e))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        match (ContainerId::parse(name), chain(&path.join("chain"))) {
+            (Ok(id), Some(chain)) => {
+                snapshots.insert(id, Snapshot::new(chain));
+            }
+            _ => broken.push(path),
+        }
+    }
+    Ok((snapshots, broken))
+}
+
+fn chain(path: &Path) -> Option<Arc<[Digest]>> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let lines = text.strip_suffix("end\n")?;
+    lines.lines().map(|line| line.parse().ok()).collect()
+}

@@ -1,0 +1,188 @@
+//! How much disk is used: layers from what was written, writable layers from walks.
+//!
+//! No call walks. The janitor measures each snapshot again after ten seconds, or after twenty
+//! times as long as the last walk took: walking costs at most a twentieth of one CPU.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
+use spec::ContainerId;
+
+use crate::error::{Error, sys};
+use crate::store::Store;
+use crate::store::layers::Layers;
+
+const PERIOD: Duration = Duration::from_secs(10);
+const LAZINESS: u32 = 20;
+/// Deeper trees are counted down to here: no container may make us recurse without end.
+const MAX_DEPTH: usize = 512;
+
+/// The filesystem of the images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsUsage {
+    /// A path on it, which the kubelet can statfs.
+    pub mountpoint: PathBuf,
+    /// Layers and writable layers together.
+    pub used_bytes: u64,
+    /// Their files and directories.
+    pub inodes_used: u64,
+    /// When this was true, nanoseconds since the epoch.
+    pub timestamp_ns: i64,
+}
+
+/// What a writable layer uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Disk blocks in bytes.
+    pub used_bytes: u64,
+    /// Files and directories.
+    pub inodes_used: u64,
+    /// When it was measured, nanoseconds since the epoch.
+    pub timestamp_ns: i64,
+}
+
+impl Store {
+    /// What images and containers use together.
+    ///
+    /// # Errors
+    /// None today; a filesystem that is asked for its quota could fail.
+    pub fn fs_usage(&self) -> Result<FsUsage, Error> {
+        let state = self.layers.lock();
+        let mut total = FsUsage {
+            mountpoint: self.options.root.clone(),
+            used_bytes: 0,
+            inodes_used: 0,
+            timestamp_ns: now_ns(),
+        };
+        for layer in state.ready.values() {
+            total.used_bytes += layer.bytes;
+            total.inodes_used += layer.inodes;
+        }
+        for snapshot in state.snapshots.values() {
+            total.used_bytes += snapshot.usage.used_bytes;
+            total.inodes_used += snapshot.usage.inodes_used;
+        }
+        Ok(total)
+    }
+
+    /// The last measure of a container's writable layer.
+    #[must_use]
+    pub fn snapshot_usage(&self, id: &ContainerId) -> Option<Usage> {
+        self.layers.lock().snapshots.get(id).map(|snapshot| snapshot.usage)
+    }
+}
+
+pub(crate) fn now_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// The janitor's rounds: measures what is due, answers when to come again.
+pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> Option<Duration> + Send> {
+    Box::new(move || {
+        let layers: Arc<Layers> = layers.upgrade()?;
+        let now = Instant::now();
+        let due: Vec<ContainerId> = layers
+            .lock()
+            .snapshots
+            .iter()
+            .filter(|(_, s)| s.measure_at <= now)
+            .map(|(id, _)| id.clone())
+            .take(16)
+            .collect();
+        let more = due.len() == 16;
+        for id in due {
+            let start = Instant::now();
+            let result = walk(&dir.join(id.as_str()).join("upper"));
+            let took = start.elapsed();
+            if let Some(snapshot) = layers.lock().snapshots.get_mut(&id) {
+                snapshot.measure_at = Instant::now() + PERIOD.max(took * LAZINESS);
+                // One that cannot be walked keeps its last value and time.
+                if let Ok(usage) = result {
+                    snapshot.usage = usage;
+                }
+            }
+        }
+        Some(if more {
+            Duration::from_millis(20)
+        } else {
+            Duration::from_secs(1)
+        })
+    })
+}
+
+/// Counts a tree without following links or leaving its filesystem.
+pub(crate) fn walk(path: &Path) -> Result<Usage, Error> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()))?;
+    let stat = rustix::fs::fstat(&root).map_err(sys("stat", path.display()))?;
+    let mut usage = Usage {
+        used_bytes: blocks(stat.st_blocks),
+        inodes_used: 1,
+        timestamp_ns: now_ns(),
+    };
+    // Hard links count once; only those are remembered.
+    let mut linked = std::collections::HashSet::new();
+    let mut stack: Vec<Dir> = vec![Dir::new(root).map_err(sys("list", path.display()))?];
+    while let Some(dir) = stack.last_mut() {
+        let entry = match dir.read() {
+            Some(Ok(entry)) => entry,
+            Some(Err(_)) | None => {
+                stack.pop();
+                continue;
+            }
+        };
+        let name = entry.file_name().to_bytes().to_vec();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let child: Result<Option<OwnedFd>, Errno> = (|| {
+            let fd = dir.fd()?;
+            let stat = statat(fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if is_dir || stat.st_nlink < 2 || linked.insert(stat.st_ino) {
+                usage.inodes_used += 1;
+                usage.used_bytes += blocks(stat.st_blocks);
+            }
+            if is_dir {
+                openat(fd, name.as_slice(), flags, Mode::empty()).map(Some)
+            } else {
+                Ok(None)
+            }
+        })();
+        // What vanished meanwhile does not count.
+        if let Ok(Some(fd)) = child
+            && stack.len() < MAX_DEPTH
+            && let Ok(dir) = Dir::new(fd)
+        {
+            stack.push(dir);
+        }
+    }
+    Ok(usage)
+}
+
+fn blocks(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0) * 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hard_links_count_once_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), vec![1u8; 100_000]).unwrap();
+        let before = walk(dir.path()).unwrap();
+        std::fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("root")).unwrap();
+        std::fs::create_dir_all(dir.path().join("x/y/z")).unwrap();
+        let after = walk(dir.path()).unwrap();
+        assert!(before.used_bytes >= 100_000);
+        assert_eq!((before.inodes_used, after.inodes_used), (2, 6));
+        assert!(after.used_bytes - before.used_bytes < 50_000);
+    }
+}

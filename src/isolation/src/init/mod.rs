@@ -1,0 +1,136 @@
+//! The first process of a new container: from clone3 to execve. One thread; an error goes up `sync` and ends it.
+//!
+//!  1. session, namespaces joined
+//!  2. the root filesystem attached, **pivot**: from here on no path of the host can be named at all
+//!  3. mounts, devices, terminal, working directory made: through the new root's handle
+//!  4. gate: in its cgroups now; cgroup namespace
+//!  5. host name, sysctls, masked and read-only paths, read-only root
+//!  6. scheduling, keyring, standard streams, signals, limits
+//!  7. no_new_privs, bounding set, groups, ids, capabilities, working directory, umask
+//!  8. `Ready`; wait for `Start`
+//!  9. seccomp, execve: nothing between them but the search for the program
+//!
+//! Pivoting *before* the mounts is what sets this apart from older runtimes: a link in the image resolves inside the
+//! image, because nothing else is there (CVE-2021-30465, CVE-2025-52565, CVE-2026-41579 and their kin).
+//! Everything of the host that is needed is in [`Inherited`], as descriptors.
+//!
+//! seccomp comes last also without `no_new_privs`: `CAP_SYS_ADMIN`, which loading then takes, is kept in the
+//! permitted and effective sets up to execve, which computes both anew from the bounding, inheritable and ambient
+//! sets. So a profile may refuse setresuid, capset or prctl, and the process still starts.
+
+mod console;
+mod cwd;
+mod devices;
+mod execve;
+mod identity;
+pub(crate) mod join;
+mod limits;
+mod masks;
+mod mounts;
+mod namespaces;
+pub(crate) mod reaper;
+mod rootfs;
+pub(crate) mod seccomp;
+mod stdio;
+pub(crate) mod sysctl;
+
+use std::ffi::CString;
+
+use ::seccomp::Program;
+
+use crate::parent::Sources;
+use crate::plan::Plan;
+use crate::sync::{Channel, Message, Waiting};
+use crate::{Error, Stdio};
+
+/// What the creator hands on beside the plan.
+pub(crate) struct Inherited {
+    pub(crate) sources: Sources,
+    pub(crate) stdio: Stdio,
+    pub(crate) seccomp: Option<Program>,
+    pub(crate) gate: Waiting,
+}
+
+/// Runs in the new process; returns only where it failed, with the exit code.
+pub(crate) fn run(plan: &Plan, inherited: Inherited, channel: &Channel) -> u8 {
+    match script(plan, inherited, channel) {
+        Ok(code) => code,
+        Err(error) => {
+            channel.write_failure(&error);
+            127
+        }
+    }
+}
+
+fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Error> {
+    let Inherited {
+        mut sources,
+        stdio,
+        seccomp,
+        gate,
+    } = inherited;
+    let process = &plan.process;
+    rustix::process::setsid().map_err(Error::sys("make", "session"))?;
+    // Modes below are what they say; the process' own mask comes last.
+    sys::cred::set_umask(0);
+    namespaces::join(&sources)?;
+
+    let root = rootfs::enter(&sources.rootfs)?;
+    mounts::make(&root, plan, &mut sources)?;
+    devices::make(&root, &plan.devices, &sources.devices)?;
+    let console = console::open(&root, process, channel)?;
+    if let Some(console) = &console {
+        console::bind(&root, console)?;
+    }
+    cwd::make(&root, &process.cwd)?;
+
+    gate.pass()?;
+    namespaces::cgroup(&plan.namespaces)?;
+    namespaces::name(plan)?;
+    sysctl::write(&plan.sysctls)?;
+    masks::mask(&root, &plan.masked)?;
+    masks::make_readonly(&root, &plan.readonly)?;
+    rootfs::finish(plan)?;
+
+    limits::schedule(process)?;
+    limits::persona(plan.personality)?;
+    join_keyring(&keyring_name(&plan.cgroup_path))?;
+    stdio::install(stdio, console, process)?;
+    sys::signal::reset().map_err(Error::sys("reset", "signals"))?;
+    limits::set(process)?;
+    identity::assume(process, seccomp.is_some() && !process.no_new_privs)?;
+    cwd::enter(&root, &process.cwd)?;
+    sys::cred::set_umask(process.umask);
+    let program = if plan.reaper {
+        None
+    } else {
+        Some(execve::prepare(process)?)
+    };
+    sys::process::cloexec_from(3).map_err(Error::sys("mark", "descriptors close-on-exec"))?;
+
+    channel.send(&Message::Ready)?;
+    if channel.receive()?.is_none() {
+        // The caller is gone or does not want us: nothing to report to nobody.
+        return Ok(0);
+    }
+    seccomp::load(seccomp.as_ref())?;
+    match program {
+        Some(program) => Err(program.run()),
+        None => reaper::run(),
+    }
+}
+
+/// The session keyring of a container, by the last component of its cgroup: its id.
+pub(crate) fn keyring_name(cgroup_path: &str) -> CString {
+    let id = cgroup_path.rsplit('/').next().unwrap_or_default();
+    CString::new(format!("_ses.{id}")).unwrap_or_default()
+}
+
+/// Leaves the session keyring of the host.
+fn join_keyring(name: &CString) -> Result<(), Error> {
+    match sys::keyring::join_session(name) {
+        // A kernel without keys has none to leak.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other.map_err(Error::sys("join", "session keyring")),
+    }
+}

@@ -1,0 +1,37 @@
+//! The root: attached over the old one, pivoted to, and at the end made what the spec says.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use sys::mount::{self, Attr, Propagation, RDONLY};
+use sys::path::Root;
+
+use crate::Error;
+use crate::plan::Plan;
+
+/// Makes `rootfs` the root of this mount namespace. What was there before is gone from sight.
+pub(super) fn enter(rootfs: &OwnedFd) -> Result<Root, Error> {
+    // Before anything is attached: nothing done here may reach the host's mounts, and pivot_root(2) refuses shared
+    // parents.
+    let private = Attr {
+        propagation: Some(Propagation::Private),
+        ..Attr::default()
+    };
+    mount::set_attr_at(c"/", true, private).map_err(Error::sys("make private", "all mounts"))?;
+    let old = Root::open("/").map_err(Error::sys("open", "/"))?;
+    mount::attach(rootfs.as_fd(), old.as_fd()).map_err(Error::sys("attach", "the root filesystem"))?;
+    mount::pivot(rootfs.as_fd()).map_err(Error::sys("pivot to", "the root filesystem"))?;
+    Root::open("/").map_err(Error::sys("open", "the new root"))
+}
+
+/// Propagation and read-only state of the root mount alone: each other mount has its own.
+pub(super) fn finish(plan: &Plan) -> Result<(), Error> {
+    let attr = Attr {
+        set: if plan.rootfs_readonly { RDONLY } else { 0 },
+        clear: 0,
+        propagation: plan.rootfs_propagation.map(|(propagation, _)| propagation),
+    };
+    if attr == Attr::default() {
+        return Ok(());
+    }
+    mount::set_attr_at(c"/", false, attr).map_err(Error::sys("change", "the root mount"))
+}

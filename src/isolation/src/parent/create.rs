@@ -1,0 +1,116 @@
+//! The creator: config.json → plan → sources, cgroup → clone3 of init → cgroup joined → gate open.
+//!
+//! Init begins its mounts while the creator moves it into its cgroups: on v1 that is one write for each hierarchy,
+//! each with a grace period of the kernel. What is set up before is charged to the caller, not to a limit of a few
+//! megabytes that the container may have.
+
+use sys::process::{CLONE_PARENT, CloneArgs, clone3};
+
+use super::{Sources, facts, isolate_self, set_oom_score_adj};
+use crate::plan::Plan;
+use crate::sync::{Channel, Gate, Message};
+use crate::{CreateRequest, Error, bundle, init};
+
+/// Runs in the forked creator; its value is the exit code.
+pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
+    match script(req, channel) {
+        Ok(()) => 0,
+        Err(error) => {
+            // If the caller is gone, there is nobody to tell.
+            drop(channel.send(&Message::failed(&error)));
+            1
+        }
+    }
+}
+
+fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
+    use std::os::fd::AsFd;
+    let mut keep = req.stdio.fds();
+    keep.extend(req.rootfs);
+    keep.push(channel.as_fd());
+    isolate_self(&keep)?;
+
+    let spec = bundle::read(req.bundle)?;
+    let plan = Plan::new(req.id, &spec, &facts()?)?;
+    req.stdio.check(plan.process.terminal)?;
+    let seccomp = init::seccomp::compile(plan.seccomp.as_ref())?;
+
+    let cgroup::DriverKind::Cgroupfs = req.driver;
+    let host = cgroup::Host::detect()?;
+    refuse_if_populated(&host, &plan.cgroup_path)?;
+    let group = host.create(&plan.cgroup_path)?;
+    let mut clamped = plan.clamped.clone();
+    clamped.extend(group.unsupported(&plan.resources)?);
+    channel.send(&Message::Planned {
+        cgroup_path: plan.cgroup_path.clone(),
+        uid: plan.process.uid,
+        gid: plan.process.gid,
+        groups: plan.process.groups.clone(),
+        clamped,
+    })?;
+    group.apply(&plan.resources)?;
+
+    let sources = Sources::open(&plan, &req, &group)?;
+    set_oom_score_adj(plan.process.oom_score_adj)?;
+    for_children(&plan, &sources)?;
+
+    let (opener, waiting) = Gate::pair()?;
+    let mut opener = Some(opener);
+    // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
+    let later = libc::CLONE_NEWCGROUP | sys::ns::NEWTIME;
+    let flags = CLONE_PARENT | u64::from((plan.namespaces.new & !later).cast_unsigned());
+    let args = CloneArgs {
+        flags,
+        cgroup: group.clone_into(),
+    };
+    let (pid, _pidfd) = clone3(&args, || {
+        drop(opener.take());
+        init::run(
+            &plan,
+            init::Inherited {
+                sources,
+                stdio: req.stdio,
+                seccomp,
+                gate: waiting,
+            },
+            channel,
+        )
+    })
+    .map_err(Error::sys("clone", "init"))?;
+    channel.send(&Message::Spawned { pid })?;
+    if group.clone_into().is_none() {
+        group.join(pid)?;
+    }
+    match opener {
+        Some(opener) => opener.open(),
+        None => Ok(()),
+    }
+}
+
+/// A cgroup with processes belongs to somebody who lives.
+fn refuse_if_populated(host: &cgroup::Host, path: &str) -> Result<(), Error> {
+    match host.open(path) {
+        Ok(group) if !group.procs()?.is_empty() => Err(Error::state(
+            format!("cgroup {path}"),
+            "has processes already: the container exists",
+        )),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == spec::Kind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The namespaces that take effect in children only.
+fn for_children(plan: &Plan, sources: &Sources) -> Result<(), Error> {
+    for (fd, join) in sources.namespaces_for_children() {
+        sys::ns::setns(fd, join.kind).map_err(Error::sys("join", join.path.display()))?;
+    }
+    if plan.namespaces.is_new(sys::ns::NEWTIME) {
+        sys::ns::unshare(sys::ns::NEWTIME).map_err(Error::sys("make", "time namespace"))?;
+        if let Some(offsets) = &plan.time_offsets {
+            let file = "/proc/self/timens_offsets";
+            std::fs::write(file, offsets).map_err(Error::sys("write", file))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The joiner: process JSON → plan → pid namespace of init → clone3 → cgroup joined → gate open. All other
+//! namespaces are joined by the new process itself, all at once through init's pidfd, so that the joiner still sees
+//! the host's cgroup files.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use sys::process::{CLONE_PARENT, CloneArgs, clone3};
+
+use super::{facts, isolate_self, set_oom_score_adj};
+use crate::sync::{Channel, Gate, Message};
+use crate::{Error, ExecRequest, bundle, init, plan};
+
+/// Runs in the forked joiner; its value is the exit code. `running` is held open by it and by its child until
+/// execve.
+pub(crate) fn run(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> u8 {
+    match script(req, channel, running) {
+        Ok(()) => 0,
+        Err(error) => {
+            // If the caller is gone, there is nobody to tell.
+            drop(channel.send(&Message::failed(&error)));
+            1
+        }
+    }
+}
+
+fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<(), Error> {
+    let mut keep = req.stdio.fds();
+    keep.extend([req.init, channel.as_fd(), running.as_fd()]);
+    isolate_self(&keep)?;
+
+    let process = bundle::process(req.process_json)?;
+    let spec = bundle::read(req.bundle)?;
+    let mut clamped = Vec::new();
+    let mut plan = plan::process::plan(&process, &facts()?, true, &mut clamped)?;
+    req.stdio.check(plan.terminal)?;
+    if plan.oom_score_adj.is_none() {
+        // As the container itself; clamped the same way.
+        let own = spec.process().as_ref().and_then(|process| process.oom_score_adj());
+        plan.oom_score_adj = own.map(|own| own.max(facts().map_or(own, |facts| facts.oom_score_adj)));
+    }
+    let seccomp = init::seccomp::compile(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()))?;
+    let cgroup::DriverKind::Cgroupfs = req.driver;
+    let group = cgroup::Host::detect()?.open(req.cgroup_path)?;
+    channel.send(&Message::Planned {
+        cgroup_path: req.cgroup_path.to_owned(),
+        uid: plan.uid,
+        gid: plan.gid,
+        groups: Vec::new(),
+        clamped,
+    })?;
+
+    set_oom_score_adj(plan.oom_score_adj)?;
+    sys::ns::setns(req.init, libc::CLONE_NEWPID).map_err(|error| init::join::gone(error, req.init_pid))?;
+    let (opener, waiting) = Gate::pair()?;
+    let mut opener = Some(opener);
+    let args = CloneArgs {
+        flags: CLONE_PARENT,
+        cgroup: group.clone_into(),
+    };
+    let keyring = init::keyring_name(req.cgroup_path);
+    let (pid, _pidfd) = clone3(&args, || {
+        drop(opener.take());
+        let inherited = init::join::Inherited {
+            init: req.init,
+            init_pid: req.init_pid,
+            stdio: req.stdio,
+            seccomp,
+            gate: waiting,
+            keyring,
+        };
+        init::join::run(&plan, inherited, channel)
+    })
+    .map_err(Error::sys("clone", "the process"))?;
+    channel.send(&Message::Spawned { pid })?;
+    if group.clone_into().is_none() {
+        group.join(pid)?;
+    }
+    match opener {
+        Some(opener) => opener.open(),
+        None => Ok(()),
+    }
+}

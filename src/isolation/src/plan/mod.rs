@@ -1,0 +1,103 @@
+//! Spec and facts of this host → plan. Pure: no system call, so that every rule has a test without root.
+//!
+//! What the host withholds is decided here, before anything is done: clamped with a reason where safety does not
+//! suffer (`oom_score_adj`, limits, capabilities without which the process has less, not more), refused otherwise.
+//! User namespaces and idmapped mounts will add a field here and a step in `init`; until then they are refused.
+
+pub(crate) mod devices;
+pub(crate) mod mounts;
+pub(crate) mod namespaces;
+pub(crate) mod process;
+pub(crate) mod resources;
+pub(crate) mod sysctl;
+mod validate;
+
+use std::path::PathBuf;
+
+use rustix::process::Resource;
+use spec::runtime::{LinuxResources, LinuxSeccomp, Spec};
+use sys::cap::Caps;
+use sys::mount::Propagation;
+
+use crate::Error;
+
+/// What this host allows the creator.
+pub(crate) struct Facts<'a> {
+    /// Its permitted and bounding capabilities, intersected.
+    pub(crate) caps: Caps,
+    /// Its own `oom_score_adj`: the lowest without `CAP_SYS_RESOURCE`.
+    pub(crate) oom_score_adj: i32,
+    /// Its hard limit of a resource.
+    pub(crate) hard_limit: &'a dyn Fn(Resource) -> Option<u64>,
+}
+
+/// Everything that the creator and init need to know.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) namespaces: namespaces::Namespaces,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) rootfs_readonly: bool,
+    pub(crate) rootfs_propagation: Option<(Propagation, bool)>,
+    pub(crate) mounts: Vec<mounts::Mount>,
+    pub(crate) devices: devices::Devices,
+    pub(crate) masked: Vec<PathBuf>,
+    pub(crate) readonly: Vec<PathBuf>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    pub(crate) sysctls: Vec<sysctl::Sysctl>,
+    pub(crate) time_offsets: Option<String>,
+    pub(crate) cgroup_path: String,
+    pub(crate) resources: LinuxResources,
+    pub(crate) process: process::Process,
+    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) personality: Option<u64>,
+    /// Run the built-in reaper in the place of a program.
+    pub(crate) reaper: bool,
+    pub(crate) clamped: Vec<String>,
+}
+
+impl Plan {
+    /// Checks `spec` and decides everything.
+    pub(crate) fn new(id: &str, spec: &Spec, facts: &Facts<'_>) -> Result<Self, Error> {
+        validate::supported(spec)?;
+        let linux = spec
+            .linux()
+            .as_ref()
+            .ok_or_else(|| Error::invalid("linux", "is missing"))?;
+        let mut clamped = Vec::new();
+        let reaper = validate::reaper(spec)?;
+        let namespaces = namespaces::plan(linux)?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| Error::invalid("process", "is missing"))?;
+        let process = process::plan(process, facts, !reaper, &mut clamped)?;
+        let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default())?;
+        let devices = devices::plan(linux.devices().as_deref().unwrap_or_default(), &mounts, facts)?;
+        let root = spec.root().as_ref();
+        Ok(Self {
+            rootfs: root.map_or_else(PathBuf::new, |root| root.path().clone()),
+            rootfs_readonly: root.is_some_and(|root| root.readonly().unwrap_or(false)),
+            rootfs_propagation: validate::rootfs_propagation(linux.rootfs_propagation().as_deref())?,
+            masked: validate::absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
+            readonly: validate::absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
+            hostname: validate::host_name("hostname", spec.hostname().as_deref(), &namespaces)?,
+            domainname: validate::host_name("domainname", spec.domainname().as_deref(), &namespaces)?,
+            sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces)?,
+            time_offsets: namespaces::time_offsets(linux, &namespaces)?,
+            cgroup_path: resources::cgroup_path(id, linux.cgroups_path().as_deref())?,
+            resources: resources::plan(linux.resources().as_ref()),
+            personality: process::personality(linux.personality().as_ref())?,
+            seccomp: linux.seccomp().clone(),
+            namespaces,
+            mounts,
+            devices,
+            process,
+            reaper,
+            clamped,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

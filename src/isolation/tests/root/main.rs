@@ -1,0 +1,10 @@
+//! Whole processes, as root on a real kernel: each case makes a container from a busybox root filesystem, asks it
+//! from inside what it is, and leaves nothing behind (checked when the fixture goes).
+
+mod create;
+mod exec;
+mod fixture;
+mod hostile;
+mod identity;
+mod mounts;
+mod pin;

@@ -1,0 +1,243 @@
+//! Mounts, masks, devices, propagation, sysctls.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::json;
+use spec::Kind;
+use sys::process::Exit;
+
+use crate::fixture::Bundle;
+
+#[test]
+fn masked_paths_are_empty_and_read_only_ones_cannot_be_written() {
+    let bundle = Bundle::shell(
+        "stat -c '%F %t:%T' /proc/kcore /proc/keys; ls -A /proc/acpi /sys/firmware; touch /sys/firmware/x 2>&1; \
+         echo x > /proc/sysrq-trigger; echo x > /proc/sys/kernel/core_pattern; true",
+    );
+    let output = bundle.run().unwrap();
+    assert!(
+        output
+            .out
+            .starts_with("character special file 1:3\ncharacter special file 1:3\n"),
+        "{output:?}"
+    );
+    assert_eq!(output.err.matches("Read-only file system").count(), 2, "{output:?}");
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    assert_ne!(pattern.trim(), "x");
+}
+
+#[test]
+fn without_masks_the_same_files_are_there() {
+    // The case above can fail: the kernel has these files and shows them.
+    let mut bundle = Bundle::shell("stat -c %F /proc/keys; [ -w /proc/sysrq-trigger ] && echo writable");
+    bundle.spec["linux"]["maskedPaths"] = json!([]);
+    bundle.spec["linux"]["readonlyPaths"] = json!([]);
+    assert!(bundle.out().contains("regular"), "{}", bundle.out());
+}
+
+#[test]
+fn a_read_only_root_is_read_only_and_its_volumes_are_not() {
+    let mut bundle = Bundle::shell("touch /x; touch /tmp/x; touch /dev/shm/x /volume/x && echo volume");
+    fs::create_dir(bundle.dir.join("volume")).unwrap();
+    let source = bundle.dir.join("volume");
+    bundle.add_mount(json!({"destination": "/volume", "type": "bind", "source": source, "options": ["rbind"]}));
+    bundle.spec["root"]["readonly"] = json!(true);
+    let output = bundle.run().unwrap();
+    assert_eq!(
+        (output.out.as_str(), output.err.matches("Read-only").count()),
+        ("volume\n", 2),
+        "{output:?}"
+    );
+    assert!(source.join("x").exists());
+}
+
+#[test]
+fn devices_are_the_default_ones_and_those_listed() {
+    let mut bundle = Bundle::shell(
+        "for d in null zero full random urandom tty mine; do stat -c '%n %F %a %t:%T %u' /dev/$d; done; readlink /dev/fd /dev/ptmx; ls /dev",
+    );
+    bundle.spec["linux"]["devices"] =
+        json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 7, "fileMode": 0o640, "uid": 5, "gid": 6}]);
+    let out = bundle.out();
+    assert!(out.contains("/dev/null character special file 666 1:3 0\n"), "{out}");
+    assert!(out.contains("/dev/tty character special file 666 5:0 0\n"), "{out}");
+    assert!(out.contains("/dev/mine character special file 640 1:7 5\n"), "{out}");
+    assert!(out.contains("/proc/self/fd\npts/ptmx\n"), "{out}");
+    let names: Vec<_> = out.lines().skip(9).collect();
+    assert_eq!(
+        names,
+        [
+            "fd", "full", "mine", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+            "urandom", "zero"
+        ]
+    );
+}
+
+#[test]
+fn options_of_bind_mounts_hold_for_the_mount_alone_or_for_all_below() {
+    let mut bundle = Bundle::shell(
+        "grep -E ' /(plain|ro|rro|file)' /proc/self/mountinfo; for d in plain ro ro/sub rro rro/sub; do touch /$d/x && echo $d; done; cat /file",
+    );
+    let source = bundle.dir.join("volume");
+    fs::create_dir_all(source.join("sub")).unwrap();
+    fs::write(bundle.dir.join("single"), "single\n").unwrap();
+    // A mount below the source, which goes along with rbind.
+    let (source, dir) = (source.to_str().unwrap().to_owned(), bundle.dir.clone());
+    for (target, options) in [
+        ("/plain", json!(["bind", "nosuid", "noexec"])),
+        ("/ro", json!(["rbind", "ro"])),
+        ("/rro", json!(["rbind", "rro"])),
+    ] {
+        bundle.add_mount(json!({"destination": target, "type": "bind", "source": source, "options": options}));
+    }
+    bundle.add_mount(json!({"destination": "/file", "source": dir.join("single"), "options": ["bind", "ro"]}));
+    bundle.write();
+    let bundle = &bundle;
+    let child = sys::process::fork(|| {
+        // The submount lives in a mount namespace of its own.
+        let run = || {
+            sys::ns::unshare(libc::CLONE_NEWNS)?;
+            let private = sys::mount::Attr {
+                propagation: Some(sys::mount::Propagation::Private),
+                ..Default::default()
+            };
+            sys::mount::set_attr_at(c"/", true, private)?;
+            let tmpfs = sys::mount::Context::open("tmpfs")?.mount(0)?;
+            let sub = sys::path::Root::open(format!("{source}/sub"))?;
+            sys::mount::attach(std::os::fd::AsFd::as_fd(&tmpfs), std::os::fd::AsFd::as_fd(&sub))
+        };
+        if run().is_err() {
+            return 1;
+        }
+        let Ok(output) = bundle.run() else { return 2 };
+        let written: Vec<_> = output.out.lines().filter(|line| !line.contains(' ')).collect();
+        u8::from(written != ["plain", "ro/sub", "single"]) * 3
+    })
+    .unwrap();
+    assert_eq!(sys::process::wait(child).unwrap(), Exit::Code(0));
+    let out = bundle.run().unwrap().out;
+    let plain = out.lines().find(|line| line.contains(" /plain ")).unwrap();
+    assert!(plain.contains("nosuid") && plain.contains("noexec"), "{plain}");
+}
+
+#[test]
+fn mount_points_are_made_and_missing_sources_named() {
+    let mut bundle = Bundle::shell("cat /a/b/file /a/dir/inner");
+    fs::create_dir(bundle.dir.join("dir")).unwrap();
+    fs::write(bundle.dir.join("dir/inner"), "inner\n").unwrap();
+    fs::write(bundle.dir.join("one"), "one\n").unwrap();
+    let dir = bundle.dir.clone();
+    bundle.add_mount(json!({"destination": "/a/b/file", "source": dir.join("one"), "options": ["bind"]}));
+    bundle.add_mount(json!({"destination": "/a/dir", "source": dir.join("dir"), "options": ["bind"]}));
+    assert_eq!(bundle.out(), "one\ninner\n");
+    bundle.add_mount(json!({"destination": "/bin", "source": dir.join("one"), "options": ["bind"]}));
+    assert!(bundle.refused().1.contains("mounts[/bin]"));
+}
+
+#[test]
+fn what_a_filesystem_does_not_know_is_an_error_in_its_words() {
+    let mut bundle = Bundle::shell("true");
+    bundle.add_mount(json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["nonsense=1"]}));
+    let (_, text) = bundle.refused();
+    assert!(text.contains("mounts[/x]") && text.contains("nonsense"), "{text}");
+    bundle.spec["mounts"].as_array_mut().unwrap().pop();
+    bundle.add_mount(json!({"destination": "/x", "source": "/tmp", "options": ["bind", "nonsense"]}));
+    assert_eq!(bundle.refused().0, Kind::Unimplemented);
+}
+
+#[test]
+fn the_cgroup_view_is_the_containers_own_and_read_only() {
+    let bundle =
+        Bundle::shell("cat /sys/fs/cgroup/pids/cgroup.procs; mkdir /sys/fs/cgroup/pids/x; cat /proc/self/cgroup");
+    let output = bundle.run().unwrap();
+    // The shell and cat; no process of the host.
+    assert_eq!(output.out.lines().next(), Some("1"), "{output:?}");
+    assert!(output.err.contains("Read-only"), "{output:?}");
+    assert!(output.out.contains("pids:/\n"), "{output:?}");
+}
+
+#[test]
+fn propagation_that_the_source_does_not_have_is_refused() {
+    let mut bundle = Bundle::shell("true");
+    bundle.add_mount(json!({"destination": "/x", "source": "/proc", "options": ["rbind", "rshared"]}));
+    let (kind, text) = bundle.refused();
+    assert_eq!(
+        (kind, text.contains("shared")),
+        (Kind::FailedPrecondition, true),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_mount_made_on_the_host_reaches_a_slave_and_not_a_private_one() {
+    let mut bundle = Bundle::shell("read x; ls /slave/sub /private/sub");
+    let source = bundle.dir.join("volume");
+    fs::create_dir_all(source.join("sub")).unwrap();
+    for (target, mode) in [("/slave", "rslave"), ("/private", "rprivate")] {
+        bundle.add_mount(json!({"destination": target, "source": source, "options": ["rbind", mode]}));
+    }
+    bundle.write();
+    let bundle = &bundle;
+    let child = sys::process::fork(|| {
+        use std::os::fd::AsFd;
+        let run = || {
+            sys::ns::unshare(libc::CLONE_NEWNS)?;
+            let mode = |propagation| sys::mount::Attr {
+                propagation: Some(propagation),
+                ..Default::default()
+            };
+            sys::mount::set_attr_at(c"/", true, mode(sys::mount::Propagation::Private))?;
+            let tmpfs = || sys::mount::Context::open("tmpfs")?.mount(0);
+            let shared = tmpfs()?;
+            sys::mount::set_attr(shared.as_fd(), false, mode(sys::mount::Propagation::Shared))?;
+            sys::mount::attach(shared.as_fd(), sys::path::Root::open(&source)?.as_fd())?;
+            fs::create_dir(source.join("sub"))?;
+            let (created, mut pipes) = bundle
+                .start()
+                .map_err(|error| std::io::Error::other(error.to_string()))?;
+            let late = tmpfs()?;
+            sys::mount::attach(late.as_fd(), sys::path::Root::open(source.join("sub"))?.as_fd())?;
+            fs::write(source.join("sub/arrived"), "")?;
+            crate::fixture::say(&mut pipes.stdin, "\n");
+            Ok::<_, std::io::Error>(crate::fixture::finish(created.pidfd, pipes).out)
+        };
+        match run() {
+            Ok(out) if out == "/private/sub:\n\n/slave/sub:\narrived\n" => 0,
+            Ok(out) if out.contains("arrived") => 1,
+            Ok(_) => 2,
+            Err(_) => 3,
+        }
+    })
+    .unwrap();
+    assert_eq!(sys::process::wait(child).unwrap(), Exit::Code(0));
+}
+
+#[test]
+fn sysctls_of_the_containers_namespaces_are_written_and_others_refused() {
+    let mut bundle = Bundle::shell("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni");
+    bundle.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1", "kernel.shmmni": "77"});
+    assert_eq!(bundle.out(), "1\n77\n");
+    assert_ne!(fs::read_to_string("/proc/sys/kernel/shmmni").unwrap(), "77\n");
+    bundle.spec["linux"]["sysctl"] = json!({"kernel.core_pattern": "|/x"});
+    assert_eq!(bundle.refused().0, Kind::InvalidArgument);
+    bundle.spec["linux"]["sysctl"] = json!({"net.ipv4.no_such": "1"});
+    assert!(bundle.refused().1.contains("no_such"));
+}
+
+#[test]
+fn a_listed_device_that_the_image_has_as_something_else_is_refused() {
+    let mut bundle = Bundle::shell("true");
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    fs::write(bundle.root().join("dev/null"), "").unwrap();
+    assert!(bundle.refused().1.contains("/dev/null"));
+    fs::remove_file(bundle.root().join("dev/null")).unwrap();
+    bundle.out();
+    assert_eq!(
+        rustix::fs::major(fs::metadata(bundle.root().join("dev/null")).unwrap().rdev()),
+        1
+    );
+}

@@ -1,0 +1,35 @@
+//! Descriptors by number: those that a parent has left for this process.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd, IntoRawFd as _, OwnedFd, RawFd};
+
+use crate::call::check;
+
+/// Takes over descriptor `number`, which whoever started this program left open for it, and makes it close-on-exec. To be
+/// called once, before anything else opens descriptors.
+///
+/// # Errors
+/// EBADF where there is none.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD takes an integer and touches no memory.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open (checked above) and, by this function's contract, nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Moves `fd` to `number` and closes all descriptors above that, whoever owns them: for a forked child that never returns
+/// into its parent's frames and whose inherited values are therefore never dropped.
+///
+/// # Errors
+/// What dup3(2) and close_range(2) say; `InvalidInput` where `fd` has a number below already.
+pub fn keep_only(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() <= number {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: both are plain numbers; what `number` was before is closed by the kernel.
+    check(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) })?;
+    let _closed_below = fd.into_raw_fd();
+    crate::process::close_from(number.cast_unsigned() + 1)?;
+    // SAFETY: dup3 has just made it; what was there before is closed and, by contract, never dropped.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
