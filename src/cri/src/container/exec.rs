@@ -105,6 +105,15 @@ fn check(cmd: &[String]) -> Result<(), Error> {
     }
 }
 
+fn console_size(size: Size) -> Option<spec::runtime::Box> {
+    let builder = spec::runtime::BoxBuilder::default();
+    builder
+        .width(u64::from(size.width))
+        .height(u64::from(size.height))
+        .build()
+        .ok()
+}
+
 /// Runs a process in a container.
 pub(crate) async fn run(container: &Container, wish: &Wish) -> Result<Exec, Error> {
     check(&wish.cmd)?;
@@ -117,6 +126,8 @@ pub(crate) async fn run(container: &Container, wish: &Wish) -> Result<Exec, Erro
     let mut process = (*process).clone();
     process.set_args(Some(wish.cmd.clone()));
     process.set_terminal(Some(wish.tty));
+    // Set before execve: a program may ask for it at once, and would not notice a later one.
+    process.set_console_size(wish.size.filter(|_| wish.tty).and_then(console_size));
     if wish.tty
         && let Some(env) = process.env_mut()
         && !env.iter().any(|e| e.starts_with("TERM="))
