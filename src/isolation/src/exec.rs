@@ -41,6 +41,9 @@ pub struct PendingExec {
 }
 
 /// A process in the container; the caller's child, which the caller reaps.
+///
+/// In a container with a pid namespace of its own, init's end is not seen before all processes of the namespace have
+/// been reaped, these among them: reap by pidfd as each one ends, never init first.
 #[derive(Debug)]
 pub struct Execed {
     /// In the caller's pid namespace.

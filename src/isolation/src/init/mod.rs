@@ -116,7 +116,7 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
     seccomp::load(seccomp.as_ref())?;
     match program {
         Some(program) => Err(program.run()),
-        None => reaper::run(),
+        None => match reaper::run()? {},
     }
 }
 
