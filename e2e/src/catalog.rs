@@ -205,7 +205,15 @@ fn layers(storage: &Storage, base: &[u8]) -> Result<()> {
         .dir("was-dir/")
         .file("was-dir/inner", 0o644, b"lower")
         .file("was-file", 0o644, b"lower");
-    lower.file("hard-a", 0o600, b"linked").hardlink("hard-b", "hard-a");
+    lower.file("hard-a", 0o600, b"linked");
+    // The mode is that of the file, as tar writes it; some unpackers apply it again.
+    lower.add(&Entry {
+        path: "hard-b",
+        kind: b'1',
+        mode: 0o600,
+        link: "hard-a",
+        ..Entry::default()
+    });
     lower.add(&Entry {
         path: "setuid",
         mode: 0o4755,

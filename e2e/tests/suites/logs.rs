@@ -76,11 +76,13 @@ fn e5_bytes_that_are_not_text_are_kept() {
         let id = bed.run(&config).await?;
         bed.cri.exited(&id).await?;
         let bytes = fs::read(logs::path(&bed.config, &config))?;
-        ensure!(
-            bytes.ends_with(b" stdout F a\xff\0b\r\n"),
-            "{:?}",
-            String::from_utf8_lossy(&bytes)
-        );
+        // containerd drops the carriage return.
+        let expected: &[u8] = if node.ours() {
+            b" stdout F a\xff\0b\r\n"
+        } else {
+            b" stdout F a\xff\0b\n"
+        };
+        ensure!(bytes.ends_with(expected), "{:?}", String::from_utf8_lossy(&bytes));
         Ok(())
     });
 }
@@ -119,6 +121,10 @@ fn e5_without_a_log_path_output_is_discarded() {
 #[test]
 fn e5_rotation_loses_no_line_and_doubles_none() {
     test(async |node| -> Result<()> {
+        if !node.ours() {
+            // containerd doubles fragments of the line that is being read.
+            return Ok(());
+        }
         let bed = Bed::new(node).await?;
         let count = 60_000;
         let config = container(
@@ -182,6 +188,10 @@ fn e5_reopen_needs_a_running_container() {
 #[test]
 fn e5_the_log_goes_on_while_the_server_is_away() {
     test(async |node| -> Result<()> {
+        if !node.ours() {
+            // containerd itself writes the logs.
+            return Ok(());
+        }
         let bed = Bed::new(node).await?;
         let config = container(
             "main",

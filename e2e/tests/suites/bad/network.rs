@@ -43,7 +43,7 @@ async fn fails(node: &mut Node, words: &[&str]) -> Result<()> {
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("10."))
             .count()
     });
-    ensure!(leases.unwrap_or(0) == 0, "an address stayed leased");
+    ensure!(leases.unwrap_or(0) == 0 || !node.ours(), "an address stayed leased");
     // And when the network is whole again, so are the pods.
     fs::write(node.conf_dir().join("10-e2e.conflist"), conflist(node))?;
     node.restart().await?;
@@ -99,6 +99,10 @@ fn a_plugin_that_prints_rubbish() {
 #[test]
 fn a_plugin_that_is_missing() {
     test(async |node| -> Result<()> {
+        if !node.ours() {
+            // containerd gives nothing back here.
+            return Ok(());
+        }
         script(node, "exit 0")?;
         fs::remove_file(node.bin_dir().join("scripted"))?;
         fails(node, &["scripted"]).await
@@ -197,6 +201,10 @@ fn an_address_range_that_is_used_up() {
 #[test]
 fn a_pod_whose_namespace_is_gone_can_be_removed() {
     test(async |node| -> Result<()> {
+        if !node.ours() {
+            // The reference portmap leaves a rule behind here.
+            return Ok(());
+        }
         let bed = Bed::new(node).await?;
         bed.run(&container("main", e2e::catalog::BUSYBOX, &["sleep", "100000"]))
             .await?;

@@ -145,6 +145,10 @@ fn a_program_that_is_missing_or_not_executable() {
             ("directory", "/srv"),
             ("interpreter", "/srv/no-interpreter"),
         ] {
+            if !node.ours() && name == "interpreter" {
+                // runc has answered before its execve.
+                continue;
+            }
             let id = bed.create(&container(name, BUSYBOX, &[program])).await?;
             let answer = bed.cri.start(&id).await;
             refused_any(
@@ -270,6 +274,10 @@ fn text_that_is_not_utf8_on_the_wire() {
 #[test]
 fn the_callers_deadline_passes_in_the_middle_of_a_verb() {
     test(async |node| -> Result<()> {
+        if !node.ours() {
+            // containerd may hold the name of what was given up for ever.
+            return Ok(());
+        }
         let bed = Bed::new(node).await?;
         let other = pod(node, "late");
         let mut runtime = bed.cri.runtime.clone();
@@ -280,7 +288,9 @@ fn the_callers_deadline_passes_in_the_middle_of_a_verb() {
                 runtime_handler: String::new(),
             };
             let answer = runtime.run_pod_sandbox(with_deadline(request, limit)).await;
-            if let Err(status) = answer {
+            if let Err(status) = answer
+                && (node.ours() || !status.message().contains("reserved"))
+            {
                 ensure!(
                     matches!(
                         status.code(),

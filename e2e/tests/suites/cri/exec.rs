@@ -93,17 +93,19 @@ fn e4_execsync_timeout_kills_and_says_deadline() {
 #[test]
 fn e4_execsync_does_not_wait_for_a_grandchild_that_holds_the_pipe() {
     test(async |node| -> Result<()> {
+        if !node.ours() {
+            // containerd waits for ever, unless its drain timeout is configured.
+            return Ok(());
+        }
         let bed = Bed::new(node).await?;
         let id = bed.sleeper("main").await?;
         let begin = Instant::now();
-        let answer = bed
+        let output = bed
             .cri
             .exec_with(&id, &["sh", "-c", "sleep 56789 & echo out"], 30)
-            .await;
+            .await?;
         ensure!(begin.elapsed() < Duration::from_secs(25), "took {:?}", begin.elapsed());
-        if node.ours() {
-            ensure!(answer?.stdout == "out\n", "another output");
-        }
+        ensure!(output.stdout == "out\n", "{output:?}");
         Ok(())
     });
 }

@@ -149,16 +149,23 @@ fn e2_an_id_may_be_cut_short_while_it_is_unique() {
     });
 }
 
+/// A container with two labels.
+fn labelled(name: &str, tier: &str) -> v1::ContainerConfig {
+    let labels = [("app", "a"), ("tier", tier)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    v1::ContainerConfig {
+        labels,
+        ..sleeper(name)
+    }
+}
+
 #[test]
 fn e2_filters_are_anded_and_an_unknown_id_matches_nothing() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
-        let mut config = sleeper("one");
-        config.labels = [("app".to_owned(), "a".to_owned()), ("tier".to_owned(), "x".to_owned())].into();
-        let one = bed.run(&config).await?;
-        let mut config = sleeper("two");
-        config.labels = [("app".to_owned(), "a".to_owned()), ("tier".to_owned(), "y".to_owned())].into();
-        let two = bed.create(&config).await?;
+        let one = bed.run(&labelled("one", "x")).await?;
+        let two = bed.create(&labelled("two", "y")).await?;
         let labels = |pairs: &[(&str, &str)]| {
             pairs
                 .iter()
@@ -236,30 +243,34 @@ fn e2_filters_are_anded_and_an_unknown_id_matches_nothing() {
             expected.sort_unstable();
             ensure!(ids == expected, "by {what}: {ids:?}, not {expected:?}");
         }
-        let pods = bed
-            .cri
+        pod_filters(&bed).await
+    });
+}
+
+async fn pod_filters(bed: &Bed) -> Result<()> {
+    let pods = bed
+        .cri
+        .pods(Some(v1::PodSandboxFilter {
+            id: "f".repeat(64),
+            ..Default::default()
+        }))
+        .await?;
+    ensure!(pods.is_empty(), "unknown pod in the pod list");
+    let ready = v1::PodSandboxStateValue {
+        state: v1::PodSandboxState::SandboxReady.into(),
+    };
+    ensure!(
+        bed.cri
             .pods(Some(v1::PodSandboxFilter {
-                id: "f".repeat(64),
+                state: Some(ready),
                 ..Default::default()
             }))
-            .await?;
-        ensure!(pods.is_empty(), "unknown pod in the pod list");
-        let ready = v1::PodSandboxStateValue {
-            state: v1::PodSandboxState::SandboxReady.into(),
-        };
-        ensure!(
-            bed.cri
-                .pods(Some(v1::PodSandboxFilter {
-                    state: Some(ready),
-                    ..Default::default()
-                }))
-                .await?
-                .len()
-                == 1,
-            "ready pods"
-        );
-        Ok(())
-    });
+            .await?
+            .len()
+            == 1,
+        "ready pods"
+    );
+    Ok(())
 }
 
 #[test]

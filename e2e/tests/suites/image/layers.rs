@@ -27,7 +27,7 @@ fn whiteouts_and_opaque_directories() {
 #[test]
 fn links_modes_owners_and_times() {
     test(async |node| -> Result<()> {
-        let output = see(node, "stat -c '%i' /hard-a /hard-b | uniq | wc -l; stat -c '%h %a' /hard-a; stat -c %a /setuid /tmp; stat -c '%u %g %a' /owned; stat -c %Y /owned; wc -c < /long/*; readlink /bin/sh").await?;
+        let output = see(node, "stat -c '%i' /hard-a /hard-b | uniq | wc -l; stat -c '%h %a' /hard-a; stat -c %a /setuid /tmp; stat -c '%u %g %a' /owned; stat -c %Y /owned; cat /long/* | wc -c; readlink /bin/sh").await?;
         ensure!(
             output == "1\n2 600\n4755\n1777\n1234 5678 640\n1704067200\n4\nbusybox\n",
             "{output:?}"
@@ -45,7 +45,9 @@ fn devices_fifos_xattrs_and_big_files() {
         let id = bed.run(&container("xattr", LAYERS, &["sleep", "100000"])).await?;
         let pid = bed.cri.container_pid(&id).await?;
         // Read from outside: busybox has no getcap. 20 bytes, version 2, permitted bit 10.
-        let found = node.sh(&format!("perl -e 'syscall(191, \"/proc/{pid}/root/capable\\0\", \"security.capability\\0\", my $b = \"\\0\" x 64, 64) == 20 or exit 1; print unpack(\"H16\", $b)'"))?;
+        let found = node.sh(&format!(
+            "perl -e 'my ($path, $name, $value) = (\"/proc/{pid}/root/capable\\0\", \"security.capability\\0\", \"\\0\" x 64); syscall(191, $path, $name, $value, 64) == 20 or exit 1; print unpack(\"H16\", $value)'"
+        ))?;
         ensure!(found == "0100000200040000", "{found}");
         Ok(())
     });

@@ -191,17 +191,19 @@ fn a_list_can_be_filtered_and_an_unknown_image_is_no_error() {
             .await?
             .into_inner()
             .images;
-        ensure!(list.len() == 1 && list[0].repo_tags == [BUSYBOX], "{list:?}");
+        // containerd ignores the filter.
         ensure!(
-            cri.images
-                .clone()
-                .list_images(request(&of("no:such")))
-                .await?
-                .into_inner()
-                .images
-                .is_empty(),
-            "unknown"
+            !node.ours() || (list.len() == 1 && list[0].repo_tags == [BUSYBOX]),
+            "{list:?}"
         );
+        let unknown = cri
+            .images
+            .clone()
+            .list_images(request(&of("no:such")))
+            .await?
+            .into_inner()
+            .images;
+        ensure!(!node.ours() || unknown.is_empty(), "unknown");
         ensure!(cri.image(&of("no:such")).await?.is_none(), "unknown");
         Ok(())
     });

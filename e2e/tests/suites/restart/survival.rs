@@ -56,7 +56,7 @@ fn e9_an_exit_while_the_server_is_away_has_its_code_and_time() {
         node.start_daemon().await?;
         let status = node.cri().exited(&id).await?;
         ensure!(
-            status.exit_code == 42 && status.reason == "Error",
+            (status.exit_code == 42 && status.reason == "Error") || !node.ours(),
             "{} {}",
             status.exit_code,
             status.reason
@@ -156,6 +156,10 @@ fn e9_stop_and_remove_work_after_a_restart() {
 #[test]
 fn e9_killed_at_random_while_pods_come_and_go() {
     test(async |node| -> Result<()> {
+        if !node.ours() {
+            // containerd leaves namespaces behind.
+            return Ok(());
+        }
         let bed = Bed::new(node).await?;
         let bystander = bed.sleeper("bystander").await?;
         let pid = bed.cri.container_pid(&bystander).await?;

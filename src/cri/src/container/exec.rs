@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::start::program_fault;
+use super::stop;
 use crate::error::Error;
 use crate::fdio::AsyncFile;
 use crate::monitor::Client;
@@ -83,11 +84,16 @@ impl Exec {
 /// The container, if a process can be run in it.
 pub(crate) fn target(rt: &Runtime, id: &str) -> Result<Arc<Container>, Error> {
     let container = rt.index.container(id)?;
-    if container.with_status(|s| s.is_running()) {
-        Ok(container)
-    } else {
-        Err(Error::precondition(format!("container {} does not run", container.id)))
+    if !container.with_status(|s| s.is_running()) {
+        return Err(Error::precondition(format!("container {} does not run", container.id)));
     }
+    if stop::is_dying(&container) {
+        return Err(Error::precondition(format!(
+            "container {} is being killed",
+            container.id
+        )));
+    }
+    Ok(container)
 }
 
 fn check(cmd: &[String]) -> Result<(), Error> {
