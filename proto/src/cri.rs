@@ -16,6 +16,10 @@ use std::fmt;
 
 include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
 
+/// The descriptors of `runtime.v1`, an encoded `google.protobuf.FileDescriptorSet`.
+#[cfg(feature = "client")]
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cri.bin"));
+
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthConfig")

@@ -59,7 +59,10 @@ mod tests {
 
     /// Puts `pid` into the cgroup `path` of each hierarchy of ours. A cpuset of v1 takes nobody before it has cpus.
     fn join(path: &str, pid: u32) {
-        for top in hierarchies().iter().filter(|top| !["cpuset", "systemd"].iter().any(|name| top.ends_with(name))) {
+        for top in hierarchies()
+            .iter()
+            .filter(|top| !["cpuset", "systemd"].iter().any(|name| top.ends_with(name)))
+        {
             fs::create_dir_all(top.join(path)).unwrap();
             fs::write(top.join(path).join("cgroup.procs"), pid.to_string()).unwrap();
         }

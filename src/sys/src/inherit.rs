@@ -21,7 +21,11 @@ pub fn inherit(command: &mut Command, fd: OwnedFd, number: RawFd) {
             // SAFETY: dup2 takes two numbers; in this forked child nobody else owns `number`.
             unsafe { libc::dup2(source, number) }
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     };
     // SAFETY: the closure runs between fork and exec and only makes one async-signal-safe
     // system call: no allocation (last_os_error reads errno), no lock.
