@@ -173,7 +173,7 @@ impl PendingExec {
             drop(process::wait(pid));
         }
         // The joiner is dead, so what it said is all there. Only what is there is read: the process may hang.
-        while readable(self.channel.as_fd()) {
+        while self.channel.has_message() {
             match self.channel.receive() {
                 Ok(Some((Message::Spawned { pid }, _))) => {
                     if let Ok(pidfd) = process::pidfd_open(pid) {
@@ -185,10 +185,4 @@ impl PendingExec {
             }
         }
     }
-}
-
-fn readable(fd: BorrowedFd<'_>) -> bool {
-    let mut poll = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec::default();
-    matches!(rustix::event::poll(&mut poll, Some(&now)), Ok(1..))
 }
