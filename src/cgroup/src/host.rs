@@ -95,7 +95,7 @@ impl Host {
         Self::from_hierarchies(hierarchies)
     }
 
-    pub(crate) fn from_hierarchies(hierarchies: Vec<Hierarchy>) -> Result<Self, Error> {
+    fn from_hierarchies(hierarchies: Vec<Hierarchy>) -> Result<Self, Error> {
         let is_v1 = hierarchies.iter().any(|one| one.version == Version::V1);
         if hierarchies.is_empty() {
             return Err(Error::NotMounted);
@@ -206,6 +206,9 @@ fn unescape(text: &str) -> PathBuf {
     }
     std::ffi::OsString::from_vec(clean).into()
 }
+
+#[cfg(test)]
+mod v2_tests;
 
 #[cfg(test)]
 mod tests {

@@ -131,7 +131,16 @@ pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
     let creator =
         process::fork(move || parent::create::run(req, &theirs)).map_err(Error::sys("fork", "the creator"))?;
     let mut heard = Heard::default();
-    while !heard.ready {
+    let mut ended = None;
+    while !(heard.ready && heard.init.is_some()) {
+        if heard.ready {
+            // `Ready` has overtaken `Spawned`: the creator is about to end. One that was killed says nothing more, and
+            // init, which waits for us, keeps the channel open.
+            ended.get_or_insert_with(|| process::wait(creator));
+            if !ours.has_message() {
+                break;
+            }
+        }
         match ours.receive() {
             Ok(Some((message, fds))) => note(&mut heard, message, fds),
             Ok(None) => break,
@@ -141,7 +150,9 @@ pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
             }
         }
     }
-    let ended = process::wait(creator).map_err(Error::sys("wait for", "the creator"));
+    let ended = ended
+        .unwrap_or_else(|| process::wait(creator))
+        .map_err(Error::sys("wait for", "the creator"));
     if heard.ready
         && heard.failure.is_none()
         && let (Some(cgroup_path), Some((pid, pidfd))) = (heard.cgroup_path.take(), heard.init.take())

@@ -41,6 +41,9 @@ pub struct PendingExec {
 }
 
 /// A process in the container; the caller's child, which the caller reaps.
+///
+/// In a container with a pid namespace of its own, init's end is not seen before all processes of the namespace have
+/// been reaped, these among them: reap by pidfd as each one ends, never init first.
 #[derive(Debug)]
 pub struct Execed {
     /// In the caller's pid namespace.
@@ -170,7 +173,7 @@ impl PendingExec {
             drop(process::wait(pid));
         }
         // The joiner is dead, so what it said is all there. Only what is there is read: the process may hang.
-        while readable(self.channel.as_fd()) {
+        while self.channel.has_message() {
             match self.channel.receive() {
                 Ok(Some((Message::Spawned { pid }, _))) => {
                     if let Ok(pidfd) = process::pidfd_open(pid) {
@@ -182,10 +185,4 @@ impl PendingExec {
             }
         }
     }
-}
-
-fn readable(fd: BorrowedFd<'_>) -> bool {
-    let mut poll = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec::default();
-    matches!(rustix::event::poll(&mut poll, Some(&now)), Ok(1..))
 }

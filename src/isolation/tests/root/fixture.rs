@@ -23,7 +23,6 @@ pub(crate) struct Bundle {
     pub(crate) dir: PathBuf,
     pub(crate) spec: Value,
     pub(crate) id: String,
-    mounts_before: usize,
 }
 
 /// How a process ended and what it said.
@@ -79,12 +78,7 @@ impl Bundle {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
         let spec = spec(args, &id);
-        Self {
-            dir,
-            spec,
-            id,
-            mounts_before: 0,
-        }
+        Self { dir, spec, id }
     }
 
     /// One that runs a shell script.
@@ -277,16 +271,20 @@ fn spec(args: &[&str], id: &str) -> Value {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
+        let failed = std::thread::panicking();
         let host = cgroup::Host::detect().unwrap();
         if let Ok(group) = host.open(&format!("/{}", self.id)) {
-            group.remove().unwrap();
+            if failed {
+                group.kill().ok();
+            }
+            let removed = group.remove();
+            assert!(failed || removed.is_ok(), "{removed:?}");
         }
-        let leaked = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let leaked: Vec<_> = leaked.lines().filter(|line| line.contains(&self.id)).collect();
-        fs::remove_dir_all(&self.dir).unwrap();
-        if !std::thread::panicking() {
-            assert_eq!(leaked.len(), self.mounts_before, "mounts left behind: {leaked:?}");
-        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let leaked: Vec<_> = mounts.lines().filter(|line| line.contains(&self.id)).collect();
+        assert!(failed || leaked.is_empty(), "mounts left behind: {leaked:?}");
+        let removed = fs::remove_dir_all(&self.dir);
+        assert!(failed || removed.is_ok(), "{removed:?}");
     }
 }
 
