@@ -267,3 +267,35 @@ async fn the_older_port_forward_names_its_ports_and_reports_errors() {
         .await;
     none.unwrap_err();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_fail_or_vanish_leave_nothing_behind() {
+    let node = node();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let warm_up = node.exec(&["true"], false, false);
+    drop(channels(&mut websocket(&warm_up, "v5.channel.k8s.io").await, false).await);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = (tasks(), files());
+    for n in 0..1000 {
+        // A terminal, a program that does not exist (CVE-2022-23471).
+        let url = node.exec(&["/does/not/exist"], true, true);
+        let mut socket = websocket(&url, "v5.channel.k8s.io").await;
+        if n % 2 == 0 {
+            let (channels, _) = channels(&mut socket, false).await;
+            assert!(String::from_utf8_lossy(&channels[3]).contains("No such file"));
+        }
+        // An attach whose client goes away at once (CVE-2025-64329).
+        drop(websocket(&node.attach(), "v5.channel.k8s.io").await);
+    }
+    node.quiet(Duration::from_secs(15)).await;
+    let end = std::time::Instant::now() + Duration::from_secs(15);
+    while tasks() > before.0 || files() > before.1 {
+        assert!(
+            std::time::Instant::now() < end,
+            "tasks and files: {before:?}, now {:?}",
+            (tasks(), files())
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

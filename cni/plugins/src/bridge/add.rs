@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::os::fd::AsFd as _;
 
-use cni_netlink::link::{self, Change, Link, Veth};
-use cni_netlink::{Batch, NetNs, Socket};
+use cni_netlink::link::{self, Link, Veth};
+use cni_netlink::{Batch, Change, NetNs, Socket, port};
 use cni_types::{AddResult, Interface};
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -151,7 +151,7 @@ fn set_port(socket: &mut Socket, conf: &Conf, port: &Link) -> Result<()> {
     let mut batch = Batch::new();
     batch.push(Change::new().no_link_local().request(port.index));
     if conf.hairpin || conf.isolated {
-        batch.push(link::port(port.index, conf.hairpin, conf.isolated));
+        batch.push(port::set(port.index, conf.hairpin, conf.isolated));
     }
     socket.run(batch)?;
     vlan::port(socket, port, conf)

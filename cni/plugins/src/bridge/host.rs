@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use cni_netlink::addr::{self, Address};
-use cni_netlink::link::{self, Bridge, Change, Link};
-use cni_netlink::{Batch, Socket};
+use cni_netlink::link::{self, Bridge, Link};
+use cni_netlink::{Batch, Change, Socket};
 use ipnet::IpNet;
 use rustix::io::Errno;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cni_netlink::link::{self, Change, Link, Veth};
-use cni_netlink::{Batch, Socket};
+use cni_netlink::link::{self, Link, Veth};
+use cni_netlink::{Batch, Change, Socket, port};
 use rustix::io::Errno;
 
 use super::conf::Conf;
@@ -20,17 +20,17 @@ pub(super) fn port(socket: &mut Socket, port: &Link, conf: &Conf) -> Result<()> 
     }
     let mut batch = Batch::new();
     if !conf.keep_default_vlan {
-        batch.push_or(link::delete_vlan(port.index, DEFAULT_VLAN), Errno::NOENT);
+        batch.push_or(port::delete_vlan(port.index, DEFAULT_VLAN), Errno::NOENT);
     }
     if let Some(id) = conf.vlan {
-        batch.push(link::add_vlan(port.index, id, true));
+        batch.push(port::add_vlan(port.index, id, true));
     }
     for id in &conf.trunk {
-        batch.push(link::add_vlan(port.index, *id, false));
+        batch.push(port::add_vlan(port.index, *id, false));
     }
     // A trunk alone keeps VLAN 1 for what comes without a tag, as the reference does.
     if conf.vlan.is_none() {
-        batch.push(link::add_vlan(port.index, DEFAULT_VLAN, true));
+        batch.push(port::add_vlan(port.index, DEFAULT_VLAN, true));
     }
     socket.run(batch)?;
     Ok(())
