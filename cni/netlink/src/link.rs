@@ -23,6 +23,8 @@ pub(crate) const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PROMISCUITY: u16 = 30;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const INFO_SLAVE_DATA: u16 = 5;
@@ -215,7 +217,12 @@ pub struct Veth<'a> {
     pub master: Option<u32>,
 }
 
-/// Makes a veth pair: the near end up, the far end down.
+/// Makes a veth pair, both ends down, of one queue each.
+///
+/// Down: an end that is up while the other is not makes the kernel take its queue out of use,
+/// and wait an RCU grace period for it, as soon as somebody asks for the link (linkwatch).
+/// One queue: without being told, the kernel makes one for each processor and then, with a
+/// grace period for each end, uses only the first (veth_init_queues).
 #[must_use]
 pub fn add_veth(veth: &Veth<'_>) -> Message {
     let mut message = Message::new(
@@ -223,7 +230,8 @@ pub fn add_veth(veth: &Veth<'_>) -> Message {
         CREATE,
         format!("create veth pair {} - {}", veth.name, veth.peer),
     );
-    message.fixed(&header(0, 0, UP, UP)).text(IFLA_IFNAME, veth.name);
+    message.fixed(&header(0, 0, 0, 0)).text(IFLA_IFNAME, veth.name);
+    message.u32(IFLA_NUM_TX_QUEUES, 1).u32(IFLA_NUM_RX_QUEUES, 1);
     if veth.mtu > 0 {
         message.u32(IFLA_MTU, veth.mtu);
     }
@@ -234,6 +242,7 @@ pub fn add_veth(veth: &Veth<'_>) -> Message {
         m.text(INFO_KIND, "veth").nest(INFO_DATA, |m| {
             m.nest(VETH_INFO_PEER, |m| {
                 m.fixed(&header(0, 0, 0, 0)).text(IFLA_IFNAME, veth.peer);
+                m.u32(IFLA_NUM_TX_QUEUES, 1).u32(IFLA_NUM_RX_QUEUES, 1);
                 if veth.mtu > 0 {
                     m.u32(IFLA_MTU, veth.mtu);
                 }

@@ -77,6 +77,10 @@ pub(super) fn leg(socket: &mut Socket, bridge: &Link, conf: &Conf, id: u16) -> R
     };
     port(socket, &port_link, &only_this)?;
     let leg = host::find(socket, &name)?.ok_or_else(|| Fault::internal(format!("{name} vanished")))?;
-    socket.one(Change::new().up(true).request(leg.index))?;
+    let mut batch = Batch::new();
+    batch.push(Change::new().no_link_local().request(port_link.index));
+    batch.push(Change::new().up(true).request(port_link.index));
+    batch.push(Change::new().up(true).request(leg.index));
+    socket.run(batch)?;
     Ok(leg)
 }
