@@ -8,6 +8,7 @@
     unreachable_pub,
     reason = "test code"
 )]
+#![allow(clippy::too_many_lines, reason = "the fake server answers all calls in one match")]
 
 mod fake;
 
@@ -292,4 +293,87 @@ async fn ports_are_forwarded() {
         assert_eq!(got.len(), 400_000);
     }
     child.kill().await.unwrap();
+}
+
+/// The program on a terminal of its own, of 100 columns and 40 rows.
+fn on_a_terminal(running: &Running, args: &[&str]) -> (tokio::process::Child, std::fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let size = rustix::termios::Winsize {
+        ws_row: 40,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&master, size).unwrap();
+    let mut command = ctl(&running.node.socket(), args);
+    command.stdin(terminal.try_clone().unwrap()).stdout(terminal);
+    (command.spawn().unwrap(), std::fs::File::from(master))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_raw_while_it_is_used_and_told_of_its_size() {
+    let running = fake::start("terminal");
+    let (mut child, mut master) = on_a_terminal(&running, &["exec", "-it", CONTAINER, "@terminal"]);
+    let reader = master.try_clone().unwrap();
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader));
+        let mut seen = Vec::new();
+        // The read fails with EIO once the program has closed its end.
+        while let Some(Ok(line)) = lines.next() {
+            seen.push(line.trim_end().to_owned());
+        }
+        seen
+    });
+    let local = |master: &std::fs::File| rustix::termios::tcgetattr(master).unwrap().local_modes;
+    let echo = rustix::termios::LocalModes::ECHO | rustix::termios::LocalModes::ICANON;
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while local(&master).intersects(echo) {
+        assert!(std::time::Instant::now() < end, "never raw");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let size = rustix::termios::Winsize {
+        ws_row: 50,
+        ws_col: 120,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&master, size).unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    // The program is not the terminal's foreground group here, so it has to be told.
+    rustix::process::kill_process(pid, rustix::process::Signal::WINCH).unwrap();
+    // Ctrl-C is the process's, not ours.
+    master.write_all(b"\x03").unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(10), child.wait())
+        .await
+        .expect("hangs")
+        .unwrap();
+    assert_eq!(status.code(), Some(5));
+    assert!(local(&master).contains(echo), "the terminal's mode is restored");
+    let seen = tokio::time::timeout(Duration::from_secs(10), seen)
+        .await
+        .expect("hangs")
+        .unwrap();
+    assert_eq!(seen, ["100x40", "120x50", "[3]"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_keys_leave_a_terminal_session() {
+    let running = fake::start("detach");
+    let (mut child, mut master) = on_a_terminal(&running, &["exec", "-it", CONTAINER, "@terminal"]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    master.write_all(b"\x10\x11").unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(10), child.wait())
+        .await
+        .expect("hangs")
+        .unwrap();
+    assert!(status.success());
 }

@@ -299,3 +299,42 @@ async fn sessions_that_fail_or_vanish_leave_nothing_behind() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn malformed_websocket_frames_end_the_connection() {
+    let node = node();
+    let address = node.server.local_addr();
+    let frames: [&[u8]; 6] = [
+        // Not masked.
+        b"\x82\x02\x00a",
+        // A length of 2^63, and one beyond the limit.
+        b"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00mask",
+        b"\x82\xff\x00\x00\x00\x00\x7f\xff\xff\xffmask",
+        // A control frame in fragments, one that is too long, and a reserved opcode.
+        b"\x09\x80mask",
+        b"\x89\xfe\x00\x7emask",
+        b"\x83\x80mask",
+    ];
+    for frame in frames {
+        let url = node.exec(&["cat"], true, false);
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "GET /{} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n",
+            path(&url)
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(frame).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut answer))
+            .await
+            .expect("stays open")
+            .ok();
+        assert!(
+            answer.starts_with(b"HTTP/1.1 101 "),
+            "{frame:?}: {}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    node.quiet(Duration::from_secs(12)).await;
+}

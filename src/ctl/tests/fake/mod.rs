@@ -21,7 +21,7 @@ use spec::Kind;
 use stream::{
     AttachParams, Backend, BackendError, ExecParams, Options, PortForwardParams, Reader, Server, Streams, Wants, Writer,
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixListener};
 use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -43,6 +43,9 @@ fn failed(error: std::io::Error) -> BackendError {
 
 impl Backend for Host {
     async fn exec(&self, params: ExecParams, streams: Streams) -> Result<i32, BackendError> {
+        if params.cmd[0] == "@terminal" {
+            return terminal(streams).await;
+        }
         let mut child = Command::new(&params.cmd[0])
             .args(&params.cmd[1..])
             .stdin(if streams.stdin.is_some() {
@@ -91,6 +94,22 @@ impl Backend for Host {
             _ = async { tokio::io::copy(&mut from, &mut write).await.ok(); std::future::pending::<()>().await } => Ok(()),
         }
     }
+}
+
+/// Prints two sizes and then the first key.
+async fn terminal(streams: Streams) -> Result<i32, BackendError> {
+    let (Some(mut input), Some(mut out), mut sizes) = (streams.stdin, streams.stdout, streams.resize) else {
+        return Ok(1);
+    };
+    for _ in 0..2 {
+        let Some(size) = sizes.recv().await else { return Ok(2) };
+        out.write_all(format!("{}x{}\r\n", size.width, size.height).as_bytes())
+            .await
+            .map_err(failed)?;
+    }
+    let key = input.read_u8().await.map_err(failed)?;
+    out.write_all(format!("[{key}]\r\n").as_bytes()).await.map_err(failed)?;
+    Ok(5)
 }
 
 enum Output {
