@@ -212,7 +212,11 @@ impl Channel {
 
     /// The next message and what came with it; `None` at the end.
     pub(crate) fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>, Error> {
-        let mut buf = vec![0; MAX_MESSAGE];
+        use rustix::net::{RecvFlags, recv};
+        // How long is it? A buffer for the longest would cost more than the second call.
+        let peek = || recv(&self.socket, &mut [0; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC);
+        let (_, len) = rustix::io::retry_on_intr(peek).map_err(Error::sys("hear from", "the new process"))?;
+        let mut buf = vec![0; len.min(MAX_MESSAGE)];
         let (n, fds) = sys::cmsg::recv(self.as_fd(), &mut buf).map_err(Error::sys("hear from", "the new process"))?;
         if n == 0 {
             return Ok(None);

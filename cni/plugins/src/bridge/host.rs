@@ -130,7 +130,7 @@ pub(super) fn ensure_address(socket: &mut Socket, on: &Link, net: IpNet, force: 
         batch.push(Change::new().mac(mac).request(on.index));
     }
     socket.run(batch)?;
-    Ok(())
+    super::reach::settle(socket, on.index, &[net])
 }
 
 /// Lets the host forward the families of `gateways`.

@@ -72,6 +72,10 @@ pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &A
     // Asking for the link also settles its carrier (Linux 6.8), so that IPv6 works at once.
     batch.push(link::get_index(index));
     let outcomes = socket.run(batch)?;
+    if !conf.leave_down {
+        let nets: Vec<_> = result.ips.iter().map(|config| config.address).collect();
+        super::reach::settle(socket, index, &nets)?;
+    }
     let link = outcomes
         .last()
         .and_then(|outcome| outcome.replies.first())

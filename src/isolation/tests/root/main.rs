@@ -4,7 +4,6 @@
 #![expect(
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
-    clippy::expect_used,
     reason = "all of this program is tests"
 )]
 
