@@ -127,6 +127,8 @@ struct Heard {
 /// # Errors
 /// What the plan refuses, and what the kernel refused, with its chain. Nothing is left behind.
 pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
+    // Here and not in the creator, so that the next verb finds it.
+    cgroup::Host::shared()?;
     let (ours, theirs) = Channel::pair()?;
     let creator =
         process::fork(move || parent::create::run(req, &theirs)).map_err(Error::sys("fork", "the creator"))?;
@@ -233,7 +235,7 @@ fn undo(heard: Heard, creator: Result<Exit, Error>) -> Error {
         Err(error) => error,
     });
     let Some(path) = heard.cgroup_path else { return failure };
-    let removed = cgroup::Host::detect()
+    let removed = cgroup::Host::shared()
         .and_then(|host| host.open(&path))
         .and_then(|group| group.remove());
     match removed {
