@@ -101,7 +101,9 @@ impl Created {
     /// Why execve failed: `NotFound` and `PermissionDenied` of the program among it. Init ends then, and is to be
     /// reaped as ever. A process killed in this very moment counts as started: its wait status says the rest.
     pub fn start(&mut self) -> Result<(), Error> {
-        self.channel.send(&Message::Start)?;
+        self.channel
+            .send(&Message::Start)
+            .map_err(|_| Error::state("init", "has ended before it was started"))?;
         match self.channel.receive()? {
             None => Ok(()),
             Some((Message::Failed { kind, chain }, _)) => Err(Error::Remote { kind, chain }),
