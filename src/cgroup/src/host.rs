@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use thiserror::Error as ThisError;
 
@@ -93,6 +94,19 @@ impl Host {
                 .collect();
         }
         Self::from_hierarchies(hierarchies)
+    }
+
+    /// As [`Host::detect`], once in the life of this process and of what it forks: the mount table that it reads grows
+    /// with every pod of the host, the hierarchies in it stay.
+    ///
+    /// # Errors
+    /// As [`Host::detect`]; a failure is not kept.
+    pub fn shared() -> Result<&'static Self, Error> {
+        static HOST: OnceLock<Host> = OnceLock::new();
+        match HOST.get() {
+            Some(host) => Ok(host),
+            None => Self::detect().map(|host| HOST.get_or_init(|| host)),
+        }
     }
 
     fn from_hierarchies(hierarchies: Vec<Hierarchy>) -> Result<Self, Error> {

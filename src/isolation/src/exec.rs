@@ -65,8 +65,10 @@ impl AsFd for PendingExec {
 /// Begins a process in the container of `req.init`.
 ///
 /// # Errors
-/// Only what pipe(2), socketpair(2) and fork(2) say; all else comes from [`PendingExec::finish`].
+/// Only what pipe(2), socketpair(2) and fork(2) say, and a host without cgroups; all else comes from [`PendingExec::finish`].
 pub fn exec(req: ExecRequest<'_>) -> Result<PendingExec, Error> {
+    // Here and not in the joiner, so that the next verb finds it.
+    cgroup::Host::shared()?;
     let (ours, theirs) = Channel::pair()?;
     let (done, running) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::sys("make", "pipe"))?;

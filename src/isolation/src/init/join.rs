@@ -56,13 +56,14 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
         entry,
         keyring,
     } = inherited;
-    let kinds = libc::CLONE_NEWNS
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | sys::ns::NEWTIME;
-    sys::ns::setns(init, kinds).map_err(|error| gone(error, init_pid))?;
+    let kinds =
+        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    let joined = match sys::ns::setns(init, kinds | sys::ns::NEWTIME) {
+        // A kernel without time namespaces has none to join.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sys::ns::setns(init, kinds),
+        other => other,
+    };
+    joined.map_err(|error| gone(error, init_pid))?;
     rustix::process::setsid().map_err(Error::sys("make", "session"))?;
     let root = Root::open("/").map_err(Error::sys("open", "the container's root"))?;
     let console = console::open(&root, process, channel)?;

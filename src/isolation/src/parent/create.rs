@@ -36,8 +36,8 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let seccomp = init::seccomp::compile(plan.seccomp.as_ref())?;
 
     let cgroup::DriverKind::Cgroupfs = req.driver;
-    let host = cgroup::Host::detect()?;
-    refuse_if_populated(&host, &plan.cgroup_path)?;
+    let host = cgroup::Host::shared()?;
+    refuse_if_populated(host, &plan.cgroup_path)?;
     let group = host.create(&plan.cgroup_path)?;
     let mut clamped = plan.clamped.clone();
     clamped.extend(group.unsupported(&plan.resources)?);

@@ -39,7 +39,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
     }
     let seccomp = init::seccomp::compile(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()))?;
     let cgroup::DriverKind::Cgroupfs = req.driver;
-    let group = cgroup::Host::detect()?.open(req.cgroup_path)?;
+    let group = cgroup::Host::shared()?.open(req.cgroup_path)?;
     channel.send(&Message::Planned {
         cgroup_path: req.cgroup_path.to_owned(),
         uid: plan.uid,

@@ -27,6 +27,10 @@ fn nothing_runs_before_start() {
     let bundle = Bundle::shell("touch /tmp/ran");
     let (mut created, pipes) = bundle.create().unwrap();
     assert_eq!(in_cgroup(&bundle), [created.pid], "init waits in its cgroup");
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", created.pid)).unwrap();
+    for line in cgroups.lines().filter(|line| !line.contains(":name=")) {
+        assert!(line.ends_with(&bundle.cgroup()), "not in all of them: {line}");
+    }
     std::thread::sleep(std::time::Duration::from_millis(50));
     assert_eq!(try_wait_pidfd(created.pidfd.as_fd()).unwrap(), None);
     assert!(!bundle.root().join("tmp/ran").exists());
@@ -227,4 +231,37 @@ fn the_reaper_holds_a_pid_namespace_without_an_image() {
 
     sys::process::pidfd_signal(init.pidfd.as_fd(), libc::SIGTERM).unwrap();
     assert_eq!(wait_pidfd(init.pidfd.as_fd()).unwrap(), Exit::Code(0));
+}
+
+#[test]
+fn one_that_was_killed_before_its_start_says_so() {
+    let bundle = Bundle::shell("true");
+    let (mut created, _pipes) = bundle.create().unwrap();
+    kill(&created);
+    let error = created.start().unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{:?}", error.chain());
+}
+
+#[test]
+fn clocks_have_the_offsets_of_a_new_time_namespace() {
+    let mut bundle = Bundle::shell("cat /proc/uptime");
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "time"}));
+    bundle.spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 100_000_000}});
+    let uptime: f64 = bundle.out().split(' ').next().unwrap().parse().unwrap();
+    assert!(uptime > 100_000_000.0, "{uptime}");
+}
+
+#[test]
+fn ten_at_once_do_not_disturb_one_another() {
+    let threads: Vec<_> = (0..10)
+        .map(|n| {
+            std::thread::spawn(move || {
+                for _ in 0..3 {
+                    assert_eq!(Bundle::shell(&format!("echo {n}")).out(), format!("{n}\n"));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }

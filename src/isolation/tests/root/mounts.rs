@@ -241,7 +241,7 @@ fn a_listed_device_that_the_image_has_as_something_else_is_refused() {
         .unwrap()
         .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
     fs::write(bundle.root().join("dev/null"), "").unwrap();
-    assert!(bundle.refused().1.contains("/dev/null"));
+    assert!(bundle.refused().1.contains("/dev/null: the image has something else"));
     fs::remove_file(bundle.root().join("dev/null")).unwrap();
     bundle.out();
     assert_eq!(
