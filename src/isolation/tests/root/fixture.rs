@@ -25,6 +25,13 @@ pub(crate) struct Bundle {
     pub(crate) id: String,
 }
 
+/// Runs busybox on the host. Programs are written this way and not by this process: a creator that another test forks
+/// meanwhile would hold them open for writing, and execve would say "text file busy".
+fn outside(args: &[&str]) {
+    let status = std::process::Command::new("/bin/busybox").args(args).status().unwrap();
+    assert!(status.success(), "busybox {args:?}");
+}
+
 /// How a process ended and what it said.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -73,7 +80,7 @@ impl Bundle {
         }
         fs::create_dir(dir.join("canary")).unwrap();
         fs::write(dir.join("canary/file"), b"canary").unwrap();
-        fs::copy(busybox, root.join("bin/busybox")).unwrap();
+        outside(&["cp", "/bin/busybox", root.join("bin/busybox").to_str().unwrap()]);
         for applet in APPLETS {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
@@ -92,6 +99,13 @@ impl Bundle {
 
     pub(crate) fn canary(&self) -> PathBuf {
         self.dir.join("canary")
+    }
+
+    /// Writes an executable file of the image.
+    pub(crate) fn program(&self, path: &str, text: &str) {
+        let path = self.root().join(path);
+        let script = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        outside(&["sh", "-c", script, path.to_str().unwrap(), text]);
     }
 
     /// Nothing has been made in, taken from or written to the canary.
