@@ -74,8 +74,8 @@ const ALLOWED: [(u8, &str, &[&str]); 19] = [
     (4, "xtask", &[]),
 ];
 
-/// What tests use beside that: the network suite drives the plugins by their caller.
-const TESTS_ALSO: [(&str, &str); 1] = [("bulkhead-cni", "cni-invoke")];
+/// What tests use beside that: the network suite drives the plugins by their caller, ctl talks to the real server.
+const TESTS_ALSO: [(&str, &str); 2] = [("bulkhead-cni", "cni-invoke"), ("ctl", "stream")];
 
 /// The daemon, and what may not be in its tree.
 const WALL: (&str, &str) = ("bulkhead", "isolation");
