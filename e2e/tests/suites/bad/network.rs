@@ -126,7 +126,7 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
             ensure!(begin.elapsed() < Duration::from_secs(20), "took {:?}", begin.elapsed());
             let left: Vec<_> = e2e::leak::living(node.init())
                 .into_iter()
-                .filter(|(_, command)| command.contains("23456"))
+                .filter(|process| process.command.contains("23456"))
                 .collect();
             ensure!(left.is_empty(), "still alive: {left:?}");
             Ok(())
