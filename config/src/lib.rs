@@ -2,9 +2,9 @@
 //!
 //! Order of authority, lowest first: the defaults below, the main file, the drop-ins in
 //! lexical order, the command line. Mappings merge key by key; a list replaces a list.
-//! A `Config` that [`load`] returned is valid: nothing further down checks it again.
+//! A `Config` that [`load()`] returned is valid: nothing further down checks it again.
 //!
-//! One list only. A key exists because [`section!`](section) names it here, with its type,
+//! One list only. A key exists because `section!` names it here, with its type,
 //! its default and its explanation; the struct, the reader, the merger and the reference
 //! text (`bulkhead config`) all come from that one line.
 //!
@@ -86,7 +86,7 @@ section! {
 section! {
     /// Images and registries.
     Image, GivenImage {
-        /// Directory of <registry>/hosts.toml files: mirrors and TLS settings.
+        /// Directory with a hosts.toml for each registry, in `<registry>/`: mirrors and TLS settings.
         hosts_dir: PathBuf = "/etc/bulkhead/certs.d".into();
         /// Layers of one pull that are fetched and unpacked at the same time.
         max_parallel_layers: usize = 3;

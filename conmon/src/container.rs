@@ -64,43 +64,51 @@ impl Container {
                 Some((ends.stdin, ends.stdout, ends.stderr)),
             )
         };
-        let mut created = isolation::create(isolation::CreateRequest {
+        let created = isolation::create(isolation::CreateRequest {
             id: &request.container_id,
             bundle: &bundle,
             rootfs: rootfs.map(|fd| fd.as_fd()),
             driver,
             stdio,
         })?;
-        let cgroup = cgroup::Host::detect()?.open(&created.cgroup_path)?;
-        let (stdin, stdout, stderr) = match ours {
-            Some((stdin, stdout, stderr)) => (stdin, stdout, Some(stderr)),
-            None => {
-                let console = created
-                    .console
-                    .take()
-                    .ok_or_else(|| Error::state(spec::Kind::Internal, "no terminal was made"))?;
-                let stdin = if request.stdin {
-                    Some(dup(console.as_fd())?)
-                } else {
-                    None
-                };
-                (stdin, console, None)
+        let cgroup = match cgroup::Host::detect().and_then(|host| host.open(&created.cgroup_path)) {
+            Ok(cgroup) => cgroup,
+            Err(error) => {
+                undo(&created, None);
+                return Err(error.into());
             }
         };
-        let max = if request.max_log_line == 0 {
-            DEFAULT_LINE
-        } else {
-            request.max_log_line.min(LONGEST_LINE)
+        Self::adopt(Parts {
+            request,
+            bundle,
+            driver,
+            log,
+            is_terminal,
+            ours,
+            created,
+            cgroup,
+        })
+    }
+
+    /// Takes charge of what was made; where that fails, it is unmade.
+    fn adopt(parts: Parts<'_>) -> Result<Self, Error> {
+        let Parts {
+            request,
+            bundle,
+            driver,
+            log,
+            is_terminal,
+            ours,
+            mut created,
+            cgroup,
+        } = parts;
+        let (input, outputs) = match streams(request, is_terminal, ours, &mut created) {
+            Ok(streams) => streams,
+            Err(error) => {
+                undo(&created, Some(&cgroup));
+                return Err(error);
+            }
         };
-        let output = |fd: OwnedFd, stream| -> Result<Output, Error> {
-            nonblocking(&fd)?;
-            Ok(Output {
-                fd,
-                stream,
-                lines: Lines::new(stream, max as usize),
-            })
-        };
-        stdin.as_ref().map_or(Ok(()), nonblocking)?;
         // Where there is no memory controller there is no verdict either.
         let oom = cgroup.watch_oom().ok();
         let oom_at_start = cgroup.oom_kills().unwrap_or(0);
@@ -108,11 +116,8 @@ impl Container {
             bundle,
             cgroup,
             driver,
-            input: Input::new(stdin, is_terminal, request.stdin_once),
-            outputs: [
-                Some(output(stdout, Stream::Stdout)?),
-                stderr.map(|fd| output(fd, Stream::Stderr)).transpose()?,
-            ],
+            input,
+            outputs,
             is_terminal,
             log,
             clients: Vec::new(),
@@ -204,6 +209,72 @@ impl Container {
     pub(crate) fn rest(&mut self) {
         self.chunk = Vec::new();
         self.log.rest();
+    }
+}
+
+/// Our ends of three pipes.
+type PipeEnds = (Option<OwnedFd>, OwnedFd, OwnedFd);
+
+/// What a container is put together from.
+struct Parts<'a> {
+    request: &'a wire::Create,
+    bundle: PathBuf,
+    driver: cgroup::DriverKind,
+    log: LogFile,
+    is_terminal: bool,
+    ours: Option<PipeEnds>,
+    created: isolation::Created,
+    cgroup: Cgroup,
+}
+
+fn streams(
+    request: &wire::Create,
+    is_terminal: bool,
+    ours: Option<PipeEnds>,
+    created: &mut isolation::Created,
+) -> Result<(Input, [Option<Output>; 2]), Error> {
+    let (stdin, stdout, stderr) = match ours {
+        Some((stdin, stdout, stderr)) => (stdin, stdout, Some(stderr)),
+        None => {
+            let console = created
+                .console
+                .take()
+                .ok_or_else(|| Error::state(spec::Kind::Internal, "no terminal was made"))?;
+            let stdin = if request.stdin {
+                Some(dup(console.as_fd())?)
+            } else {
+                None
+            };
+            (stdin, console, None)
+        }
+    };
+    let max = if request.max_log_line == 0 {
+        DEFAULT_LINE
+    } else {
+        request.max_log_line.min(LONGEST_LINE)
+    };
+    let output = |fd: OwnedFd, stream| -> Result<Output, Error> {
+        nonblocking(&fd)?;
+        Ok(Output {
+            fd,
+            stream,
+            lines: Lines::new(stream, max as usize),
+        })
+    };
+    stdin.as_ref().map_or(Ok(()), nonblocking)?;
+    let outputs = [
+        Some(output(stdout, Stream::Stdout)?),
+        stderr.map(|fd| output(fd, Stream::Stderr)).transpose()?,
+    ];
+    Ok((Input::new(stdin, is_terminal, request.stdin_once), outputs))
+}
+
+/// Unmakes what cannot be taken charge of; the error that led here is the one to tell.
+fn undo(created: &isolation::Created, cgroup: Option<&Cgroup>) {
+    sys::process::pidfd_signal(created.pidfd.as_fd(), 9).ok();
+    sys::process::wait_pidfd(created.pidfd.as_fd()).ok();
+    if let Some(cgroup) = cgroup {
+        cgroup.kill().and_then(|()| cgroup.remove()).ok();
     }
 }
 

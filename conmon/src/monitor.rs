@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use proto::monitor::{ExecExited, OutOfMemory, event};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{WaitOptions, WaitStatus};
-use spec::ExitRecord;
 use sys::process::Exit;
 
 use crate::attach::{Packet, PacketBuffer};
@@ -61,7 +60,7 @@ pub(crate) struct Monitor {
     peer_interests: Vec<(u32, Interest)>,
     pub(crate) phase: Phase,
     pub(crate) container: Option<Container>,
-    is_init_reaped: bool,
+    pub(crate) is_init_reaped: bool,
     client_interests: Vec<(u32, Interest)>,
     is_stdin_watched: bool,
     pub(crate) starting: Vec<Starting>,
@@ -231,7 +230,8 @@ impl Monitor {
         }
         let mut buffer: PacketBuffer = [0; _];
         for _ in 0..PACKETS_A_TURN {
-            if !event.read || !container.input.has_room() {
+            // What one that has gone left behind is bounded by its socket; left unread, epoll would report it for ever.
+            if !event.read || !container.input.has_room() && !event.over {
                 break;
             }
             match container.clients[index].receive(&mut buffer) {
@@ -275,12 +275,7 @@ impl Monitor {
             Phase::Ending(_) => return,
         };
         let record = exit::verdict(exit, container.oom_kills(), started_at, finished_at);
-        self.end(Some(record), None);
-    }
-
-    /// Begins the way out.
-    pub(crate) fn end(&mut self, record: Option<ExitRecord>, discarder: Option<(u32, u64)>) {
-        self.phase = Phase::Ending(Ending::new(record, discarder, Instant::now()));
+        self.end(Some(record));
     }
 
     fn exec_ended(&mut self, pid: i32, exit: Exit) {
@@ -350,85 +345,6 @@ impl Monitor {
             }
         }
         Ok(())
-    }
-
-    /// Records, kills, drains; tells when all is done or too much time has passed.
-    fn bury(&mut self, now: Instant) {
-        self.sweep(now);
-        let Phase::Ending(ending) = &self.phase else { return };
-        let (late, is_cgroup_gone) = (now >= ending.drain_until, ending.is_cgroup_gone);
-        let silent = self
-            .container
-            .as_ref()
-            .is_none_or(|container| container.outputs.iter().all(Option::is_none));
-        let over = silent && self.execs.is_empty() && self.starting.is_empty();
-        let reaped = self.is_init_reaped || self.container.is_none();
-        if !(late || over && is_cgroup_gone && reaped) {
-            return;
-        }
-        if let Some(container) = &mut self.container {
-            for fd in (0..2).filter_map(|index| container.abandon_output(index)) {
-                self.poll.remove(fd);
-            }
-        }
-        let Phase::Ending(ending) = &mut self.phase else { return };
-        ending.told(now);
-        let exited = ending.record.as_ref().map(exit::to_wire);
-        let discarder = ending.discarder.take();
-        if let Some(listener) = self.listener.take() {
-            self.poll.remove(listener);
-        }
-        if let Some(exited) = exited {
-            self.tell(&event::What::Exited(exited));
-        }
-        if let Some((peer, request)) = discarder {
-            self.done(peer, request);
-        }
-    }
-
-    /// One attempt at everything that may fail for a while.
-    fn sweep(&mut self, now: Instant) {
-        let Phase::Ending(ending) = &mut self.phase else { return };
-        if ending.retry_at > now {
-            return;
-        }
-        if let (Some(record), Some(state_dir), false) = (&ending.record, &self.state_dir, ending.is_written) {
-            // A full /run: tried again, and told to the daemon in any case.
-            ending.is_written = exit::write(state_dir, record).is_ok();
-        }
-        if let Some(container) = &self.container {
-            if !ending.is_cgroup_gone {
-                // Both are tried again until they succeed; there is nobody to tell of the attempts.
-                container.cgroup.kill().ok();
-                ending.is_cgroup_gone = container.cgroup.try_remove().unwrap_or(false);
-            }
-        } else {
-            ending.is_cgroup_gone = true;
-        }
-        ending.wait_longer(now);
-    }
-
-    /// Whether the process may end.
-    fn is_done(&mut self) -> bool {
-        match &self.phase {
-            Phase::Starting => self.peers.is_empty(),
-            Phase::Created | Phase::Running { .. } => false,
-            Phase::Ending(ending) => {
-                let Some(leave_by) = ending.leave_by else { return false };
-                let clients = self.container.iter().flat_map(|container| &container.clients);
-                let waits =
-                    self.peers.iter().any(Peer::has_backlog) || clients.into_iter().any(|client| client.has_backlog());
-                if waits && Instant::now() < leave_by {
-                    return false;
-                }
-                // Whoever waits for the end of the connection shall not wait for a process that cannot die.
-                self.peers.clear();
-                if let Some(container) = &mut self.container {
-                    container.clients.clear();
-                }
-                ending.is_cgroup_gone
-            }
-        }
     }
 
     fn forget_the_dead(&mut self) {

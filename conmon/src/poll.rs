@@ -106,6 +106,8 @@ pub(crate) struct Ready {
     pub(crate) token: Token,
     pub(crate) read: bool,
     pub(crate) write: bool,
+    /// The other side has gone: reported again and again until the descriptor is removed.
+    pub(crate) over: bool,
 }
 
 /// The epoll instance.
@@ -164,6 +166,7 @@ impl Poller {
                 token,
                 read: over || flags.contains(EventFlags::IN),
                 write: over || flags.contains(EventFlags::OUT),
+                over,
             });
         }
         Ok(())

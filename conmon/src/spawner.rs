@@ -41,7 +41,7 @@ pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
                 continue;
             }
             let (count, mut fds) = sys::cmsg::recv(control.as_fd(), &mut buffer)?;
-            if count == 0 {
+            if count == 0 && event.over {
                 return Ok(());
             }
             // An order that is none closes its descriptor: that is its answer.

@@ -22,6 +22,10 @@ use crate::socket;
 const SIGKILL: i32 = 9;
 const LARGEST_SIGNAL: i32 = 64;
 
+/// Far from the limit of descriptors: a monitor that has none left could not accept the daemon that would help.
+const MOST_EXECS: usize = 128;
+const MOST_CLIENTS: usize = 64;
+
 /// An answer that is there at once; `None` where it comes later.
 type Said = Result<Option<(Answer, Vec<OwnedFd>)>, Error>;
 
@@ -60,8 +64,11 @@ impl Monitor {
             Some(Verb::Resize(resize)) => self.resize(&resize),
             Some(Verb::GetState(_)) => say(Answer::State(self.state())),
             Some(Verb::Discard(_)) => {
-                self.end(None, Some((peer_id, id)));
-                Ok(None)
+                if self.discard((peer_id, id)) {
+                    Ok(None)
+                } else {
+                    done()
+                }
             }
             None => Err(Error::state(
                 Kind::Unimplemented,
@@ -124,7 +131,7 @@ impl Monitor {
         self.listener = Some(listener);
         self.phase = Phase::Created;
         if let Err(error) = watched {
-            self.end(None, None);
+            self.end(None);
             return Err(error);
         }
         // The bundle and the request have been through this heap; what follows needs little.
@@ -156,19 +163,17 @@ impl Monitor {
         let Some(container) = self.container.as_mut().filter(|_| matches!(self.phase, Phase::Created)) else {
             return Err(Error::too_early_or_late("the container is not in the created state"));
         };
+        // Before, not after: what runs must not seem to have run for less time than it did.
+        let started_at = clock::nanoseconds();
         match container.created.start() {
             Ok(()) => {
-                let started_at = clock::nanoseconds();
                 self.phase = Phase::Running { started_at };
                 say(Answer::Started(wire::Started { started_at }))
             }
             Err(error) => {
                 let error = Error::from(error);
                 // The record and its event follow the answer.
-                self.end(
-                    Some(exit::start_error(error.chain().join(": "), clock::nanoseconds())),
-                    None,
-                );
+                self.end(Some(exit::start_error(error.chain().join(": "), clock::nanoseconds())));
                 Err(error)
             }
         }
@@ -208,6 +213,12 @@ impl Monitor {
         let now = Instant::now();
         if !matches!(self.phase, Phase::Running { .. }) {
             return Err(Error::too_early_or_late("the container is not running"));
+        }
+        if self.starting.len() + self.execs.len() >= MOST_EXECS {
+            return Err(Error::state(
+                Kind::ResourceExhausted,
+                format!("{MOST_EXECS} processes are being executed in this container"),
+            ));
         }
         let container = self.container()?;
         let (stdio, pipes) = if request.terminal {
@@ -306,10 +317,15 @@ impl Monitor {
         if !matches!(self.phase, Phase::Created | Phase::Running { .. }) {
             return Err(Error::too_early_or_late("the container is not running"));
         }
-        let (client, theirs) = Client::new(self.new_id())?;
-        let Some(container) = &mut self.container else {
-            return done();
-        };
+        let id = self.new_id();
+        let container = self.container_mut()?;
+        if container.clients.len() >= MOST_CLIENTS {
+            return Err(Error::state(
+                Kind::ResourceExhausted,
+                format!("{MOST_CLIENTS} clients are attached to this container"),
+            ));
+        }
+        let (client, theirs) = Client::new(id)?;
         container.clients.push(client);
         Ok(Some((Answer::Done(wire::Done {}), vec![theirs])))
     }

@@ -11,7 +11,6 @@
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -73,7 +72,6 @@ impl Cache {
 
     /// Writes the record of `attachment`.
     pub(crate) fn put(&self, list: &NetworkList, attachment: &Attachment, result: Option<Value>) -> Result<(), Error> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let record = Record {
             kind: KIND.to_owned(),
             container_id: attachment.container_id.clone(),
@@ -92,32 +90,32 @@ impl Cache {
         let path = self.path(&list.name, attachment);
         let failed = |op| Error::io(op, path.clone());
         let bytes = serde_json::to_vec(&record).map_err(|error| failed("encode")(error.into()))?;
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let fresh = self.dir.join(format!(".new-{}-{number}", std::process::id()));
+        // In place, in one write: a process killed here has written all of it or nothing. A new
+        // file and a rename would free the old one's block, for which a file system that
+        // discards waits for the disk. After a power cut the pods are gone, and a damaged
+        // record counts as missing.
         let write = || {
-            let mut file = std::fs::OpenOptions::new()
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options
                 .write(true)
-                .create_new(true)
+                .create(true)
+                .truncate(false)
                 .mode(0o600)
-                .open(&fresh)?;
-            file.write_all(&bytes)
+                .open(&path)?;
+            file.write_all(&bytes)?;
+            file.set_len(bytes.len() as u64)
         };
-        let written = match write() {
+        match write() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 std::fs::DirBuilder::new()
                     .recursive(true)
                     .mode(0o700)
                     .create(&self.dir)
                     .map_err(Error::io("create", &self.dir))?;
-                write()
+                write().map_err(failed("write"))
             }
-            other => other,
-        };
-        written.and_then(|()| std::fs::rename(&fresh, &path)).map_err(|error| {
-            // The first failure counts; a leftover under this name is no record.
-            std::fs::remove_file(&fresh).unwrap_or_default();
-            failed("write")(error)
-        })
+            other => other.map_err(failed("write")),
+        }
     }
 
     /// The records of a container's interface, of whatever network; usually one.

@@ -70,7 +70,21 @@ fn extension(path: &Path) -> &str {
     path.extension().and_then(|ext| ext.to_str()).unwrap_or_default()
 }
 
+/// The content of a file that holds still: two readings must agree. One reading may begin in the
+/// old content and end in the new, and be good JSON of neither.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut last = read_once(path)?;
+    for _ in 0..10 {
+        let again = read_once(path)?;
+        if again == last {
+            return Ok(last);
+        }
+        last = again;
+    }
+    Err("keeps changing while it is read".to_owned())
+}
+
+fn read_once(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(FILE_MAX + 1)

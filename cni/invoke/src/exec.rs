@@ -4,6 +4,10 @@
 //! configuration on stdin, and a process group of its own. When its time is up, or when the
 //! future is dropped because the caller went away, SIGKILL goes to the whole group: what a
 //! plugin started goes with it. Output is read to a limit, never trusted to end.
+//!
+//! A killed process still finishes the system call it is in, which may make a link or a rule.
+//! So whoever has the attachment's turn (`turn`) keeps it until the plugin is gone: a DEL after a
+//! cancelled ADD begins when nothing of the ADD can happen any more.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use crate::error::Error;
+use crate::turn::Turn;
 
 const STDOUT_MAX: u64 = 4 << 20;
 const STDERR_MAX: u64 = 64 << 10;
@@ -35,6 +40,7 @@ pub(crate) struct Invocation<'a> {
     pub(crate) bin_dirs: &'a [PathBuf],
     pub(crate) stdin: &'a [u8],
     pub(crate) timeout: Duration,
+    pub(crate) turn: Turn,
 }
 
 /// Where `plugin` is installed.
@@ -54,14 +60,34 @@ pub(crate) fn find(plugin: &str, network: &str, dirs: &[PathBuf]) -> Result<Path
         })
 }
 
-/// Kills a process group when it is dropped, unless it was disarmed.
-struct Group(Option<Pid>);
+/// A plugin that runs. Dropped before its end, it is killed with its group, and reaped in the
+/// background; until then the turn of its attachment is not given on.
+struct Running {
+    child: Option<Child>,
+    group: Option<Pid>,
+    turn: Turn,
+}
 
-impl Drop for Group {
+impl Running {
+    fn kill(&self) {
+        if let Some(group) = self.group {
+            // It may have ended a moment ago.
+            kill_process_group(group, Signal::KILL).unwrap_or_default();
+        }
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // The group may have ended a moment ago.
-            kill_process_group(pid, Signal::KILL).unwrap_or_default();
+        let Some(mut child) = self.child.take() else { return };
+        self.kill();
+        // Without a runtime there is nobody to wait for the turn either.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let turn = self.turn.clone();
+            runtime.spawn(async move {
+                let reaped = child.wait().await;
+                drop((reaped, turn));
+            });
         }
     }
 }
@@ -85,15 +111,25 @@ pub(crate) async fn run(call: &Invocation<'_>) -> Result<Vec<u8>, Error> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(Error::io("execute CNI plugin", &path))?;
-    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
+        .process_group(0);
+    let child = command.spawn().map_err(Error::io("execute CNI plugin", &path))?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let mut running = Running {
+        child: Some(child),
+        group,
+        turn: call.turn.clone(),
+    };
     let mut output = Output::default();
-    let ended = tokio::time::timeout(call.timeout, converse(&mut child, call.stdin, &mut output)).await;
+    let Some(child) = &mut running.child else {
+        return Err(call.rubbish("it vanished", &[]));
+    };
+    let ended = tokio::time::timeout(call.timeout, converse(child, call.stdin, &mut output)).await;
     let Ok(ended) = ended else {
-        drop(group);
-        child.wait().await.map_err(Error::io("wait for CNI plugin", &path))?;
+        running.kill();
+        if let Some(child) = &mut running.child {
+            child.wait().await.map_err(Error::io("wait for CNI plugin", &path))?;
+        }
+        running.child = None;
         return Err(Error::Timeout {
             plugin: call.plugin.to_owned(),
             network: call.network.to_owned(),
@@ -103,7 +139,7 @@ pub(crate) async fn run(call: &Invocation<'_>) -> Result<Vec<u8>, Error> {
     };
     let status = ended.map_err(Error::io("talk to CNI plugin", &path))?;
     // Reaped: the number may soon be another's.
-    group.0 = None;
+    running.child = None;
     judge(call, status, output)
 }
 

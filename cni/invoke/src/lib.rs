@@ -8,8 +8,8 @@
 //! | `exec`   | one call of one plugin: environment, stdin, deadline, process group |
 //! | `cache`  | what was attached, on disk, in libcni's own format                  |
 //!
-//! State: the chosen configuration is swapped as a whole; nothing else is shared, no lock is
-//! held while a plugin runs, so a slow plugin delays its own pod alone. The cache directory must
+//! State: the chosen configuration is swapped as a whole; verbs on one attachment take turns
+//! (`turn`); nothing else is shared, so a slow plugin delays its own pod alone. The cache directory must
 //! be this daemon's own: GC takes every attachment in it that is not named as valid.
 //!
 //! May use: cni-types, spec.
@@ -19,6 +19,7 @@ mod conf;
 mod error;
 mod exec;
 mod list;
+mod turn;
 mod watch;
 
 use std::path::PathBuf;
@@ -66,6 +67,7 @@ pub struct Attachment {
 pub struct Cni {
     options: Options,
     state: RwLock<conf::State>,
+    turns: turn::Turns,
 }
 
 impl Cni {
@@ -78,6 +80,7 @@ impl Cni {
         let cni = Arc::new(Self {
             options,
             state: RwLock::new(state),
+            turns: turn::Turns::default(),
         });
         watch::start(&cni);
         cni

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::cache::Cached;
 use crate::error::Error;
 use crate::exec::{self, Invocation};
+use crate::turn::Turn;
 use crate::{Attachment, Cni};
 
 /// `NSFS_MAGIC` (linux/magic.h).
@@ -79,10 +80,17 @@ struct Step<'a> {
     attachment: &'a Attachment,
     netns: String,
     args: String,
+    turn: Turn,
 }
 
 impl<'a> Step<'a> {
-    fn new(cni: &'a Cni, list: &'a NetworkList, command: &'static str, attachment: &'a Attachment) -> Self {
+    /// `turn` is the attachment's, or nobody's for a verb without one.
+    fn new(
+        (cni, turn): (&'a Cni, &Turn),
+        list: &'a NetworkList,
+        command: &'static str,
+        attachment: &'a Attachment,
+    ) -> Self {
         let args: Vec<String> = attachment
             .args
             .iter()
@@ -95,6 +103,7 @@ impl<'a> Step<'a> {
             attachment,
             netns: living(attachment.netns.as_deref()),
             args: args.join(";"),
+            turn: turn.clone(),
         }
     }
 
@@ -110,6 +119,7 @@ impl<'a> Step<'a> {
             bin_dirs: &self.cni.options.bin_dirs,
             stdin,
             timeout: self.cni.options.timeout,
+            turn: self.turn.clone(),
         }
     }
 
@@ -161,7 +171,7 @@ impl Cni {
         }
         if network.list.version >= Version::STATUS {
             let nobody = Attachment::default();
-            let step = Step::new(self, &network.list, "STATUS", &nobody);
+            let step = Step::new((self, &Turn::default()), &network.list, "STATUS", &nobody);
             for plugin in &network.list.plugins {
                 step.plugin(plugin, None).await?;
             }
@@ -175,9 +185,10 @@ impl Cni {
     /// The failure of the plugin, or of the undo as well; then DEL can be repeated by [`Cni::del`].
     pub async fn add(&self, attachment: &Attachment) -> Result<AddResult, Error> {
         check_names(attachment)?;
+        let turn = self.turns.take(&attachment.container_id, &attachment.ifname).await;
         let network = self.configured()?;
         let cache = self.cache();
-        let step = Step::new(self, &network.list, "ADD", attachment);
+        let step = Step::new((self, &turn), &network.list, "ADD", attachment);
         if step.netns.is_empty() {
             let path = attachment.netns.as_deref().unwrap_or(Path::new("")).display();
             return Err(Error::Attachment(format!("{path:?} is no network namespace")));
@@ -190,7 +201,7 @@ impl Cni {
             },
             Err(error) => error,
         };
-        let undo = Step::new(self, &network.list, "DEL", attachment);
+        let undo = Step::new((self, &turn), &network.list, "DEL", attachment);
         match undo
             .del(None)
             .await
@@ -210,25 +221,28 @@ impl Cni {
     /// When a plugin fails; the record stays, and so does what that plugin holds.
     pub async fn del(&self, attachment: &Attachment) -> Result<(), Error> {
         check_names(attachment)?;
+        let turn = self.turns.take(&attachment.container_id, &attachment.ifname).await;
         let recorded = self.cache().find(&attachment.container_id, &attachment.ifname);
         if recorded.is_empty() {
             // A record precedes every ADD: without one nothing was attached by us. DEL by the
             // configuration of now, in case the record was lost; without any, there is none.
             let Some(network) = self.network() else { return Ok(()) };
-            return Step::new(self, &network.list, "DEL", attachment).del(None).await;
+            return Step::new((self, &turn), &network.list, "DEL", attachment)
+                .del(None)
+                .await;
         }
         for cached in recorded {
-            self.del_recorded(&cached, attachment.netns.as_deref()).await?;
+            self.del_recorded(&cached, attachment.netns.as_deref(), &turn).await?;
         }
         Ok(())
     }
 
-    async fn del_recorded(&self, cached: &Cached, netns: Option<&Path>) -> Result<(), Error> {
+    async fn del_recorded(&self, cached: &Cached, netns: Option<&Path>, turn: &Turn) -> Result<(), Error> {
         let mut attachment = cached.attachment.clone();
         if netns.is_some() {
             attachment.netns = netns.map(Path::to_owned);
         }
-        Step::new(self, &cached.list, "DEL", &attachment)
+        Step::new((self, turn), &cached.list, "DEL", &attachment)
             .del(cached.result.as_ref())
             .await?;
         self.cache().remove(&cached.network, &attachment)
@@ -240,6 +254,7 @@ impl Cni {
     /// When it is not, when nothing was recorded, or when the network's version has no CHECK.
     pub async fn check(&self, attachment: &Attachment) -> Result<(), Error> {
         check_names(attachment)?;
+        let turn = self.turns.take(&attachment.container_id, &attachment.ifname).await;
         let recorded = self.cache().find(&attachment.container_id, &attachment.ifname);
         let with_result = recorded
             .into_iter()
@@ -264,7 +279,7 @@ impl Cni {
         }
         let mut current = cached.attachment.clone();
         current.netns = attachment.netns.clone().or(current.netns);
-        let step = Step::new(self, list, "CHECK", &current);
+        let step = Step::new((self, &turn), list, "CHECK", &current);
         for plugin in &list.plugins {
             step.plugin(plugin, Some(&result)).await?;
         }
@@ -294,8 +309,14 @@ impl Cni {
             .into_iter()
             .filter(|cached| !is_valid(&cached.attachment))
         {
-            if !cached.list.disable_gc {
-                note(self.del_recorded(&cached, None).await);
+            if cached.list.disable_gc {
+                continue;
+            }
+            let (container_id, ifname) = (&cached.attachment.container_id, &cached.attachment.ifname);
+            let turn = self.turns.take(container_id, ifname).await;
+            // Somebody may have detached it while we waited.
+            for cached in self.cache().find(container_id, ifname) {
+                note(self.del_recorded(&cached, None, &turn).await);
             }
         }
         if let Some(network) = self.network() {
@@ -314,7 +335,7 @@ impl Cni {
             .map(|(container, ifname)| json!({ "containerID": container, "ifname": ifname }))
             .collect();
         let nobody = Attachment::default();
-        let step = Step::new(self, list, "GC", &nobody);
+        let step = Step::new((self, &Turn::default()), list, "GC", &nobody);
         let mut first = Ok(());
         for plugin in &list.plugins {
             let mut plugin = plugin.clone();

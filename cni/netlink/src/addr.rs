@@ -1,6 +1,6 @@
 //! Addresses of links.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -11,7 +11,9 @@ const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+const IFA_MULTICAST: u16 = 7;
 const IFA_FLAGS: u16 = 8;
+const RTM_GETMULTICAST: u16 = 58;
 /// Duplicate address detection has not ended.
 pub const TENTATIVE: u32 = 0x40;
 /// Duplicate address detection found another owner.
@@ -85,6 +87,28 @@ pub fn list() -> Message {
     message
 }
 
+/// The IPv6 multicast groups that links have joined (a dump).
+#[must_use]
+pub fn list_groups() -> Message {
+    let mut message = Message::new(RTM_GETMULTICAST, 0, "list multicast groups");
+    message.fixed(&header(libc::AF_INET6 as u8, 0, 0));
+    message
+}
+
+/// Reads an answer to [`list_groups`]: the link and the group.
+#[must_use]
+pub fn parse_group(reply: &Reply) -> Option<(u32, IpAddr)> {
+    let (head, attrs) = reply.body.split_at_checked(8)?;
+    Some((ne32(&head[4..]), Attrs(attrs).find(IFA_MULTICAST).and_then(address)?))
+}
+
+/// The group that whoever looks for `ip` speaks to (RFC 4291, 2.7.1).
+#[must_use]
+pub fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = ip.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+}
+
 /// An address as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -132,6 +156,23 @@ mod tests {
         assert!(
             all.iter().any(|a| a.index == 1 && a.net.to_string() == "127.0.0.1/8"),
             "{all:?}"
+        );
+    }
+
+    #[test]
+    fn the_group_of_an_address_ends_like_it() {
+        let group = solicited_node("fd00::12:3456:789a".parse().unwrap());
+        assert_eq!(group.to_string(), "ff02::1:ff56:789a");
+        let mut socket = Socket::route().unwrap();
+        let groups: Vec<_> = socket
+            .dump(&list_groups(), "groups")
+            .unwrap()
+            .iter()
+            .filter_map(parse_group)
+            .collect();
+        assert!(
+            groups.iter().any(|(_, group)| group.to_string() == "ff02::1"),
+            "{groups:?}"
         );
     }
 }

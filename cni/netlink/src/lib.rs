@@ -15,16 +15,19 @@
 )]
 
 pub mod addr;
+pub mod change;
 pub mod conntrack;
 pub mod error;
 pub mod link;
 pub mod message;
 pub mod netns;
 pub mod nft;
+pub mod port;
 pub mod route;
 pub mod rule;
 pub mod socket;
 
+pub use change::Change;
 pub use error::Error;
 pub use message::{Attrs, Message};
 pub use netns::NetNs;

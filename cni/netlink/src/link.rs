@@ -10,49 +10,35 @@ use crate::message::{Attrs, Message, ne32, string};
 use crate::socket::Reply;
 
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
-const UP: u32 = libc::IFF_UP as u32;
-const PROMISC: u32 = libc::IFF_PROMISC as u32;
+pub(crate) const UP: u32 = libc::IFF_UP as u32;
 
-const IFLA_ADDRESS: u16 = 1;
+pub(crate) const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_PROTINFO: u16 = 12;
+pub(crate) const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_AF_SPEC: u16 = 26;
+pub(crate) const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PROMISCUITY: u16 = 30;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const BR_VLAN_FILTERING: u16 = 7;
 const BRPORT_STATE: u16 = 1;
-const BRPORT_MODE: u16 = 4;
-const BRPORT_ISOLATED: u16 = 33;
-const BRIDGE_FLAGS: u16 = 0;
-const BRIDGE_VLAN_INFO: u16 = 2;
-const BRIDGE_FLAGS_MASTER: u16 = 1;
-const VLAN_PVID_UNTAGGED: u16 = 2 | 4;
-const INET_CONF: u16 = 1;
-const INET6_ADDR_GEN_MODE: u16 = 8;
-const ADDR_GEN_MODE_NONE: u8 = 1;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-
-/// `IPV4_DEVCONF_ARP_NOTIFY`: announce the address when the link comes up.
-pub const ARP_NOTIFY: u16 = 22;
-/// `IPV4_DEVCONF_ROUTE_LOCALNET`: 127/8 may cross this link.
-pub const ROUTE_LOCALNET: u16 = 26;
 
 /// `IF_OPER_UP`.
 pub const OPER_UP: u8 = 6;
 /// `BR_STATE_FORWARDING`.
 pub const PORT_FORWARDING: u8 = 3;
 
-fn header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(crate) fn header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[0] = family;
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -231,7 +217,12 @@ pub struct Veth<'a> {
     pub master: Option<u32>,
 }
 
-/// Makes a veth pair: the near end up, the far end down.
+/// Makes a veth pair, both ends down, of one queue each.
+///
+/// Down: an end that is up while the other is not makes the kernel take its queue out of use,
+/// and wait an RCU grace period for it, as soon as somebody asks for the link (linkwatch).
+/// One queue: without being told, the kernel makes one for each processor and then, with a
+/// grace period for each end, uses only the first (veth_init_queues).
 #[must_use]
 pub fn add_veth(veth: &Veth<'_>) -> Message {
     let mut message = Message::new(
@@ -239,7 +230,8 @@ pub fn add_veth(veth: &Veth<'_>) -> Message {
         CREATE,
         format!("create veth pair {} - {}", veth.name, veth.peer),
     );
-    message.fixed(&header(0, 0, UP, UP)).text(IFLA_IFNAME, veth.name);
+    message.fixed(&header(0, 0, 0, 0)).text(IFLA_IFNAME, veth.name);
+    message.u32(IFLA_NUM_TX_QUEUES, 1).u32(IFLA_NUM_RX_QUEUES, 1);
     if veth.mtu > 0 {
         message.u32(IFLA_MTU, veth.mtu);
     }
@@ -250,6 +242,7 @@ pub fn add_veth(veth: &Veth<'_>) -> Message {
         m.text(INFO_KIND, "veth").nest(INFO_DATA, |m| {
             m.nest(VETH_INFO_PEER, |m| {
                 m.fixed(&header(0, 0, 0, 0)).text(IFLA_IFNAME, veth.peer);
+                m.u32(IFLA_NUM_TX_QUEUES, 1).u32(IFLA_NUM_RX_QUEUES, 1);
                 if veth.mtu > 0 {
                     m.u32(IFLA_MTU, veth.mtu);
                 }
@@ -271,171 +264,6 @@ pub fn delete(name: &str) -> Message {
     let mut message = Message::new(libc::RTM_DELLINK, 0, format!("delete link {name}"));
     message.fixed(&header(0, 0, 0, 0)).text(IFLA_IFNAME, name);
     message
-}
-
-/// A change of one link.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    up: Option<bool>,
-    promisc: bool,
-    mac: Option<[u8; 6]>,
-    mtu: Option<u32>,
-    master: Option<u32>,
-    ipv4: Vec<(u16, u32)>,
-    no_link_local: bool,
-}
-
-impl Change {
-    /// No change yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Brings it up or down.
-    #[must_use]
-    pub fn up(mut self, up: bool) -> Self {
-        self.up = Some(up);
-        self
-    }
-
-    /// Turns promiscuous mode on.
-    #[must_use]
-    pub fn promisc(mut self) -> Self {
-        self.promisc = true;
-        self
-    }
-
-    /// Sets the hardware address.
-    #[must_use]
-    pub fn mac(mut self, mac: [u8; 6]) -> Self {
-        self.mac = Some(mac);
-        self
-    }
-
-    /// Sets the MTU.
-    #[must_use]
-    pub fn mtu(mut self, mtu: u32) -> Self {
-        self.mtu = Some(mtu);
-        self
-    }
-
-    /// Makes it a port of a bridge (0: of none).
-    #[must_use]
-    pub fn master(mut self, index: u32) -> Self {
-        self.master = Some(index);
-        self
-    }
-
-    /// Sets an `IPV4_DEVCONF_*` value, as the sysctl of that name would.
-    #[must_use]
-    pub fn ipv4(mut self, key: u16, value: u32) -> Self {
-        self.ipv4.push((key, value));
-        self
-    }
-
-    /// Makes no IPv6 address by itself (`addr_gen_mode` none).
-    #[must_use]
-    pub fn no_link_local(mut self) -> Self {
-        self.no_link_local = true;
-        self
-    }
-
-    /// The request for the link with `index`. `RTM_NEWLINK` and not `RTM_SETLINK`, as `ip` does.
-    #[must_use]
-    pub fn request(&self, index: u32) -> Message {
-        let mut message = Message::new(libc::RTM_NEWLINK, 0, format!("change link number {index}"));
-        let (mut flags, mut mask) = (0, 0);
-        if let Some(up) = self.up {
-            mask |= UP;
-            flags |= if up { UP } else { 0 };
-        }
-        if self.promisc {
-            mask |= PROMISC;
-            flags |= PROMISC;
-        }
-        message.fixed(&header(0, index, flags, mask));
-        if let Some(mac) = self.mac {
-            message.attr(IFLA_ADDRESS, &mac);
-        }
-        if let Some(mtu) = self.mtu {
-            message.u32(IFLA_MTU, mtu);
-        }
-        if let Some(master) = self.master {
-            message.u32(IFLA_MASTER, master);
-        }
-        if !self.ipv4.is_empty() || self.no_link_local {
-            message.nest(IFLA_AF_SPEC, |m| {
-                if !self.ipv4.is_empty() {
-                    m.nest(libc::AF_INET as u16, |m| {
-                        m.nest(INET_CONF, |m| {
-                            for (key, value) in &self.ipv4 {
-                                m.u32(*key, *value);
-                            }
-                        });
-                    });
-                }
-                if self.no_link_local {
-                    m.nest(libc::AF_INET6 as u16, |m| {
-                        m.attr(INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
-                    });
-                }
-            });
-        }
-        message
-    }
-}
-
-/// Sets hairpin mode and isolation of a bridge port.
-#[must_use]
-pub fn port(index: u32, hairpin: bool, isolated: bool) -> Message {
-    let mut message = Message::new(libc::RTM_SETLINK, 0, format!("set up bridge port number {index}"));
-    message
-        .fixed(&header(libc::AF_BRIDGE as u8, index, 0, 0))
-        .nest(IFLA_PROTINFO, |m| {
-            m.attr(BRPORT_MODE, &[u8::from(hairpin)])
-                .attr(BRPORT_ISOLATED, &[u8::from(isolated)]);
-        });
-    message
-}
-
-fn vlan(kind: u16, what: String, index: u32, flags: u16, id: u16) -> Message {
-    let mut message = Message::new(kind, 0, what);
-    message
-        .fixed(&header(libc::AF_BRIDGE as u8, index, 0, 0))
-        .nest(IFLA_AF_SPEC, |m| {
-            m.attr(BRIDGE_FLAGS, &BRIDGE_FLAGS_MASTER.to_ne_bytes());
-            let mut info = [0; 4];
-            info[..2].copy_from_slice(&flags.to_ne_bytes());
-            info[2..].copy_from_slice(&id.to_ne_bytes());
-            m.attr(BRIDGE_VLAN_INFO, &info);
-        });
-    message
-}
-
-/// Adds VLAN `id` to a bridge port; `native`: untagged traffic of the port belongs to it.
-#[must_use]
-pub fn add_vlan(index: u32, id: u16, native: bool) -> Message {
-    let flags = if native { VLAN_PVID_UNTAGGED } else { 0 };
-    vlan(
-        libc::RTM_SETLINK,
-        format!("add VLAN {id} to bridge port number {index}"),
-        index,
-        flags,
-        id,
-    )
-}
-
-/// Takes VLAN `id` from a bridge port.
-#[must_use]
-pub fn delete_vlan(index: u32, id: u16) -> Message {
-    vlan(
-        libc::RTM_DELLINK,
-        format!("delete VLAN {id} from bridge port number {index}"),
-        index,
-        0,
-        id,
-    )
 }
 
 #[cfg(test)]

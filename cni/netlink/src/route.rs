@@ -1,4 +1,4 @@
-//! Routes.
+//! Routes added to and read from the routing tables of one network namespace (rtnetlink(7), RTM_NEWROUTE).
 
 use std::net::IpAddr;
 

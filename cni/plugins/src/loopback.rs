@@ -1,7 +1,7 @@
 //! `loopback`: brings `lo` up in the container's namespace.
 
-use cni_netlink::link::{self, Change, Link};
-use cni_netlink::{NetNs, Socket};
+use cni_netlink::link::{self, Link};
+use cni_netlink::{Change, NetNs, Socket};
 use cni_types::{AddResult, Interface, IpConfig};
 
 use crate::fault::{Fault, Result};

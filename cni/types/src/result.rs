@@ -348,4 +348,22 @@ mod tests {
         result.ips.push(more);
         assert!(result.to_value(Version::new(0, 2, 0)).is_err());
     }
+
+    #[test]
+    fn damage_anywhere_is_an_error_or_a_result_but_never_a_panic() {
+        let conf = r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge","capabilities":{"a":true}}]}"#;
+        for text in [NEW, conf] {
+            for at in 0..text.len() {
+                for byte in [b'0', b'"', b'}', b'[', b'-', 0, 0xff] {
+                    let mut bytes = text.as_bytes().to_vec();
+                    bytes[at] = byte;
+                    drop(AddResult::parse(&bytes, Version::CURRENT));
+                    drop(crate::NetworkList::parse_single(&bytes));
+                    drop(Error::parse(&bytes));
+                }
+                assert!(AddResult::parse(&text.as_bytes()[..at], Version::CURRENT).is_err());
+                assert!(crate::NetworkList::parse(&text.as_bytes()[..at]).is_err());
+            }
+        }
+    }
 }

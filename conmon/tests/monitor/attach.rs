@@ -19,6 +19,11 @@ impl Relay {
         send(&self.0, packet, SendFlags::NOSIGNAL).unwrap();
     }
 
+    /// Sends what goes without waiting.
+    pub(crate) fn try_send(&self, packet: &[u8]) {
+        send(&self.0, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).ok();
+    }
+
     /// A packet; empty at the end.
     fn packet(&self) -> Vec<u8> {
         let mut buffer = vec![0; 16 * 1024 + 1];
@@ -179,4 +184,30 @@ fn a_terminal() {
         records.lines().all(|line| line.starts_with("stdout F")) && records.contains("oops\r\n"),
         "{records:?}"
     );
+}
+
+#[test]
+fn clients_come_and_go_and_are_limited() {
+    let spawner = Spawner::start();
+    let bundle = Bundle::new("sleep 100");
+    let mut monitor = bundle.run(&spawner);
+    let fds = |monitor: &Connection| {
+        std::fs::read_dir(format!("/proc/{}/fd", monitor.monitor_pid))
+            .unwrap()
+            .count()
+    };
+    let before = fds(&monitor);
+    for _ in 0..500 {
+        drop(Relay::open(&mut monitor));
+    }
+    let relays: Vec<Relay> = (0..64).map(|_| Relay::open(&mut monitor)).collect();
+    assert_eq!(
+        monitor.call(Verb::Attach(wire::Attach {})).unwrap_err().kind,
+        "resource_exhausted"
+    );
+    drop(relays);
+    until("descriptors are closed", || fds(&monitor) == before);
+    drop(Relay::open(&mut monitor));
+    monitor.kill(9, true);
+    monitor.exited();
 }

@@ -49,6 +49,18 @@ impl Spawner {
         Connection::new(ours)
     }
 
+    /// Anything, with or without a descriptor.
+    pub(crate) fn send(&self, bytes: &[u8], with_fd: bool) {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let fds = [theirs.as_fd()];
+        sys::cmsg::send(
+            self.control.as_ref().unwrap().as_fd(),
+            bytes,
+            if with_fd { &fds } else { &[] },
+        )
+        .unwrap();
+    }
+
     pub(crate) fn monitor(&self) -> Connection {
         let mut connection = self.order(wire::spawn::What::Monitor(wire::SpawnMonitor {}));
         connection.hello();
@@ -161,6 +173,14 @@ impl Connection {
                 Body::Event(event) => self.events.push_back(event.what.unwrap()),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    /// The answer to an order that is answered unasked.
+    pub(crate) fn reply(&mut self) -> reply::Result {
+        match self.frame().expect("an answer") {
+            Body::Reply(reply) => reply.result.unwrap(),
+            other => panic!("{other:?}"),
         }
     }
 

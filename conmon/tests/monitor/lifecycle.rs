@@ -296,3 +296,155 @@ fn a_child_killed_for_memory_is_no_verdict() {
         (0, false, "Completed")
     );
 }
+
+#[test]
+fn namespaces_are_pinned_and_a_container_joins_them() {
+    let spawner = Spawner::start();
+    let mut bundle = Bundle::new("cat /proc/sys/kernel/hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let place = |name: &str| bundle.path(name).to_str().unwrap().to_owned();
+    let pin = wire::Pin {
+        network: place("net"),
+        ipc: place("ipc"),
+        uts: place("uts"),
+        hostname: "pinned".to_owned(),
+        sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned())].into(),
+        loopback_up: true,
+    };
+    let (network, uts) = (pin.network.clone(), pin.uts.clone());
+    let unpin = Unpin(vec![pin.network.clone(), pin.ipc.clone(), pin.uts.clone()]);
+    let answer = spawner.order(wire::spawn::What::Pin(pin.clone())).reply();
+    assert_eq!(answer, reply::Result::Done(wire::Done {}));
+    for namespace in bundle.config["linux"]["namespaces"].as_array_mut().unwrap() {
+        match namespace["type"].as_str().unwrap() {
+            "network" => namespace["path"] = network.clone().into(),
+            "uts" => namespace["path"] = uts.clone().into(),
+            _ => {}
+        }
+    }
+    bundle.config.as_object_mut().unwrap().remove("hostname");
+    bundle.run(&spawner).exited();
+    assert_eq!(bundle.records(), "stdout F pinned\nstdout F 80\n");
+    let bad = wire::Pin {
+        network: "/no/such/dir/net".to_owned(),
+        ..pin
+    };
+    let answer = spawner
+        .order(wire::spawn::What::Pin(wire::Pin {
+            ipc: String::new(),
+            uts: String::new(),
+            ..bad
+        }))
+        .reply();
+    assert!(matches!(answer, reply::Result::Failure(_)), "{answer:?}");
+    drop(unpin);
+}
+
+/// Takes the pins away when the test ends, however it ends.
+struct Unpin(Vec<String>);
+
+impl Drop for Unpin {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            rustix::mount::unmount(path.as_str(), rustix::mount::UnmountFlags::DETACH).ok();
+        }
+    }
+}
+
+#[test]
+fn rubbish_ends_the_connection_and_nothing_else() {
+    let spawner = Spawner::start();
+    let bundle = Bundle::new("sleep 100");
+    let mut monitor = bundle.run(&spawner);
+    for rubbish in [
+        &b"\xff\xff\xff\xff"[..],
+        b"\x03\x00\x00\x00\xff\xff\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let mut stream = std::os::unix::net::UnixStream::connect(bundle.path("state/monitor.sock")).unwrap();
+        std::io::Write::write_all(&mut stream, rubbish).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Zero bytes, or ECONNRESET where something was left unread; not a timeout.
+        let end = std::io::Read::read(&mut stream, &mut [0; 16]);
+        assert!(
+            end.as_ref().map_or_else(
+                |error| error.kind() == std::io::ErrorKind::ConnectionReset,
+                |count| *count == 0
+            ),
+            "{end:?}"
+        );
+    }
+    assert_eq!(monitor.state().status(), Status::Running);
+    let fds = || {
+        std::fs::read_dir(format!("/proc/{}/fd", monitor.monitor_pid))
+            .unwrap()
+            .count()
+    };
+    let before = fds();
+    for _ in 0..200 {
+        drop(std::os::unix::net::UnixStream::connect(bundle.path("state/monitor.sock")).unwrap());
+    }
+    until("descriptors are closed", || fds() <= before);
+    monitor.kill(9, true);
+    assert_eq!(monitor.exited().exit_code, 137);
+}
+
+/// Clock ticks that a process has used.
+fn ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ")
+        .unwrap()
+        .1
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|text| text.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn nothing_to_do_is_nothing_done() {
+    let spawner = Spawner::start();
+    // Streams closed by the container; input that nobody takes, from a client that has gone; an exec with a closed pipe.
+    let mut closed = Bundle::new("exec >&- 2>&- <&-; sleep 100");
+    closed.create.stdin = true;
+    let mut stuffed = Bundle::new("sleep 100");
+    stuffed.create.stdin = true;
+    let (mut one, mut two) = (closed.run(&spawner), stuffed.run(&spawner));
+    for monitor in [&mut one, &mut two] {
+        let relay = crate::attach::Relay::open(monitor);
+        for _ in 0..12 {
+            relay.try_send(&[1; 16_000]);
+        }
+        drop(relay);
+        let exec = wire::Exec {
+            process_json: crate::driver::process(&["/bin/sleep", "100"]).to_string().into_bytes(),
+            stdin: true,
+            ..wire::Exec::default()
+        };
+        drop(monitor.call(Verb::Exec(exec)).unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = [ticks(one.monitor_pid), ticks(two.monitor_pid)];
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(
+        [ticks(one.monitor_pid), ticks(two.monitor_pid)],
+        before,
+        "a monitor is busy with nothing"
+    );
+    for monitor in [&mut one, &mut two] {
+        monitor.kill(9, true);
+        monitor.exited();
+    }
+}
+
+#[test]
+fn orders_that_are_none_harm_nobody() {
+    let spawner = Spawner::start();
+    for rubbish in [&b"\xff\xff\xff"[..], b"", b"x"] {
+        spawner.send(rubbish, false);
+        spawner.send(rubbish, true);
+    }
+    let bundle = Bundle::new("echo fine");
+    bundle.run(&spawner).exited();
+    assert_eq!(bundle.records(), "stdout F fine\n");
+}

@@ -157,9 +157,9 @@ fn a_full_disk_stops_nobody_and_is_told_when_there_is_room() {
     let spawner = Spawner::start();
     let mut bundle = Bundle::new("seq 1 200000; echo waiting > /tmp/mark; read line; echo afterwards; exit 6");
     bundle.create.stdin = true;
-    let disk = SmallDisk::new(bundle.path("small"), "256k");
+    let disk = SmallDisk::new(bundle.path("small"), "4m");
     let filler = disk.0.join("filler");
-    std::fs::write(&filler, vec![0; 100_000]).unwrap();
+    std::fs::write(&filler, vec![0; 4_000_000]).unwrap();
     bundle.create.log_path = disk.0.join("0.log").to_str().unwrap().to_owned();
     let mut monitor = bundle.run(&spawner);
     until("it has written all", || bundle.path("rootfs/tmp/mark").exists());

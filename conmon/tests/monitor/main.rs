@@ -4,7 +4,6 @@
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::print_stderr,
     reason = "all of this program is a test"
 )]
 
@@ -13,3 +12,4 @@ mod driver;
 mod exec;
 mod lifecycle;
 mod logs;
+mod measure;

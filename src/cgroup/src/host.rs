@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use thiserror::Error as ThisError;
 
@@ -95,7 +96,20 @@ impl Host {
         Self::from_hierarchies(hierarchies)
     }
 
-    pub(crate) fn from_hierarchies(hierarchies: Vec<Hierarchy>) -> Result<Self, Error> {
+    /// As [`Host::detect`], once in the life of this process and of what it forks: the mount table that it reads grows
+    /// with every pod of the host, the hierarchies in it stay.
+    ///
+    /// # Errors
+    /// As [`Host::detect`]; a failure is not kept.
+    pub fn shared() -> Result<&'static Self, Error> {
+        static HOST: OnceLock<Host> = OnceLock::new();
+        match HOST.get() {
+            Some(host) => Ok(host),
+            None => Self::detect().map(|host| HOST.get_or_init(|| host)),
+        }
+    }
+
+    fn from_hierarchies(hierarchies: Vec<Hierarchy>) -> Result<Self, Error> {
         let is_v1 = hierarchies.iter().any(|one| one.version == Version::V1);
         if hierarchies.is_empty() {
             return Err(Error::NotMounted);
@@ -206,6 +220,9 @@ fn unescape(text: &str) -> PathBuf {
     }
     std::ffi::OsString::from_vec(clean).into()
 }
+
+#[cfg(test)]
+mod v2_tests;
 
 #[cfg(test)]
 mod tests {

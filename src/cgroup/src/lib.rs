@@ -10,6 +10,7 @@
 //! | `host`     | mounts and controllers; makes and opens cgroups                             |
 //! | `make`     | mkdir in each hierarchy, cpuset inheritance (v1), `subtree_control` (v2)    |
 //! | `fs`       | join, procs, remove                                                         |
+//! | `entry`    | the files through which a process enters by itself, without a grace period   |
 //! | `stop`     | kill, freeze, thaw                                                          |
 //! | `apply`    | OCI limits to a list of (file, value), pure; then written                   |
 //! | `stats`    | counters, one read a file                                                   |
@@ -19,6 +20,7 @@
 //! in [`host::WANTED`] are left alone. May use: `spec`, `sys`.
 
 mod apply;
+mod entry;
 mod error;
 mod events;
 mod file;
@@ -29,6 +31,7 @@ mod path;
 mod stats;
 mod stop;
 
+pub use entry::Entry;
 pub use error::Error;
 pub use events::OomWatch;
 pub use fs::Cgroup;

@@ -246,3 +246,42 @@ fn version_and_clone_into_agree() {
         scratch.group.version() == Version::V2
     );
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn measure_a_life() {
+    let host = Host::detect().unwrap();
+    let limits = serde_json::from_str(r#"{"memory": {"limit": 67108864}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}, "pids": {"limit": 50}}"#).unwrap();
+    let mut times: [Vec<Duration>; 6] = Default::default();
+    let parent = format!("/bulkhead-test-{}-measure", std::process::id());
+    for round in 0..100 {
+        let mut child = Command::new("/bin/sleep").arg("100").spawn().unwrap();
+        let mut at = Instant::now();
+        let mut lap = |times: &mut Vec<Duration>| {
+            times.push(at.elapsed());
+            at = Instant::now();
+        };
+        let group = host.create(&format!("{parent}/{round}")).unwrap();
+        lap(&mut times[0]);
+        group.apply(&limits).unwrap();
+        lap(&mut times[1]);
+        group.join(i32::try_from(child.id()).unwrap()).unwrap();
+        lap(&mut times[2]);
+        group.stats().unwrap();
+        lap(&mut times[3]);
+        group.kill().unwrap();
+        lap(&mut times[4]);
+        child.wait().unwrap();
+        lap(&mut Vec::new());
+        group.remove().unwrap();
+        lap(&mut times[5]);
+    }
+    host.open(&parent).unwrap().remove().unwrap();
+    for (name, times) in ["create", "apply", "join", "stats", "kill", "remove"]
+        .iter()
+        .zip(&mut times)
+    {
+        times.sort();
+        println!("{name}: p50 {:?} p90 {:?}", times[50], times[90]);
+    }
+}

@@ -13,7 +13,6 @@ use crate::{human, json};
 
 /// Flags of `inspect`.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Args {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]

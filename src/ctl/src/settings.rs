@@ -98,7 +98,7 @@ impl Settings {
             .config
             .clone()
             .or_else(|| env("CRI_CONFIG_FILE").map(PathBuf::from));
-        let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
         let file = File::read(&path)?;
         // `None` here with a name is right for `config --set`, which makes the file; other verbs go on without.
         Ok(Self::merge(flags, file, path, env))

@@ -136,7 +136,7 @@ fn id(stats: &ContainerStats) -> &str {
 
 /// Nanoseconds used, and when that was.
 fn cpu(stats: &ContainerStats) -> (u64, i64) {
-    let cpu = stats.cpu.clone().unwrap_or_default();
+    let cpu = stats.cpu.unwrap_or_default();
     (cpu.usage_core_nano_seconds.unwrap_or_default().value, cpu.timestamp)
 }
 

@@ -1,4 +1,4 @@
-//! `version`.
+//! `version`: asks the runtime for its name and versions, and prints them as crictl does.
 
 use std::io::Write;
 

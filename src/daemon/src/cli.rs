@@ -61,7 +61,7 @@ pub(crate) struct SourceArgs {
     /// Directory of CNI plugins; may be given several times.
     #[arg(long, value_name = "DIR")]
     cni_bin_dir: Vec<PathBuf>,
-    /// Directory of <registry>/hosts.toml files.
+    /// Directory with a hosts.toml for each registry.
     #[arg(long, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
     /// error, warn, info, debug or trace.

@@ -6,7 +6,7 @@
 //! single_flight.rs  one run for identical requests    unpack/     tar stream -> directory, hostile input
 //! store/            what is there; commit, remove     snapshot/   writable layer and overlay mount
 //! ```
-//! May use: `spec`, `sys`. Everything that comes from a registry is hostile until its digest
+//! May use: `spec`. Everything that comes from a registry is hostile until its digest
 //! is verified, and its meaning stays hostile after that.
 //!
 //! [`Store`] is the one owner of images, layers and snapshots; the rest of the daemon asks it.

@@ -216,8 +216,13 @@ async fn fetch_layer(
         inodes: unpacked.inodes,
         implicit: unpacked.implicit.into(),
     };
+    let target = store.layer_dir(diff_id);
     let mut state = store.layers.lock();
-    temp.keep(&store.layer_dir(diff_id))?;
+    if target.exists() {
+        // Not ready, so of no known content: a removal that failed half way.
+        store.set_aside(&target)?;
+    }
+    temp.keep(&target)?;
     state.ready.insert(diff_id, ready);
     Ok(())
 }

@@ -1,5 +1,14 @@
 //! A disk that is full, in the middle of a pull and while an image is removed.
 
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::too_many_lines,
+    clippy::print_stderr,
+    reason = "a test program: every function is a test or serves one"
+)]
+
 mod support;
 
 use std::path::PathBuf;

@@ -1,5 +1,14 @@
 //! Against the distribution project's own server, where Debian's `docker-registry` is there.
 
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::too_many_lines,
+    clippy::print_stderr,
+    reason = "a test program: every function is a test or serves one"
+)]
+
 mod support;
 
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,14 @@
 //! Registries that are away, slow, broken, greedy or lying, and what credentials they see.
 
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::too_many_lines,
+    clippy::print_stderr,
+    reason = "a test program: every function is a test or serves one"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -101,7 +101,9 @@ impl Created {
     /// Why execve failed: `NotFound` and `PermissionDenied` of the program among it. Init ends then, and is to be
     /// reaped as ever. A process killed in this very moment counts as started: its wait status says the rest.
     pub fn start(&mut self) -> Result<(), Error> {
-        self.channel.send(&Message::Start)?;
+        self.channel
+            .send(&Message::Start)
+            .map_err(|_| Error::state("init", "has ended before it was started"))?;
         match self.channel.receive()? {
             None => Ok(()),
             Some((Message::Failed { kind, chain }, _)) => Err(Error::Remote { kind, chain }),
@@ -127,11 +129,22 @@ struct Heard {
 /// # Errors
 /// What the plan refuses, and what the kernel refused, with its chain. Nothing is left behind.
 pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
+    // Here and not in the creator, so that the next verb finds it.
+    cgroup::Host::shared()?;
     let (ours, theirs) = Channel::pair()?;
     let creator =
         process::fork(move || parent::create::run(req, &theirs)).map_err(Error::sys("fork", "the creator"))?;
     let mut heard = Heard::default();
-    while !heard.ready {
+    let mut ended = None;
+    while !(heard.ready && heard.init.is_some()) {
+        if heard.ready {
+            // `Ready` has overtaken `Spawned`: the creator is about to end. One that was killed says nothing more, and
+            // init, which waits for us, keeps the channel open.
+            ended.get_or_insert_with(|| process::wait(creator));
+            if !ours.has_message() {
+                break;
+            }
+        }
         match ours.receive() {
             Ok(Some((message, fds))) => note(&mut heard, message, fds),
             Ok(None) => break,
@@ -141,7 +154,9 @@ pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
             }
         }
     }
-    let ended = process::wait(creator).map_err(Error::sys("wait for", "the creator"));
+    let ended = ended
+        .unwrap_or_else(|| process::wait(creator))
+        .map_err(Error::sys("wait for", "the creator"));
     if heard.ready
         && heard.failure.is_none()
         && let (Some(cgroup_path), Some((pid, pidfd))) = (heard.cgroup_path.take(), heard.init.take())
@@ -222,7 +237,7 @@ fn undo(heard: Heard, creator: Result<Exit, Error>) -> Error {
         Err(error) => error,
     });
     let Some(path) = heard.cgroup_path else { return failure };
-    let removed = cgroup::Host::detect()
+    let removed = cgroup::Host::shared()
         .and_then(|host| host.open(&path))
         .and_then(|group| group.remove());
     match removed {

@@ -37,10 +37,14 @@ pub struct ExecRequest<'a> {
 pub struct PendingExec {
     done: OwnedFd,
     channel: Channel,
-    joiner: Option<(i32, OwnedFd)>,
+    /// Its pid, until it has been reaped.
+    joiner: Option<i32>,
 }
 
 /// A process in the container; the caller's child, which the caller reaps.
+///
+/// In a container with a pid namespace of its own, init's end is not seen before all processes of the namespace have
+/// been reaped, these among them: reap by pidfd as each one ends, never init first.
 #[derive(Debug)]
 pub struct Execed {
     /// In the caller's pid namespace.
@@ -62,18 +66,19 @@ impl AsFd for PendingExec {
 /// Begins a process in the container of `req.init`.
 ///
 /// # Errors
-/// Only what pipe(2), socketpair(2) and fork(2) say; all else comes from [`PendingExec::finish`].
+/// Only what pipe(2), socketpair(2) and fork(2) say, and a host without cgroups; all else comes from [`PendingExec::finish`].
 pub fn exec(req: ExecRequest<'_>) -> Result<PendingExec, Error> {
+    // Here and not in the joiner, so that the next verb finds it.
+    cgroup::Host::shared()?;
     let (ours, theirs) = Channel::pair()?;
     let (done, running) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::sys("make", "pipe"))?;
     let pid =
         process::fork(move || parent::join::run(req, &theirs, &running)).map_err(Error::sys("fork", "the joiner"))?;
-    let pidfd = process::pidfd_open(pid).map_err(Error::sys("open the pidfd of", "the joiner"))?;
     Ok(PendingExec {
         done,
         channel: ours,
-        joiner: Some((pid, pidfd)),
+        joiner: Some(pid),
     })
 }
 
@@ -132,7 +137,7 @@ impl PendingExec {
                 }
             }
         }
-        if let Some((pid, _)) = self.joiner.take()
+        if let Some(pid) = self.joiner.take()
             && let Err(error) = process::wait(pid)
         {
             heard.failure.get_or_insert(Error::sys("wait for", "the joiner")(error));
@@ -155,22 +160,12 @@ fn reap(pidfd: BorrowedFd<'_>) -> Error {
 
 impl Drop for PendingExec {
     fn drop(&mut self) {
-        if let Some((_, pidfd)) = &self.joiner {
-            // First the joiner, so that no process comes after the last message; then the process, if there is one,
-            // which keeps the channel open until it dies or executes.
-            drop(process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL));
-            self.kill_spawned();
-        }
-    }
-}
-
-impl PendingExec {
-    fn kill_spawned(&mut self) {
-        if let Some((pid, _)) = self.joiner.take() {
-            drop(process::wait(pid));
-        }
-        // The joiner is dead, so what it said is all there. Only what is there is read: the process may hang.
-        while readable(self.channel.as_fd()) {
+        // The joiner is waited for and not killed: killed between clone3 and its message it would leave a process that
+        // nobody knows. It blocks on nothing.
+        let Some(pid) = self.joiner.take() else { return };
+        process::wait(pid).ok();
+        // All that the joiner said is there. Only what is there is read: the process may hang.
+        while self.channel.has_message() {
             match self.channel.receive() {
                 Ok(Some((Message::Spawned { pid }, _))) => {
                     if let Ok(pidfd) = process::pidfd_open(pid) {
@@ -182,10 +177,4 @@ impl PendingExec {
             }
         }
     }
-}
-
-fn readable(fd: BorrowedFd<'_>) -> bool {
-    let mut poll = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec::default();
-    matches!(rustix::event::poll(&mut poll, Some(&now)), Ok(1..))
 }

@@ -11,8 +11,8 @@
 //!
 //! One `SOCK_SEQPACKET` pair, so that two writers never mix; a message is one packet. Both ends are close-on-exec:
 //! **end of file after `Start` (create) or `Spawned` (exec) means that execve succeeded**. End of file before
-//! that means that our process died: its wait status is reported, never "broken pipe".
-//! A second pipe, from creator to process (`Gate`), opens once the process is in its cgroups.
+//! that means that our process died: its wait status is reported, never "broken pipe". `Spawned` and `Ready` come from
+//! two processes, in either order.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -203,9 +203,20 @@ impl Channel {
         rustix::io::write(&self.socket, &Message::failed(error).encode()).ok();
     }
 
+    /// Whether `receive` returns at once.
+    pub(crate) fn has_message(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+    }
+
     /// The next message and what came with it; `None` at the end.
     pub(crate) fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>, Error> {
-        let mut buf = vec![0; MAX_MESSAGE];
+        use rustix::net::{RecvFlags, recv};
+        // How long is it? A buffer for the longest would cost more than the second call.
+        let peek = || recv(&self.socket, &mut [0; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC);
+        let (_, len) = rustix::io::retry_on_intr(peek).map_err(Error::sys("hear from", "the new process"))?;
+        let mut buf = vec![0; len.min(MAX_MESSAGE)];
         let (n, fds) = sys::cmsg::recv(self.as_fd(), &mut buf).map_err(Error::sys("hear from", "the new process"))?;
         if n == 0 {
             return Ok(None);
@@ -213,48 +224,6 @@ impl Channel {
         let message =
             Message::decode(&buf[..n]).ok_or_else(|| Error::state("the new process", "sent a message that is none"))?;
         Ok(Some((message, fds)))
-    }
-}
-
-/// Holds the new process back until its creator has put it where it belongs: the creator's side.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    write: OwnedFd,
-}
-
-/// The process' side of a [`Gate`]. The process gives up its copy of the other side, so that the creator's death is
-/// seen.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    read: OwnedFd,
-}
-
-impl Gate {
-    pub(crate) fn pair() -> Result<(Self, Waiting), Error> {
-        let (read, write) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::sys("make", "pipe"))?;
-        Ok((Self { write }, Waiting { read }))
-    }
-
-    /// Lets the process go. One that failed meanwhile has said so itself.
-    pub(crate) fn open(&self) -> Result<(), Error> {
-        match rustix::io::write(&self.write, &[1]) {
-            Ok(_) | Err(rustix::io::Errno::PIPE) => Ok(()),
-            Err(error) => Err(Error::sys("release", "the new process")(error)),
-        }
-    }
-}
-
-impl Waiting {
-    /// Returns when the gate is open.
-    pub(crate) fn pass(self) -> Result<(), Error> {
-        match rustix::io::read(&self.read, &mut [0; 1]).map_err(Error::sys("wait for", "the creator"))? {
-            0 => Err(Error::state(
-                "the creator",
-                "ended before the process was in its cgroups",
-            )),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -303,15 +272,5 @@ mod tests {
         assert!(Message::decode(&bytes[..bytes.len() - 1]).is_none());
         assert!(Message::decode(&[9]).is_none());
         assert!(Message::decode(&[READY, 0]).is_none());
-    }
-
-    #[test]
-    fn the_gate_tells_death_from_leave() {
-        let (gate, waiting) = Gate::pair().unwrap();
-        gate.open().unwrap();
-        waiting.pass().unwrap();
-        let (gate, waiting) = Gate::pair().unwrap();
-        drop(gate);
-        assert!(waiting.pass().is_err());
     }
 }

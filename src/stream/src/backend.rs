@@ -89,6 +89,12 @@ pub struct BackendError {
 }
 
 /// The side of the streaming server that knows containers. Implemented by `cri`.
+///
+/// Rules for every call: a session is over when the future ends, so it must not end before all
+/// output has been written; its writers are to be dropped or shut down by then (dropping one early
+/// ends that stream early, which is how a half-close goes through). If the client leaves, readers
+/// end, writers fail with `BrokenPipe`, and the future is dropped ten seconds later if it has not
+/// ended by itself; it is dropped at once when the server stops or the session was idle too long.
 pub trait Backend: Send + Sync + 'static {
     /// Runs a process in a container until it ends; its exit code.
     fn exec(&self, params: ExecParams, streams: Streams) -> impl Future<Output = Result<i32, BackendError>> + Send;

@@ -22,8 +22,9 @@ pub(crate) const OUT_QUEUE: usize = 8;
 /// Bytes that wait between a process's stream and its pump.
 pub(crate) const PIPE: usize = 64 * 1024;
 
-/// How long a finished connection waits for the client to close.
-pub(crate) const LINGER: Duration = Duration::from_secs(5);
+/// How long a client may take to read what is left and to close, once its session is over. A slow
+/// one has megabytes before it that are in the kernel's buffers already.
+pub(crate) const LINGER: Duration = Duration::from_secs(300);
 /// How often a ping is written, so that a client that vanished is found out by the write.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -99,6 +100,25 @@ impl Link {
             }
         }
     }
+}
+
+/// Runs a wire's driver beside its session, and for `LINGER` at most after it.
+pub(crate) async fn together(driver: impl Future<Output = ()>, session: impl Future<Output = ()>) {
+    let over = CancellationToken::new();
+    let late = async {
+        over.cancelled().await;
+        tokio::time::sleep(LINGER).await;
+    };
+    let driver = async {
+        tokio::select! {
+            () = driver => {}
+            () = late => tracing::debug!("client did not read the end of its session"),
+        }
+    };
+    tokio::join!(driver, async {
+        session.await;
+        over.cancel();
+    });
 }
 
 /// A piece from the client, holding its share of the connection's budget until it is consumed.

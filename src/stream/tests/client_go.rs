@@ -115,6 +115,61 @@ async fn the_tail_of_the_output_is_never_lost() {
     }
 }
 
+/// A way to `server` with 50 ms of delay at first and 1 MB/s from the server.
+async fn slow_way(server: std::net::SocketAddr) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(server).await.unwrap();
+            tokio::spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move {
+                    tokio::io::copy(&mut from_client, &mut to_server).await.ok();
+                    to_server.shutdown().await.ok();
+                });
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let mut buffer = vec![0; 10_000];
+                while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    if to_client.write_all(&buffer[..n]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_way_loses_nothing() {
+    let node = node();
+    let server = node.server.local_addr();
+    let way = slow_way(server).await;
+    let expected: String = (1..=1_000_000).map(|n| format!("{n}\n")).collect();
+    for protocol in PROTOCOLS {
+        let url = node
+            .exec(&["seq", "1", "1000000"], true, false)
+            .replace(&server.to_string(), &way.to_string());
+        // Stdin stays open, so the client's keep-alive pings arrive after the process has ended.
+        let mut child = start(&["exec", "--url", &url, "--protocol", protocol, "--stdin"]);
+        let _open = child.stdin.take();
+        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
+            .await
+            .expect("hangs")
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{protocol}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stdout) == expected,
+            "{protocol}: {} of {} bytes",
+            output.stdout.len(),
+            expected.len()
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn terminal_sizes_arrive_in_order() {
     let node = node();

@@ -267,3 +267,74 @@ async fn the_older_port_forward_names_its_ports_and_reports_errors() {
         .await;
     none.unwrap_err();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_fail_or_vanish_leave_nothing_behind() {
+    let node = node();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let warm_up = node.exec(&["true"], false, false);
+    drop(channels(&mut websocket(&warm_up, "v5.channel.k8s.io").await, false).await);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = (tasks(), files());
+    for n in 0..1000 {
+        // A terminal, a program that does not exist (CVE-2022-23471).
+        let url = node.exec(&["/does/not/exist"], true, true);
+        let mut socket = websocket(&url, "v5.channel.k8s.io").await;
+        if n % 2 == 0 {
+            let (channels, _) = channels(&mut socket, false).await;
+            assert!(String::from_utf8_lossy(&channels[3]).contains("No such file"));
+        }
+        // An attach whose client goes away at once (CVE-2025-64329).
+        drop(websocket(&node.attach(), "v5.channel.k8s.io").await);
+    }
+    node.quiet(Duration::from_secs(15)).await;
+    let end = std::time::Instant::now() + Duration::from_secs(15);
+    while tasks() > before.0 || files() > before.1 {
+        assert!(
+            std::time::Instant::now() < end,
+            "tasks and files: {before:?}, now {:?}",
+            (tasks(), files())
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn malformed_websocket_frames_end_the_connection() {
+    let node = node();
+    let address = node.server.local_addr();
+    let frames: [&[u8]; 6] = [
+        // Not masked.
+        b"\x82\x02\x00a",
+        // A length of 2^63, and one beyond the limit.
+        b"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00mask",
+        b"\x82\xff\x00\x00\x00\x00\x7f\xff\xff\xffmask",
+        // A control frame in fragments, one that is too long, and a reserved opcode.
+        b"\x09\x80mask",
+        b"\x89\xfe\x00\x7emask",
+        b"\x83\x80mask",
+    ];
+    for frame in frames {
+        let url = node.exec(&["cat"], true, false);
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "GET /{} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n",
+            path(&url)
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(frame).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut answer))
+            .await
+            .expect("stays open")
+            .ok();
+        assert!(
+            answer.starts_with(b"HTTP/1.1 101 "),
+            "{frame:?}: {}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    node.quiet(Duration::from_secs(12)).await;
+}

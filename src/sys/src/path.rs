@@ -77,35 +77,46 @@ impl Root {
         self.open_with(path, OFlags::PATH, links)
     }
 
-    /// The directory `path`, made with its parents (`mode`, before the umask) where it does not exist.
+    /// The directory `path`, made with its parents (`mode`, before the umask) where it does not exist. With
+    /// [`Links::Follow`] a link that dangles has its target made, inside the root.
     ///
     /// # Errors
-    /// `NotADirectory`; `NotFound` for a link that dangles on the way; ELOOP with [`Links::Refuse`]; `InvalidInput`
-    /// for `..` below a directory that does not exist yet.
+    /// `NotADirectory`; ELOOP for a link with [`Links::Refuse`], and for links in circles.
     pub fn mkdir_all(&self, path: impl AsRef<Path>, mode: u32, links: Links) -> io::Result<OwnedFd> {
+        self.mkdir_all_within(path.as_ref(), mode, links, MAX_LINKS)
+    }
+
+    fn mkdir_all_within(&self, path: &Path, mode: u32, links: Links, left: u32) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        match self.open_with(path.as_ref(), flags, links) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        match self.open_with(path, flags, links) {
+            Err(error) if missing(&error) => {}
             other => return other,
         }
-        let mut done = PathBuf::new();
+        let mut done = PathBuf::from("/");
         let mut dir = self.open_with("/", flags, links)?;
-        for component in path.as_ref().components() {
+        for component in path.components() {
             let name = match component {
                 Component::Normal(name) => name,
-                Component::ParentDir => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
+                // What is before it exists by now, so the kernel says what it is.
+                Component::ParentDir => OsStr::new(".."),
                 _ => continue,
             };
-            done.push(name);
-            dir = match self.open_with(&done, flags, links) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
-                        Ok(()) | Err(rustix::io::Errno::EXIST) => self.open_with(&done, flags, links)?,
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+            let next = done.join(name);
+            dir = match self.open_with(&next, flags, links) {
+                Err(error) if missing(&error) => match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+                    Ok(()) => self.open_with(&next, flags, links)?,
+                    Err(rustix::io::Errno::EXIST) => match self.open_with(&next, flags, links) {
+                        Err(error) if missing(&error) && links == Links::Follow => {
+                            self.mkdir_all_within(&target_of(&dir, &done, name, left)?, mode, links, left - 1)?
+                        }
+                        other => other?,
+                    },
+                    Err(error) => return Err(error.into()),
+                },
                 other => other?,
             };
+            done = next;
         }
         Ok(dir)
     }
@@ -124,23 +135,30 @@ impl Root {
     }
 
     /// An `O_PATH` descriptor of `path`, made as an empty file (with its parents) where it does not exist: the
-    /// target of a bind mount of something that is not a directory.
+    /// target of a bind mount of something that is not a directory. Links as in [`Root::mkdir_all`].
     ///
     /// # Errors
     /// As [`Root::mkdir_all`]; `IsADirectory` where a directory is there.
     pub fn make_file(&self, path: impl AsRef<Path>, mode: u32, links: Links) -> io::Result<OwnedFd> {
-        let path = path.as_ref();
-        let found = match self.open_path(path, links) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (dir, name) = self.parent(path, 0o755, links)?;
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)) {
-                    // A dangling link has the name as well; opened again it is NotFound, which is the answer.
-                    Ok(_) | Err(rustix::io::Errno::EXIST) => self.open_path(path, links)?,
-                    Err(error) => return Err(error.into()),
-                }
+        let mut path = path.as_ref().to_owned();
+        let mut left = MAX_LINKS;
+        let found = loop {
+            match self.open_path(&path, links) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => break other?,
             }
-            other => other?,
+            let (dir, name) = self.parent(&path, 0o755, links)?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)) {
+                Ok(_) => break self.open_path(&path, links)?,
+                // A dangling link, as images have for /etc/resolv.conf.
+                Err(rustix::io::Errno::EXIST) if links == Links::Follow => {
+                    let above = path.parent().unwrap_or_else(|| Path::new("/"));
+                    path = target_of(&dir, above, name, left)?;
+                    left -= 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
         };
         if file_type(found.as_fd())? == FileType::Directory {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
@@ -168,6 +186,19 @@ impl Root {
         }
         Ok(bytes)
     }
+}
+
+/// As many links as the kernel follows on one way (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// Where the link `name` in `dir` (which is `above` in the root) points, as a path in the root; ELOOP when none are
+/// `left`.
+fn target_of(dir: &OwnedFd, above: &Path, name: &OsStr, left: u32) -> io::Result<PathBuf> {
+    if left == 0 {
+        return Err(io::Error::from_raw_os_error(libc::ELOOP));
+    }
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+    Ok(above.join(OsStr::from_bytes(target.as_bytes())))
 }
 
 /// openat2(2), again while a rename elsewhere disturbs it (EAGAIN, bounded).
@@ -261,9 +292,14 @@ mod tests {
         let dir = Dir::new("mkdir");
         symlink(dir.0.join("canary"), dir.0.join("root/abs")).unwrap();
         symlink("../../../../canary", dir.0.join("root/up")).unwrap();
-        // Both links point at places that do not exist inside the root: refused, and nothing made outside.
-        assert!(dir.root().mkdir_all("abs/x", 0o755, Links::Follow).is_err());
-        assert!(dir.root().mkdir_all("up/x", 0o755, Links::Follow).is_err());
+        // Both links point at places that do not exist inside the root: made there, and nothing outside.
+        let root = dir.root();
+        root.mkdir_all("abs/x", 0o755, Links::Follow).unwrap();
+        let inside = dir.0.strip_prefix("/").unwrap().join("canary/x");
+        assert!(dir.0.join("root").join(inside).is_dir());
+        assert!(dir.canary_is_empty());
+        let error = root.mkdir_all("abs/y", 0o755, Links::Refuse).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
         fs::create_dir(dir.0.join("root/canary")).unwrap();
         dir.root().mkdir_all("up/x/y", 0o755, Links::Follow).unwrap();
         assert!(dir.0.join("root/canary/x/y").is_dir());
@@ -290,8 +326,17 @@ mod tests {
         root.make_file("a/b/file", 0o644, Links::Follow).unwrap();
         assert!(dir.0.join("root/a/b/file").is_file());
         symlink(dir.0.join("canary/new"), dir.0.join("root/dangling")).unwrap();
-        assert!(root.make_file("dangling", 0o644, Links::Follow).is_err());
+        assert!(root.make_file("dangling", 0o644, Links::Refuse).is_err());
+        root.make_file("dangling", 0o644, Links::Follow).unwrap();
+        let inside = dir.0.strip_prefix("/").unwrap().join("canary/new");
+        assert!(dir.0.join("root").join(inside).is_file());
         assert!(dir.canary_is_empty());
+        symlink("../run/resolve/stub", dir.0.join("root/a/resolv.conf")).unwrap();
+        root.make_file("a/resolv.conf", 0o644, Links::Follow).unwrap();
+        assert!(dir.0.join("root/run/resolve/stub").is_file());
+        symlink("circle", dir.0.join("root/circle")).unwrap();
+        let error = root.make_file("circle", 0o644, Links::Follow).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
         assert_eq!(
             root.make_file("a", 0o644, Links::Follow).unwrap_err().kind(),
             io::ErrorKind::IsADirectory
@@ -299,11 +344,12 @@ mod tests {
     }
 
     #[test]
-    fn dot_dot_below_nothing_is_refused() {
+    fn dot_dot_ends_at_the_root() {
         let dir = Dir::new("dotdot");
-        assert!(dir.root().mkdir_all("a/../../b", 0o755, Links::Follow).is_err());
-        dir.root().mkdir_all("../../b", 0o755, Links::Follow).unwrap_err();
-        assert!(!dir.0.join("b").exists());
+        dir.root().mkdir_all("a/../../b", 0o755, Links::Follow).unwrap();
+        dir.root().mkdir_all("../../c", 0o755, Links::Follow).unwrap();
+        assert!(dir.0.join("root/b").is_dir() && dir.0.join("root/c").is_dir());
+        assert!(!dir.0.join("b").exists() && !dir.0.join("c").exists());
     }
 
     #[test]

@@ -10,10 +10,14 @@ use crate::call::check;
 /// # Errors
 /// What sigprocmask(2) says.
 pub fn reset() -> io::Result<()> {
+    // The kernel's own structure, all zero: SIG_DFL, no flags, empty mask. libc's wrapper would leave out the two
+    // signals that it keeps to itself, which somebody up the line may have ignored.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SIGKILL, SIGSTOP and the two that libc keeps to itself answer SIG_ERR: they have no other action anyway.
-        // SAFETY: SIG_DFL runs no code of ours.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let old: *mut u64 = std::ptr::null_mut();
+        // SIGKILL and SIGSTOP answer EINVAL: they have no other action anyway.
+        // SAFETY: `default` is as large as the kernel's sigaction and outlives the call; SIG_DFL runs no code of ours.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
     }
     change_mask(libc::SIG_SETMASK, &[])
 }

@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::os::fd::AsFd as _;
 
-use cni_netlink::link::{self, Change, Link, Veth};
-use cni_netlink::{Batch, NetNs, Socket};
+use cni_netlink::link::{self, Link, Veth};
+use cni_netlink::{Batch, Change, NetNs, Socket, port};
 use cni_types::{AddResult, Interface};
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -65,7 +65,7 @@ struct Ends {
     port: Link,
 }
 
-/// Makes the pair, the near end a port of the bridge and up, the far end where it belongs.
+/// Makes the pair, the near end a port of the bridge, the far end where it belongs.
 fn make_pair(socket: &mut Socket, call: &Call, conf: &Conf, bridge: &Link, netns: &NetNs) -> Result<Link> {
     let name = veth_name()?;
     let veth = Veth {
@@ -149,9 +149,11 @@ fn set_port(socket: &mut Socket, conf: &Conf, port: &Link) -> Result<()> {
     // A port of a bridge speaks no IP of its own, and hears no router (CVE-2020-10749).
     sysctl::set_if_there(&format!("ipv6/conf/{}/accept_ra", port.name), "0")?;
     let mut batch = Batch::new();
+    // Two requests: in one, the link would come up first and make its address.
     batch.push(Change::new().no_link_local().request(port.index));
+    batch.push(Change::new().up(true).request(port.index));
     if conf.hairpin || conf.isolated {
-        batch.push(link::port(port.index, conf.hairpin, conf.isolated));
+        batch.push(port::set(port.index, conf.hairpin, conf.isolated));
     }
     socket.run(batch)?;
     vlan::port(socket, port, conf)

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use cni_netlink::addr::{self, Address};
-use cni_netlink::link::{self, Bridge, Change, Link};
-use cni_netlink::{Batch, Socket};
+use cni_netlink::link::{self, Bridge, Link};
+use cni_netlink::{Batch, Change, Socket};
 use ipnet::IpNet;
 use rustix::io::Errno;
 
@@ -130,7 +130,7 @@ pub(super) fn ensure_address(socket: &mut Socket, on: &Link, net: IpNet, force: 
         batch.push(Change::new().mac(mac).request(on.index));
     }
     socket.run(batch)?;
-    Ok(())
+    super::reach::settle(socket, on.index, &[net])
 }
 
 /// Lets the host forward the families of `gateways`.

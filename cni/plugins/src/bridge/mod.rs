@@ -7,6 +7,7 @@
 //! | `add`     | ADD, step by step, each step with its undo                    |
 //! | `host`    | the bridge: made, addressed, set to forward                   |
 //! | `pod`     | the container's end: addresses, routes, IPv6 settings         |
+//! | `reach`   | waits until IPv6 neighbours can find an address                |
 //! | `vlan`    | VLANs of a port, and the host's own leg in one                |
 //! | `check`   | CHECK                                                         |
 //!
@@ -19,6 +20,7 @@ mod conf;
 mod gateway;
 mod host;
 mod pod;
+mod reach;
 mod vlan;
 
 use cni_netlink::{NetNs, Socket, link};

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use cni_netlink::addr::{self, Address};
-use cni_netlink::link::{self, Change, Link};
+use cni_netlink::change::{ARP_NOTIFY, Change};
+use cni_netlink::link::{self, Link};
 use cni_netlink::route::Route;
 use cni_netlink::{Batch, NetNs, Socket};
 use cni_types::AddResult;
@@ -48,7 +49,7 @@ pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &A
     if !conf.leave_down {
         // In a request of its own: within one, the kernel brings the link up first
         // (do_setlink), and it would have its link-local address already.
-        let mut before = Change::new().ipv4(link::ARP_NOTIFY, 1);
+        let mut before = Change::new().ipv4(ARP_NOTIFY, 1);
         if !result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
             // An IPv4 network does not speak IPv6 behind its owner's back (CVE-2024-32473).
             before = before.no_link_local();
@@ -71,6 +72,10 @@ pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &A
     // Asking for the link also settles its carrier (Linux 6.8), so that IPv6 works at once.
     batch.push(link::get_index(index));
     let outcomes = socket.run(batch)?;
+    if !conf.leave_down {
+        let nets: Vec<_> = result.ips.iter().map(|config| config.address).collect();
+        super::reach::settle(socket, index, &nets)?;
+    }
     let link = outcomes
         .last()
         .and_then(|outcome| outcome.replies.first())

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cni_netlink::link::{self, Change, Link, Veth};
-use cni_netlink::{Batch, Socket};
+use cni_netlink::link::{self, Link, Veth};
+use cni_netlink::{Batch, Change, Socket, port};
 use rustix::io::Errno;
 
 use super::conf::Conf;
@@ -20,17 +20,17 @@ pub(super) fn port(socket: &mut Socket, port: &Link, conf: &Conf) -> Result<()> 
     }
     let mut batch = Batch::new();
     if !conf.keep_default_vlan {
-        batch.push_or(link::delete_vlan(port.index, DEFAULT_VLAN), Errno::NOENT);
+        batch.push_or(port::delete_vlan(port.index, DEFAULT_VLAN), Errno::NOENT);
     }
     if let Some(id) = conf.vlan {
-        batch.push(link::add_vlan(port.index, id, true));
+        batch.push(port::add_vlan(port.index, id, true));
     }
     for id in &conf.trunk {
-        batch.push(link::add_vlan(port.index, *id, false));
+        batch.push(port::add_vlan(port.index, *id, false));
     }
     // A trunk alone keeps VLAN 1 for what comes without a tag, as the reference does.
     if conf.vlan.is_none() {
-        batch.push(link::add_vlan(port.index, DEFAULT_VLAN, true));
+        batch.push(port::add_vlan(port.index, DEFAULT_VLAN, true));
     }
     socket.run(batch)?;
     Ok(())
@@ -77,6 +77,10 @@ pub(super) fn leg(socket: &mut Socket, bridge: &Link, conf: &Conf, id: u16) -> R
     };
     port(socket, &port_link, &only_this)?;
     let leg = host::find(socket, &name)?.ok_or_else(|| Fault::internal(format!("{name} vanished")))?;
-    socket.one(Change::new().up(true).request(leg.index))?;
+    let mut batch = Batch::new();
+    batch.push(Change::new().no_link_local().request(port_link.index));
+    batch.push(Change::new().up(true).request(port_link.index));
+    batch.push(Change::new().up(true).request(leg.index));
+    socket.run(batch)?;
     Ok(leg)
 }

@@ -11,10 +11,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::fault::{Fault, Result};
 
@@ -76,33 +78,45 @@ impl Store {
     }
 
     /// Takes `ip`; false where somebody has it.
+    ///
+    /// The record appears under its name whole or not at all: a process killed in between would
+    /// else leave a file that names nobody, and so an address that nobody can give back.
     pub(super) fn reserve(&self, ip: IpAddr, owner: &Owner<'_>, range_set: usize) -> Result<bool> {
         let path = self.dir.join(ip.to_string());
-        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => file,
+        let mut taken = self.publish(&path, owner);
+        if matches!(&taken, Err(error) if error.kind() == ErrorKind::AlreadyExists) && is_abandoned(&path)? {
+            remove(&path)?;
+            taken = self.publish(&path, owner);
+        }
+        match taken {
+            Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(Fault::file("create", &path)(error)),
-        };
-        let written = file
-            .write_all(owner.record().as_bytes())
-            .map_err(Fault::file("write", &path));
+        }
         let last = self.dir.join(format!("last_reserved_ip.{range_set}"));
-        let written = written.and_then(|()| {
-            let open = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&last);
-            open.and_then(|mut file| file.write_all(ip.to_string().as_bytes()))
-                .map_err(Fault::file("write", &last))
-        });
-        if let Err(fault) = written {
-            // A full disk must not leave an address that nobody can give back.
-            let undo = std::fs::remove_file(&path).map_err(Fault::file("remove", &path));
-            return Err(crate::fault::undone(fault, undo));
+        if let Err(fault) = overwrite(&last, ip.to_string().as_bytes()) {
+            return Err(crate::fault::undone(fault, remove(&path)));
         }
         Ok(true)
+    }
+
+    /// Makes the record of `owner` under `path`, by way of a file without a name.
+    fn publish(&self, path: &Path, owner: &Owner<'_>) -> std::io::Result<()> {
+        let mode = Mode::from_raw_mode(0o600);
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let mut file = match rustix::fs::open(&self.dir, flags, mode) {
+            Ok(fd) => File::from(fd),
+            // The file system cannot: then as the reference does.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+                return file.write_all(owner.record().as_bytes());
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        file.write_all(owner.record().as_bytes())?;
+        let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(())
     }
 
     /// The last address given out of a range set; an unreadable record only loses the order.
@@ -161,6 +175,32 @@ impl Store {
             if kept { Ok(()) } else { remove(path) }
         })
     }
+}
+
+/// Whether a writer died between making the file and writing it: whoever writes holds the
+/// lock, and now we do.
+fn is_abandoned(path: &Path) -> Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => Ok(meta.is_file() && meta.len() == 0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Fault::file("look at", path)(error)),
+    }
+}
+
+/// Writes a short file in place. Cutting it to nothing first would free its block, for which a
+/// file system that discards waits for the disk.
+fn overwrite(path: &Path, content: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(content)?;
+        file.set_len(content.len() as u64)
+    };
+    write().map_err(Fault::file("write", path))
 }
 
 fn remove(path: &Path) -> Result<()> {

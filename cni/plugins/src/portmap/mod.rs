@@ -15,7 +15,7 @@ mod conditions;
 mod conf;
 mod rules;
 
-use cni_netlink::link::{Change, ROUTE_LOCALNET};
+use cni_netlink::change::{Change, ROUTE_LOCALNET};
 use cni_netlink::route::{self, Route};
 use cni_netlink::{Socket, conntrack};
 

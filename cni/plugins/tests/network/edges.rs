@@ -305,3 +305,31 @@ fn ipv6_works_at_once_and_after_detection() {
         }
     });
 }
+
+/// A plugin killed at any moment of ADD or DEL leaves nothing that the next DEL does not remove.
+#[test]
+fn a_call_cut_off_anywhere_can_be_finished() {
+    isolated(name!("a_call_cut_off_anywhere_can_be_finished"), &[Set::Ours], |host| {
+        host.usual();
+        let cni = host.cni(Set::Ours);
+        let mut cut = 0;
+        for round in 0..40u64 {
+            let pod = host
+                .pod(&format!("pod{round}"))
+                .mapping(&[(8080, 80, "tcp", ""), (8053, 53, "udp", "")]);
+            let limit = std::time::Duration::from_micros(300 * (round / 2));
+            host.wait(async {
+                if round % 2 == 0 {
+                    cut += u32::from(tokio::time::timeout(limit, cni.add(&pod.attachment)).await.is_err());
+                } else {
+                    cni.add(&pod.attachment).await.unwrap();
+                    cut += u32::from(tokio::time::timeout(limit, cni.del(&pod.attachment)).await.is_err());
+                }
+                cni.del(&pod.attachment).await.unwrap();
+            });
+            host.assert_clean();
+            host.remove_space(&pod.space);
+        }
+        assert!(cut > 5, "only {cut} calls were cut off");
+    });
+}

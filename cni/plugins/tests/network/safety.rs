@@ -98,3 +98,49 @@ fn the_bridge_keeps_its_hardware_address() {
         },
     );
 }
+
+/// A list that was read while the table changed is whole or read again.
+#[test]
+fn lists_are_whole_while_links_come_and_go() {
+    isolated(
+        name!("lists_are_whole_while_links_come_and_go"),
+        &[Set::Ours],
+        |_host| {
+            use cni_netlink::link::{self, Link, Veth};
+            let churn = std::thread::spawn(|| {
+                let mut socket = cni_netlink::Socket::route().unwrap();
+                for round in 0..150 {
+                    let (name, peer) = (format!("a{round}"), format!("b{round}"));
+                    let veth = Veth {
+                        name: &name,
+                        peer: &peer,
+                        netns: None,
+                        mtu: 0,
+                        peer_mac: None,
+                        master: None,
+                    };
+                    socket.one(link::add_veth(&veth)).unwrap();
+                    if round % 3 > 0 {
+                        socket.one(link::delete(&name)).unwrap();
+                    }
+                }
+            });
+            let mut socket = cni_netlink::Socket::route().unwrap();
+            let mut lists = 0;
+            while !churn.is_finished() {
+                let replies = match socket.dump(&link::list(), "links") {
+                    Err(cni_netlink::Error::Unstable(_)) => continue,
+                    other => other.unwrap(),
+                };
+                let links: Vec<Link> = replies.iter().filter_map(Link::parse).collect();
+                assert_eq!(links.len(), replies.len());
+                for name in ["lo", "out0"] {
+                    assert_eq!(links.iter().filter(|link| link.name == name).count(), 1, "{name}");
+                }
+                lists += 1;
+            }
+            churn.join().unwrap();
+            assert!(lists > 10);
+        },
+    );
+}

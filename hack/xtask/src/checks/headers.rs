@@ -2,8 +2,8 @@
 
 use super::{File, Violation};
 
-/// Fewer words than this say no more than the file's name.
-const FEWEST: usize = 4;
+/// A single word says no more than the file's name.
+const FEWEST: usize = 2;
 
 /// Checks all files but those that are tests as a whole.
 pub(crate) fn check(files: &[File]) -> Vec<Violation> {

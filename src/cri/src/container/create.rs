@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
 use crate::runtime::{CreateRequest, Runtime};
-use crate::sandbox::{files, plan::pid_mode};
+use crate::sandbox::{files, plan::pid_mode, teardown};
 use crate::store::container::{Container, name_key, row};
 use crate::store::db::Table;
 use crate::store::names::Reserved;
@@ -195,14 +195,18 @@ async fn steps(
             .map_err(|e| Error::at("remove the writable layer of", &layer, &e))
     };
     undo.push("snapshot", remove_layer).await?;
-    let dir = rt.paths.container(id);
-    undo.push("bundle", move || blocking(move || files::remove_tree(&dir)))
-        .await?;
+    let (dir, rt2, group) = (rt.paths.container(id), Arc::clone(rt), record.cgroup.clone());
+    let remove_bundle = move || async move {
+        // The monitor removes its cgroup; one that was killed could not.
+        teardown::remove_cgroup(&rt2, &group).await?;
+        blocking(move || files::remove_tree(&dir)).await
+    };
+    undo.push("bundle", remove_bundle).await?;
     let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id));
     let client = client?;
     let discard = client.clone();
     undo.push("monitor", move || async move {
-        // A monitor that is gone has nothing left to discard; its cgroup goes with the bundle.
+        // A monitor that is gone has nothing left to discard.
         drop(
             discard
                 .done(Verb::Discard(wire::Discard {}), Duration::from_secs(10))

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::start::program_fault;
+use super::stop;
 use crate::error::Error;
 use crate::fdio::AsyncFile;
 use crate::monitor::Client;
@@ -83,11 +84,16 @@ impl Exec {
 /// The container, if a process can be run in it.
 pub(crate) fn target(rt: &Runtime, id: &str) -> Result<Arc<Container>, Error> {
     let container = rt.index.container(id)?;
-    if container.with_status(|s| s.is_running()) {
-        Ok(container)
-    } else {
-        Err(Error::precondition(format!("container {} does not run", container.id)))
+    if !container.with_status(|s| s.is_running()) {
+        return Err(Error::precondition(format!("container {} does not run", container.id)));
     }
+    if stop::is_dying(&container) {
+        return Err(Error::precondition(format!(
+            "container {} is being killed",
+            container.id
+        )));
+    }
+    Ok(container)
 }
 
 fn check(cmd: &[String]) -> Result<(), Error> {
@@ -97,6 +103,15 @@ fn check(cmd: &[String]) -> Result<(), Error> {
         Some(_) if cmd.iter().any(|a| a.contains('\0')) => Err(Error::invalid("the command contains a NUL byte")),
         Some(_) => Ok(()),
     }
+}
+
+fn console_size(size: Size) -> Option<spec::runtime::Box> {
+    let builder = spec::runtime::BoxBuilder::default();
+    builder
+        .width(u64::from(size.width))
+        .height(u64::from(size.height))
+        .build()
+        .ok()
 }
 
 /// Runs a process in a container.
@@ -111,6 +126,8 @@ pub(crate) async fn run(container: &Container, wish: &Wish) -> Result<Exec, Erro
     let mut process = (*process).clone();
     process.set_args(Some(wish.cmd.clone()));
     process.set_terminal(Some(wish.tty));
+    // Set before execve: a program may ask for it at once, and would not notice a later one.
+    process.set_console_size(wish.size.filter(|_| wish.tty).and_then(console_size));
     if wish.tty
         && let Some(env) = process.env_mut()
         && !env.iter().any(|e| e.starts_with("TERM="))

@@ -1,4 +1,4 @@
-//! ContainerStatus.
+//! ContainerStatus: the fixed record, the last known run state and the exit, in the words the kubelet reads (E1, E2).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -34,6 +34,14 @@ pub(crate) struct Stopping {
     deadline: watch::Sender<Instant>,
 }
 
+/// The grace of a stop has passed: nothing is run in the container any more.
+pub(crate) fn is_dying(container: &Container) -> bool {
+    let stopping = container.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+    stopping
+        .as_ref()
+        .is_some_and(|s| *s.deadline.borrow() <= Instant::now())
+}
+
 /// Answers StopContainer. An unknown container, and one that does not run, is success.
 pub(crate) async fn stop(rt: &Arc<Runtime>, id: &str, timeout: i64) -> Result<(), Error> {
     let Some(container) = rt.index.find_container(id)? else {

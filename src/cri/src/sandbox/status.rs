@@ -1,4 +1,4 @@
-//! PodSandboxStatus.
+//! PodSandboxStatus: what was asked for, the addresses the network gave, and whether the pod still stands (E6).
 
 use std::collections::HashMap;
 use std::sync::Arc;

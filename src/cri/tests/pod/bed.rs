@@ -22,6 +22,7 @@ const PLUGIN: &str = r#"#!/bin/sh
 dir=$(dirname "$0")
 echo "$CNI_COMMAND $CNI_CONTAINERID" >> "$dir/calls"
 cat >/dev/null
+test -e "$dir/slow-$CNI_COMMAND" && sleep 1
 test -e "$dir/fail-$CNI_COMMAND" && { echo '{"cniVersion":"1.0.0","code":11,"msg":"told to fail"}'; exit 1; }
 case "$CNI_COMMAND" in
 ADD) echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"x"}],"ips":[{"address":"10.99.0.7/24","interface":0}]}';;
@@ -49,24 +50,25 @@ fn monitor() -> PathBuf {
 
 /// What outlives the daemon.
 pub(crate) struct Bed {
-    pub(crate) dir: tempfile::TempDir,
-    pub(crate) registry: Registry,
-    /// Cgroup root and prefix of names.
-    pub(crate) name: String,
+    dir: PathBuf,
+    /// The image of the bed's registry.
+    pub(crate) image: String,
+    /// Cgroup root.
+    name: String,
+    /// The owner's directory; None for a guest (another process on the same bed).
+    owned: Option<tempfile::TempDir>,
 }
 
 impl Bed {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("bulkhead-cri-").tempdir().unwrap();
-        let registry = Registry::start(dir.path());
+        let owned = tempfile::Builder::new().prefix("bulkhead-cri-").tempdir().unwrap();
+        let registry = Registry::start(owned.path());
+        let port = registry.authority.split(':').nth(1).unwrap();
         let bed = Self {
-            name: format!(
-                "bulkhead-test-{}-{}",
-                std::process::id(),
-                registry.authority.split(':').nth(1).unwrap()
-            ),
-            dir,
-            registry,
+            dir: owned.path().to_owned(),
+            image: registry.image(),
+            name: format!("bulkhead-test-{}-{port}", std::process::id()),
+            owned: Some(owned),
         };
         for sub in ["net.d", "bin", "logs"] {
             std::fs::create_dir(bed.path(sub)).unwrap();
@@ -77,8 +79,27 @@ impl Bed {
         bed
     }
 
+    /// Words from which another process finds this bed.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn address(&self) -> String {
+        format!("{}|{}|{}", self.dir.display(), self.image, self.name)
+    }
+
+    /// The bed of another process.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn guest(address: &str) -> Self {
+        let mut words = address.split('|').map(str::to_owned);
+        let mut next = || words.next().unwrap();
+        Self {
+            dir: next().into(),
+            image: next(),
+            name: next(),
+            owned: None,
+        }
+    }
+
     pub(crate) fn path(&self, sub: &str) -> PathBuf {
-        self.dir.path().join(sub)
+        self.dir.join(sub)
     }
 
     /// Puts the network configuration there, or takes it away.
@@ -151,41 +172,70 @@ impl Bed {
         .unwrap()
     }
 
-    /// Nothing of this bed is left on the host but its directory.
+    /// Nothing of this bed is left on the host but its directory; what is cleaned in the
+    /// background has a moment.
     pub(crate) fn assert_clean(&self) {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let here = self.dir.path().display().to_string();
-        let left: Vec<&str> = mounts.lines().filter(|l| l.contains(&here)).collect();
-        assert!(left.is_empty(), "mounts are left: {left:#?}");
-        for sub in ["state/containers", "state/pods", "state/ns", "root/snapshots"] {
-            let until = Instant::now() + Duration::from_secs(5);
-            loop {
-                let entries = std::fs::read_dir(self.path(sub)).into_iter().flatten().flatten();
-                let names: Vec<_> = entries.map(|e| e.path()).collect();
-                // A removed layer is renamed at once and deleted in the background.
-                let fading = names.iter().all(|n| n.display().to_string().contains("/.gone-"));
-                if names.is_empty() {
-                    break;
-                }
-                assert!(fading && Instant::now() < until, "{sub} is not empty: {names:?}");
-                std::thread::sleep(Duration::from_millis(20));
+        self.assert_left(&[]);
+    }
+
+    /// Nothing but this pod and this container is left.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn assert_only(&self, pod: &str, container: &str) {
+        let name = config::Paths::network_namespace_name(&spec::SandboxId::parse(pod).unwrap());
+        self.assert_left(&[pod, container, &name]);
+    }
+
+    fn assert_left(&self, expected: &[&str]) {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut left = self.left();
+            left.retain(|l| !expected.iter().any(|e| l.contains(e)));
+            if left.is_empty() {
+                return;
             }
+            assert!(Instant::now() < until, "left behind: {left:#?}");
+            std::thread::sleep(Duration::from_millis(20));
         }
-        let out = Command::new("find")
+    }
+
+    fn left(&self) -> Vec<String> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let here = self.dir.display().to_string();
+        let mut left: Vec<String> = mounts
+            .lines()
+            .filter(|l| l.contains(&here))
+            .map(str::to_owned)
+            .collect();
+        for sub in ["state/containers", "state/pods", "state/ns", "root/snapshots"] {
+            let entries = std::fs::read_dir(self.path(sub)).into_iter().flatten().flatten();
+            left.extend(entries.map(|e| e.path().display().to_string()));
+        }
+        let find = Command::new("find")
             .args(["/sys/fs/cgroup", "-type", "d", "-path"])
             .arg(format!("*/{}/pods/*", self.name))
             .output()
             .unwrap();
-        assert!(
-            out.stdout.is_empty(),
-            "cgroups are left: {}",
-            String::from_utf8_lossy(&out.stdout)
-        );
+        left.extend(String::from_utf8_lossy(&find.stdout).lines().map(str::to_owned));
+        let calls = std::fs::read_to_string(self.path("bin/calls")).unwrap_or_default();
+        for id in calls.lines().filter_map(|l| l.split_once(' ')).map(|(_, id)| id) {
+            if let Ok(id) = spec::SandboxId::parse(id) {
+                let netns = config::Paths {
+                    root: "/".into(),
+                    state: "/".into(),
+                }
+                .network_namespace(&id);
+                left.extend(netns.exists().then(|| netns.display().to_string()));
+            }
+        }
+        left
     }
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        if self.owned.is_none() {
+            return;
+        }
         if std::thread::panicking() {
             // What the failed test left must not disturb the next one.
             let life = self.start();
@@ -247,6 +297,21 @@ impl Life {
         self.services.clone()
     }
 
+    pub(crate) fn streaming(&self) -> cri::Streaming {
+        cri::Streaming::new(self.rt.as_ref().unwrap())
+    }
+
+    /// The file of a pod's network namespace.
+    pub(crate) fn netns(&self, pod: &str) -> String {
+        let request = api::PodSandboxStatusRequest {
+            pod_sandbox_id: pod.into(),
+            verbose: true,
+        };
+        let info = self.pod_sandbox_status(request).unwrap().info["info"].clone();
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        info["networkNamespace"].as_str().unwrap().to_owned()
+    }
+
     rpcs! {
         status(StatusRequest) -> StatusResponse;
         run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
@@ -272,7 +337,7 @@ impl Life {
 
     pub(crate) fn pull(&self, bed: &Bed) {
         let image = Some(api::ImageSpec {
-            image: bed.registry.image(),
+            image: bed.image.clone(),
             ..Default::default()
         });
         self.pull_image(api::PullImageRequest {
@@ -355,7 +420,7 @@ pub(crate) fn container(bed: &Bed, name: &str, script: &str) -> api::ContainerCo
             attempt: 0,
         }),
         image: Some(api::ImageSpec {
-            image: bed.registry.image(),
+            image: bed.image.clone(),
             ..Default::default()
         }),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],

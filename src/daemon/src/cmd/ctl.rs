@@ -1,6 +1,9 @@
-//! `bulkhead ctl`.
-use crate::cli::CtlArgs;
+//! `bulkhead ctl`: every word after it goes to the CRI client as it is.
+
 use std::process::ExitCode;
-pub(crate) fn run(_args: CtlArgs) -> ExitCode {
-    ExitCode::SUCCESS
+
+use crate::cli::CtlArgs;
+
+pub(crate) fn run(args: CtlArgs) -> ExitCode {
+    ctl::main(args.words.into_iter())
 }

@@ -22,11 +22,11 @@ pub(crate) fn act(step: &Step, config: &Config) -> anyhow::Result<()> {
     let done = match step {
         Step::EndMonitor { pid, .. } => end(*pid),
         Step::RemoveCgroup { path } => remove_cgroup(path),
-        Step::RemoveIfEmpty { path } => match fs::remove_dir(path) {
+        Step::RemoveEmptyCgroups { paths, .. } => paths.iter().try_for_each(|path| match fs::remove_dir(path) {
             // EBUSY: processes or children of another daemon with the same cgroup_root.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
             done => gone_is_done(done),
-        },
+        }),
         Step::ReleaseNetworks { .. } => release(config),
         // Lazily: a process of somebody else's that still stands in it does not hold us up.
         Step::Unmount { path } => {

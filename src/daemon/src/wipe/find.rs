@@ -118,7 +118,7 @@ fn cgroups(
 }
 
 /// The cgroups in which those of pods and monitors lie, inner ones first.
-fn own_cgroups(place: &Place, mounts: &[Mount]) -> Vec<Step> {
+fn own_cgroups(place: &Place, mounts: &[Mount]) -> Option<Step> {
     let hierarchies = mounts
         .iter()
         .filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
@@ -126,9 +126,11 @@ fn own_cgroups(place: &Place, mounts: &[Mount]) -> Vec<Step> {
         let top = hierarchy.at.join(&place.cgroup_root);
         [top.join("monitors"), top.join("pods"), top]
     });
-    own.filter(|path| path.is_dir())
-        .map(|path| Step::RemoveIfEmpty { path })
-        .collect()
+    let paths: Vec<PathBuf> = own.filter(|path| path.is_dir()).collect();
+    (!paths.is_empty()).then(|| Step::RemoveEmptyCgroups {
+        name: place.cgroup_root.clone(),
+        paths,
+    })
 }
 
 /// Calls `see` for each directory below `dir`. What vanishes meanwhile is left out.
@@ -303,8 +305,7 @@ mod tests {
                 format!("kill all in cgroup /kubepods/pod7/{c} and remove it"),
                 format!("kill all in cgroup /bulkhead/pods/{a} and remove it"),
                 "release the networks recorded in /root/cni".into(),
-                "remove /cg/bulkhead/pods if it is empty".into(),
-                "remove /cg/bulkhead if it is empty".into(),
+                "remove cgroup /bulkhead where it is empty".into(),
                 "unmount /run/netns/aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa".into(),
                 format!("unmount /state/ns/{a}/ipc"),
                 format!("unmount /state/pods/{a}/shm"),

@@ -23,8 +23,8 @@ pub(crate) enum Step {
     EndMonitor { pid: i32, container: String },
     /// Kills all in a cgroup, and removes it.
     RemoveCgroup { path: String },
-    /// Removes a cgroup directory of our own that may be shared with another daemon, if it is empty.
-    RemoveIfEmpty { path: PathBuf },
+    /// Removes our cgroup in each hierarchy, where it is empty: another daemon may share it.
+    RemoveEmptyCgroups { name: String, paths: Vec<PathBuf> },
     /// Gives back what the network plugins hold for the pods: CNI DEL for each attachment.
     ReleaseNetworks { cache: PathBuf },
     /// Takes a mount away.
@@ -40,7 +40,7 @@ impl fmt::Display for Step {
         match self {
             Self::EndMonitor { pid, container } => write!(f, "end monitor {pid} of container {container}"),
             Self::RemoveCgroup { path } => write!(f, "kill all in cgroup {path} and remove it"),
-            Self::RemoveIfEmpty { path } => write!(f, "remove {} if it is empty", path.display()),
+            Self::RemoveEmptyCgroups { name, .. } => write!(f, "remove cgroup /{name} where it is empty"),
             Self::ReleaseNetworks { cache } => write!(f, "release the networks recorded in {}", cache.display()),
             Self::Unmount { path } => write!(f, "unmount {}", path.display()),
             Self::RemoveFile { path } => write!(f, "remove {}", path.display()),

@@ -140,6 +140,8 @@ pub(crate) fn hosts_for(domain: &str, hosts_dir: Option<&Path>) -> Result<Vec<Ho
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut host = plain(domain);
             host.tls = docker_certs(&dir)?;
+            // Certificates for a registry on this machine say that it speaks TLS.
+            host.https |= host.tls != TlsProfile::default();
             return Ok(vec![host]);
         }
         Err(e) => return Err(Error::io("read", path.display(), e)),

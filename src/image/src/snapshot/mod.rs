@@ -20,7 +20,7 @@ use spec::{ContainerId, Digest, ImageId, Kind};
 use crate::error::{Error, sys};
 use crate::store::Store;
 use crate::store::catalog::Image;
-use crate::store::remove::{blocking, temporary_name};
+use crate::store::remove::blocking;
 use crate::store::usage::{Usage, now_ns};
 
 /// A snapshot that is there.
@@ -160,12 +160,7 @@ impl Store {
             return Ok(());
         };
         let dir = self.snapshot_dir(id);
-        let gone = temporary_name(&self.options.root.join("snapshots"))?;
-        match rustix::fs::rename(&dir, &gone) {
-            Ok(()) => self.janitor.delete(gone),
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(e) => return Err(sys("remove", dir.display())(e)),
-        }
+        self.set_aside(&dir)?;
         self.layers.lock().snapshots.remove(id);
         // Only where the image went before its last container.
         let images = self.catalog().layers();

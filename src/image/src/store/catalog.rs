@@ -181,11 +181,10 @@ mod tests {
             ("abc2", vec!["docker.io/library/fee:1"]),
         ] {
             let id = ImageId::parse(&format!("{start:0<64}")).unwrap();
-            let config =
-                format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+            let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
             let record = Record {
                 id: id.clone(),
-                config: config.into_bytes(),
+                config: config.as_bytes().to_vec(),
                 manifest: Vec::new(),
                 manifest_digest: crate::content::sha256(b""),
                 size: 1,

@@ -1,8 +1,8 @@
 //! A thread that deletes what is no longer wanted and measures writable layers, so that no
 //! call ever waits for a walk over a tree (`security.md` R51, `design.md` section 7).
 //!
-//! It ends when the store is dropped. What it had not deleted by then has a name that the next
-//! start deletes.
+//! It ends when the store and every unfinished layer are dropped. What it had not deleted by
+//! then has a name that the next start deletes.
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -71,26 +71,28 @@ impl Pending {
 }
 
 fn work(from: &Receiver<PathBuf>, pending: &Pending, mut round: Round) {
-    let mut next = Instant::now();
+    let mut next = Some(Instant::now());
     loop {
-        match from.recv_timeout(next.saturating_duration_since(Instant::now())) {
+        let received = match next {
+            Some(next) => from.recv_timeout(next.saturating_duration_since(Instant::now())),
+            // The store is gone, but a cancelled pull may still hand over what it began.
+            None => from.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
             Ok(path) => {
                 if let Err(error) = delete_now(&path) {
                     tracing::warn!(path = %path.display(), %error, "cannot delete; the next start tries again");
                 }
                 pending.finish();
             }
-            Err(RecvTimeoutError::Timeout) => match round() {
-                Some(wait) => next = Instant::now() + wait,
-                None => return,
-            },
+            Err(RecvTimeoutError::Timeout) => next = round().map(|wait| Instant::now() + wait),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
 /// Deletes a tree at once.
-pub(crate) fn delete_now(path: &Path) -> Result<(), Error> {
+fn delete_now(path: &Path) -> Result<(), Error> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(());
     };

@@ -1,16 +1,21 @@
 //! Removing images, and layers that nothing needs any more.
 //!
-//! Record first, then the directory: after a crash in between the next start deletes the
-//! directory. On a full disk even the record's deletion can fail; then the directories go
-//! first, which a start after a crash repairs as well (the image is dropped).
+//! Directories first, by one rename each, under the lock by which pulls and snapshots take
+//! layers: nobody can find half a layer, and on a full disk there is room for the record's
+//! deletion afterwards. A crash in between leaves a record without its layer, which the next
+//! start drops.
 
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use spec::{ContainerId, Digest, Kind};
 
 use crate::error::{Error, sys};
 use crate::store::Store;
-use crate::store::janitor::delete_now;
+
+const FULL_DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Removes an image with all its names. One that is not there is removed already. Layers
@@ -29,68 +34,55 @@ impl Store {
         let Some(image) = self.catalog().resolve(name)? else {
             return Ok(());
         };
-        let after = self.catalog().layers_without(&image.id);
-        let unused = {
-            let mut state = self.layers.lock();
-            let unused = state.unused(&after);
-            // From here on no snapshot and no pull can take them.
-            unused
-                .into_iter()
-                .filter_map(|digest| state.ready.remove_entry(&digest))
-                .collect::<Vec<_>>()
-        };
-        let digests: Vec<Digest> = unused.iter().map(|(digest, _)| *digest).collect();
+        let unused = self.discard(&self.catalog().layers_without(&image.id));
+        // Whatever comes now, the image is not whole any more.
+        self.publish(&db, |catalog| catalog.remove(&image.id));
+        let digests = unused?;
         let mut deleted = db.delete(std::slice::from_ref(&image.id), &digests);
         if deleted.as_ref().is_err_and(|e| e.kind() == Kind::ResourceExhausted) {
-            for digest in &digests {
-                delete_now(&self.layer_dir(*digest))?;
-            }
+            // What was just renamed makes room as soon as it is deleted.
+            self.janitor.settle(FULL_DISK_PATIENCE);
             deleted = db.delete(std::slice::from_ref(&image.id), &digests);
         }
-        if let Err(error) = deleted {
-            self.layers.lock().ready.extend(unused);
-            return Err(error);
-        }
-        self.publish(&db, |catalog| catalog.remove(&image.id));
-        self.discard(&digests)
+        deleted.map_err(|e| e.within(format!("forget image {}", image.id)))
     }
 
     /// Removes layers that no image, snapshot or pull needs.
     pub(crate) fn collect(&self) -> Result<(), Error> {
         let mut db = self.db();
-        let images = self.catalog().layers();
-        let unused: Vec<Digest> = {
-            let mut state = self.layers.lock();
-            let unused = state.unused(&images);
-            for digest in &unused {
-                state.ready.remove(digest);
-            }
-            unused
-        };
+        let unused = self.discard(&self.catalog().layers())?;
         if unused.is_empty() {
-            return Ok(());
+            Ok(())
+        } else {
+            db.delete(&[], &unused)
         }
-        db.delete(&[], &unused)?;
-        self.discard(&unused)
     }
 
-    /// Takes directories away under another name; the janitor deletes them.
-    fn discard(&self, layers: &[Digest]) -> Result<(), Error> {
-        for digest in layers {
-            let path = self.layer_dir(*digest);
-            let gone = temporary_name(&self.layers_dir())?;
-            match rustix::fs::rename(&path, &gone) {
-                Ok(()) => self.janitor.delete(gone),
-                Err(rustix::io::Errno::NOENT) => {}
-                Err(e) => return Err(sys("remove", path.display())(e)),
-            }
+    /// Takes the directories of unused layers away under another name; the janitor deletes them.
+    fn discard(&self, images: &HashSet<Digest>) -> Result<Vec<Digest>, Error> {
+        let mut state = self.layers.lock();
+        let unused = state.unused(images);
+        for digest in &unused {
+            self.set_aside(&self.layer_dir(*digest))?;
+            state.ready.remove(digest);
+        }
+        Ok(unused)
+    }
+
+    /// Renames a directory to a name that the next start deletes, and has it deleted.
+    pub(crate) fn set_aside(&self, path: &Path) -> Result<(), Error> {
+        let gone = temporary_name(path.parent().unwrap_or(path))?;
+        match rustix::fs::rename(path, &gone) {
+            Ok(()) => self.janitor.delete(gone),
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(sys("remove", path.display())(e)),
         }
         Ok(())
     }
 }
 
 /// A name that the next start deletes.
-pub(crate) fn temporary_name(dir: &std::path::Path) -> Result<std::path::PathBuf, Error> {
+fn temporary_name(dir: &Path) -> Result<PathBuf, Error> {
     let name = ContainerId::random().map_err(|e| Error::io("random", "name", std::io::Error::other(e)))?;
     Ok(dir.join(format!(".gone-{}", name.short())))
 }

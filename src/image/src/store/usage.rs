@@ -128,12 +128,9 @@ pub(crate) fn walk(path: &Path) -> Result<Usage, Error> {
     let mut linked = std::collections::HashSet::new();
     let mut stack: Vec<Dir> = vec![Dir::new(root).map_err(sys("list", path.display()))?];
     while let Some(dir) = stack.last_mut() {
-        let entry = match dir.read() {
-            Some(Ok(entry)) => entry,
-            Some(Err(_)) | None => {
-                stack.pop();
-                continue;
-            }
+        let Some(Ok(entry)) = dir.read() else {
+            stack.pop();
+            continue;
         };
         let name = entry.file_name().to_bytes().to_vec();
         if name == b"." || name == b".." {

@@ -31,7 +31,7 @@ pub(super) fn times((seconds, nanos): (i64, u32)) -> Timestamps {
     Timestamps {
         last_access: Timespec {
             tv_sec: 0,
-            tv_nsec: UTIME_OMIT.into(),
+            tv_nsec: UTIME_OMIT,
         },
         last_modification: mtime,
     }

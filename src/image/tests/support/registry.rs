@@ -90,6 +90,10 @@ impl Drop for Registry {
 
 impl Registry {
     pub async fn start(content: Content) -> Self {
+        Self::start_with(content, None).await
+    }
+
+    pub async fn start_with(content: Content, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -105,12 +109,17 @@ impl Registry {
                     return;
                 };
                 let shared = Arc::clone(&own);
+                let tls = tls.clone();
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await
-                        .ok();
+                    let http = hyper::server::conn::http1::Builder::new();
+                    match tls {
+                        None => http.serve_connection(TokioIo::new(stream), service).await.ok(),
+                        Some(tls) => match tokio_rustls::TlsAcceptor::from(tls).accept(stream).await {
+                            Ok(stream) => http.serve_connection(TokioIo::new(stream), service).await.ok(),
+                            Err(_) => None,
+                        },
+                    }
                 });
             }
         });

@@ -2,7 +2,7 @@
 //!
 //!  1. all namespaces of init at once, by its pidfd: from here on the root is the container's
 //!  2. session, terminal
-//!  3. gate: in the container's cgroups now
+//!  3. the container's cgroups entered
 //!  4. scheduling, keyring, standard streams, signals, limits
 //!  5. identity, working directory, umask
 //!  6. seccomp, execve
@@ -16,7 +16,7 @@ use sys::path::Root;
 
 use super::{console, cwd, execve, identity, join_keyring, limits, seccomp, stdio};
 use crate::plan::process::Process;
-use crate::sync::{Channel, Waiting};
+use crate::sync::Channel;
 use crate::{Error, Stdio};
 
 /// What the joiner hands on beside the plan.
@@ -25,7 +25,7 @@ pub(crate) struct Inherited<'a> {
     pub(crate) init_pid: i32,
     pub(crate) stdio: Stdio,
     pub(crate) seccomp: Option<Program>,
-    pub(crate) gate: Waiting,
+    pub(crate) entry: cgroup::Entry,
     pub(crate) keyring: CString,
 }
 
@@ -53,21 +53,22 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
         init_pid,
         stdio,
         seccomp: filter,
-        gate,
+        entry,
         keyring,
     } = inherited;
-    let kinds = libc::CLONE_NEWNS
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | sys::ns::NEWTIME;
-    sys::ns::setns(init, kinds).map_err(|error| gone(error, init_pid))?;
+    let kinds =
+        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    let joined = match sys::ns::setns(init, kinds | sys::ns::NEWTIME) {
+        // A kernel without time namespaces has none to join.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sys::ns::setns(init, kinds),
+        other => other,
+    };
+    joined.map_err(|error| gone(error, init_pid))?;
     rustix::process::setsid().map_err(Error::sys("make", "session"))?;
     let root = Root::open("/").map_err(Error::sys("open", "the container's root"))?;
     let console = console::open(&root, process, channel)?;
 
-    gate.pass()?;
+    entry.enter()?;
     limits::schedule(process)?;
     join_keyring(&keyring)?;
     stdio::install(stdio, console, process)?;

@@ -3,8 +3,8 @@
 //!  1. session, namespaces joined
 //!  2. the root filesystem attached, **pivot**: from here on no path of the host can be named at all
 //!  3. mounts, devices, terminal, working directory made: through the new root's handle
-//!  4. gate: in its cgroups now; cgroup namespace
-//!  5. host name, sysctls, masked and read-only paths, read-only root
+//!  4. host name, sysctls, masked and read-only paths, read-only root
+//!  5. its cgroups entered; cgroup namespace
 //!  6. scheduling, keyring, standard streams, signals, limits
 //!  7. no_new_privs, bounding set, groups, ids, capabilities, working directory, umask
 //!  8. `Ready`; wait for `Start`
@@ -40,7 +40,7 @@ use ::seccomp::Program;
 
 use crate::parent::Sources;
 use crate::plan::Plan;
-use crate::sync::{Channel, Message, Waiting};
+use crate::sync::{Channel, Message};
 use crate::{Error, Stdio};
 
 /// What the creator hands on beside the plan.
@@ -48,7 +48,7 @@ pub(crate) struct Inherited {
     pub(crate) sources: Sources,
     pub(crate) stdio: Stdio,
     pub(crate) seccomp: Option<Program>,
-    pub(crate) gate: Waiting,
+    pub(crate) entry: cgroup::Entry,
 }
 
 /// Runs in the new process; returns only where it failed, with the exit code.
@@ -67,7 +67,7 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
         mut sources,
         stdio,
         seccomp,
-        gate,
+        entry,
     } = inherited;
     let process = &plan.process;
     rustix::process::setsid().map_err(Error::sys("make", "session"))?;
@@ -84,13 +84,14 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
     }
     cwd::make(&root, &process.cwd)?;
 
-    gate.pass()?;
-    namespaces::cgroup(&plan.namespaces)?;
     namespaces::name(plan)?;
     sysctl::write(&plan.sysctls)?;
     masks::mask(&root, &plan.masked)?;
     masks::make_readonly(&root, &plan.readonly)?;
     rootfs::finish(plan)?;
+
+    entry.enter()?;
+    namespaces::cgroup(&plan.namespaces)?;
 
     limits::schedule(process)?;
     limits::persona(plan.personality)?;
@@ -116,7 +117,7 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
     seccomp::load(seccomp.as_ref())?;
     match program {
         Some(program) => Err(program.run()),
-        None => reaper::run(),
+        None => match reaper::run()? {},
     }
 }
 

@@ -5,7 +5,9 @@
 //! starts, watches and stops it like any other, and the pod's containers join its pid namespace through
 //! `/proc/<pid>/ns/pid` of the host. It stays undumpable, so that they cannot look into it.
 
-use sys::process::{close_from, reap_any};
+use std::convert::Infallible;
+
+use sys::process::{close_from, exit_now, reap_any};
 use sys::signal;
 
 use crate::Error;
@@ -17,8 +19,8 @@ pub(crate) const VALUE: &str = "reaper";
 
 const WATCHED: [i32; 3] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT];
 
-/// Never returns but with the exit code.
-pub(super) fn run() -> Result<u8, Error> {
+/// Returns only where it could not begin.
+pub(super) fn run() -> Result<Infallible, Error> {
     // The first process of a pid namespace ignores what it has no handler for; blocked and waited for it arrives.
     signal::block(&WATCHED).map_err(Error::sys("block", "signals"))?;
     sys::prctl::set_name(c"bulkhead-init").map_err(Error::sys("set", "the name"))?;
@@ -27,8 +29,9 @@ pub(super) fn run() -> Result<u8, Error> {
     loop {
         match signal::wait(&WATCHED) {
             Ok(libc::SIGCHLD) => while reap_any().unwrap_or(false) {},
-            Ok(_) => return Ok(0),
-            Err(_) => return Ok(1),
+            // Not by returning: the descriptors that the frames above own are closed already.
+            Ok(_) => exit_now(0),
+            Err(_) => exit_now(1),
         }
     }
 }

@@ -12,32 +12,28 @@ use crate::{Error, Stdio};
 /// Puts the pipes or the terminal in place. The session has been made before.
 pub(super) fn install(stdio: Stdio, console: Option<OwnedFd>, process: &Process) -> Result<(), Error> {
     let [stdin, stdout, stderr] = match (stdio, console) {
-        (Stdio::Pipes { stdin, stdout, stderr }, _) => [stdin, stdout, stderr].map(above),
+        (Stdio::Pipes { stdin, stdout, stderr }, _) => [above(stdin)?, above(stdout)?, above(stderr)?],
         (Stdio::Terminal, Some(slave)) => {
             sys::tty::set_controlling(slave.as_fd()).map_err(Error::sys("take", "the terminal"))?;
             let copy = || slave.try_clone().map_err(Error::sys("duplicate", "the terminal"));
-            [above(copy()?), above(copy()?), above(copy()?)]
+            [above(copy()?)?, above(copy()?)?, above(copy()?)?]
         }
         (Stdio::Terminal, None) => return Err(Error::state("the terminal", "was not made")),
     };
     for fd in [&stdin, &stdout, &stderr] {
-        give(fd.as_ref().map_err(|error| copied(error))?, process)?;
+        give(fd, process)?;
     }
-    dup2_stdin(stdin.map_err(|error| copied(&error))?).map_err(Error::sys("install", "stdin"))?;
-    dup2_stdout(stdout.map_err(|error| copied(&error))?).map_err(Error::sys("install", "stdout"))?;
-    dup2_stderr(stderr.map_err(|error| copied(&error))?).map_err(Error::sys("install", "stderr"))
-}
-
-fn copied(error: &rustix::io::Errno) -> Error {
-    Error::sys("duplicate", "a standard stream")(*error)
+    dup2_stdin(stdin).map_err(Error::sys("install", "stdin"))?;
+    dup2_stdout(stdout).map_err(Error::sys("install", "stdout"))?;
+    dup2_stderr(stderr).map_err(Error::sys("install", "stderr"))
 }
 
 /// The descriptor with a number above 2: else putting one in place could close the next.
-fn above(fd: OwnedFd) -> Result<OwnedFd, rustix::io::Errno> {
+fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
     if fd.as_raw_fd() > 2 {
         Ok(fd)
     } else {
-        rustix::io::fcntl_dupfd_cloexec(&fd, 3)
+        rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(Error::sys("duplicate", "a standard stream"))
     }
 }
 

@@ -1,14 +1,15 @@
-//! The creator: config.json → plan → sources, cgroup → clone3 of init → cgroup joined → gate open.
+//! The creator: config.json → plan → cgroup, sources → clone3 of init.
 //!
-//! Init begins its mounts while the creator moves it into its cgroups: on v1 that is one write for each hierarchy,
-//! each with a grace period of the kernel. What is set up before is charged to the caller, not to a limit of a few
-//! megabytes that the container may have.
+//! Init enters the cgroup by itself, when its mounts are made: what it took to set up is charged to the caller, not
+//! to a limit of a few megabytes or a share of the processor that the container may have.
+
+use std::os::fd::AsFd;
 
 use sys::process::{CLONE_PARENT, CloneArgs, clone3};
 
 use super::{Sources, facts, isolate_self, set_oom_score_adj};
 use crate::plan::Plan;
-use crate::sync::{Channel, Gate, Message};
+use crate::sync::{Channel, Message};
 use crate::{CreateRequest, Error, bundle, init};
 
 /// Runs in the forked creator; its value is the exit code.
@@ -24,7 +25,6 @@ pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
 }
 
 fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
-    use std::os::fd::AsFd;
     let mut keep = req.stdio.fds();
     keep.extend(req.rootfs);
     keep.push(channel.as_fd());
@@ -36,8 +36,8 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let seccomp = init::seccomp::compile(plan.seccomp.as_ref())?;
 
     let cgroup::DriverKind::Cgroupfs = req.driver;
-    let host = cgroup::Host::detect()?;
-    refuse_if_populated(&host, &plan.cgroup_path)?;
+    let host = cgroup::Host::shared()?;
+    refuse_if_populated(host, &plan.cgroup_path)?;
     let group = host.create(&plan.cgroup_path)?;
     let mut clamped = plan.clamped.clone();
     clamped.extend(group.unsupported(&plan.resources)?);
@@ -54,37 +54,24 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     set_oom_score_adj(plan.process.oom_score_adj)?;
     for_children(&plan, &sources)?;
 
-    let (opener, waiting) = Gate::pair()?;
-    let mut opener = Some(opener);
     // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
     let later = libc::CLONE_NEWCGROUP | sys::ns::NEWTIME;
     let flags = CLONE_PARENT | u64::from((plan.namespaces.new & !later).cast_unsigned());
+    let entry = group.entry()?;
+    let born_in = entry.clone_into().map(|fd| fd.try_clone_to_owned()).transpose();
+    let born_in = born_in.map_err(Error::sys("duplicate", "the cgroup's descriptor"))?;
     let args = CloneArgs {
         flags,
-        cgroup: group.clone_into(),
+        cgroup: born_in.as_ref().map(AsFd::as_fd),
     };
-    let (pid, _pidfd) = clone3(&args, || {
-        drop(opener.take());
-        init::run(
-            &plan,
-            init::Inherited {
-                sources,
-                stdio: req.stdio,
-                seccomp,
-                gate: waiting,
-            },
-            channel,
-        )
-    })
-    .map_err(Error::sys("clone", "init"))?;
-    channel.send(&Message::Spawned { pid })?;
-    if group.clone_into().is_none() {
-        group.join(pid)?;
-    }
-    match opener {
-        Some(opener) => opener.open(),
-        None => Ok(()),
-    }
+    let inherited = init::Inherited {
+        sources,
+        stdio: req.stdio,
+        seccomp,
+        entry,
+    };
+    let (pid, _pidfd) = clone3(&args, || init::run(&plan, inherited, channel)).map_err(Error::sys("clone", "init"))?;
+    channel.send(&Message::Spawned { pid })
 }
 
 /// A cgroup with processes belongs to somebody who lives.

@@ -1,13 +1,12 @@
-//! The joiner: process JSON → plan → pid namespace of init → clone3 → cgroup joined → gate open. All other
-//! namespaces are joined by the new process itself, all at once through init's pidfd, so that the joiner still sees
-//! the host's cgroup files.
+//! The joiner: process JSON → plan → pid namespace of init → clone3. All other namespaces are joined by the new process
+//! itself, all at once through init's pidfd; the cgroup's files are opened here, where they can still be seen.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use sys::process::{CLONE_PARENT, CloneArgs, clone3};
 
 use super::{facts, isolate_self, set_oom_score_adj};
-use crate::sync::{Channel, Gate, Message};
+use crate::sync::{Channel, Message};
 use crate::{Error, ExecRequest, bundle, init, plan};
 
 /// Runs in the forked joiner; its value is the exit code. `running` is held open by it and by its child until
@@ -40,7 +39,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
     }
     let seccomp = init::seccomp::compile(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()))?;
     let cgroup::DriverKind::Cgroupfs = req.driver;
-    let group = cgroup::Host::detect()?.open(req.cgroup_path)?;
+    let group = cgroup::Host::shared()?.open(req.cgroup_path)?;
     channel.send(&Message::Planned {
         cgroup_path: req.cgroup_path.to_owned(),
         uid: plan.uid,
@@ -51,32 +50,22 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
 
     set_oom_score_adj(plan.oom_score_adj)?;
     sys::ns::setns(req.init, libc::CLONE_NEWPID).map_err(|error| init::join::gone(error, req.init_pid))?;
-    let (opener, waiting) = Gate::pair()?;
-    let mut opener = Some(opener);
+    let entry = group.entry()?;
+    let born_in = entry.clone_into().map(|fd| fd.try_clone_to_owned()).transpose();
+    let born_in = born_in.map_err(Error::sys("duplicate", "the cgroup's descriptor"))?;
     let args = CloneArgs {
         flags: CLONE_PARENT,
-        cgroup: group.clone_into(),
+        cgroup: born_in.as_ref().map(AsFd::as_fd),
     };
-    let keyring = init::keyring_name(req.cgroup_path);
-    let (pid, _pidfd) = clone3(&args, || {
-        drop(opener.take());
-        let inherited = init::join::Inherited {
-            init: req.init,
-            init_pid: req.init_pid,
-            stdio: req.stdio,
-            seccomp,
-            gate: waiting,
-            keyring,
-        };
-        init::join::run(&plan, inherited, channel)
-    })
-    .map_err(Error::sys("clone", "the process"))?;
-    channel.send(&Message::Spawned { pid })?;
-    if group.clone_into().is_none() {
-        group.join(pid)?;
-    }
-    match opener {
-        Some(opener) => opener.open(),
-        None => Ok(()),
-    }
+    let inherited = init::join::Inherited {
+        init: req.init,
+        init_pid: req.init_pid,
+        stdio: req.stdio,
+        seccomp,
+        entry,
+        keyring: init::keyring_name(req.cgroup_path),
+    };
+    let (pid, _pidfd) =
+        clone3(&args, || init::join::run(&plan, inherited, channel)).map_err(Error::sys("clone", "the process"))?;
+    channel.send(&Message::Spawned { pid })
 }

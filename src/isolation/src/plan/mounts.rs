@@ -46,12 +46,13 @@ impl Mount {
     /// How links on the way to the target are treated: where the kernel's own filesystems go, the image must not
     /// have planted one (CVE-2019-19921, CVE-2026-41579).
     pub(crate) fn links(&self) -> Links {
-        let kernel = ["/proc", "/sys", "/dev"].iter().any(|dir| self.target.starts_with(dir));
-        if kernel || matches!(self.what, What::Fs { .. } | What::Cgroup) {
-            Links::Refuse
-        } else {
-            Links::Follow
-        }
+        let place = ["/proc", "/sys", "/dev"].iter().any(|dir| self.target.starts_with(dir));
+        let kernel = match &self.what {
+            What::Fs { fs, .. } => matches!(fs.as_str(), "proc" | "sysfs" | "devpts" | "mqueue"),
+            What::Cgroup => true,
+            What::Bind { .. } => false,
+        };
+        if place || kernel { Links::Refuse } else { Links::Follow }
     }
 }
 

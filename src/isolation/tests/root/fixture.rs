@@ -23,7 +23,13 @@ pub(crate) struct Bundle {
     pub(crate) dir: PathBuf,
     pub(crate) spec: Value,
     pub(crate) id: String,
-    mounts_before: usize,
+}
+
+/// Runs busybox on the host. Programs are written this way and not by this process: a creator that another test forks
+/// meanwhile would hold them open for writing, and execve would say "text file busy".
+fn outside(args: &[&str]) {
+    let status = std::process::Command::new("/bin/busybox").args(args).status().unwrap();
+    assert!(status.success(), "busybox {args:?}");
 }
 
 /// How a process ended and what it said.
@@ -74,17 +80,12 @@ impl Bundle {
         }
         fs::create_dir(dir.join("canary")).unwrap();
         fs::write(dir.join("canary/file"), b"canary").unwrap();
-        fs::copy(busybox, root.join("bin/busybox")).unwrap();
+        outside(&["cp", "/bin/busybox", root.join("bin/busybox").to_str().unwrap()]);
         for applet in APPLETS {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
         let spec = spec(args, &id);
-        Self {
-            dir,
-            spec,
-            id,
-            mounts_before: 0,
-        }
+        Self { dir, spec, id }
     }
 
     /// One that runs a shell script.
@@ -98,6 +99,13 @@ impl Bundle {
 
     pub(crate) fn canary(&self) -> PathBuf {
         self.dir.join("canary")
+    }
+
+    /// Writes an executable file of the image.
+    pub(crate) fn program(&self, path: &str, text: &str) {
+        let path = self.root().join(path);
+        let script = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        outside(&["sh", "-c", script, path.to_str().unwrap(), text]);
     }
 
     /// Nothing has been made in, taken from or written to the canary.
@@ -277,16 +285,20 @@ fn spec(args: &[&str], id: &str) -> Value {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
+        let failed = std::thread::panicking();
         let host = cgroup::Host::detect().unwrap();
         if let Ok(group) = host.open(&format!("/{}", self.id)) {
-            group.remove().unwrap();
+            if failed {
+                group.kill().ok();
+            }
+            let removed = group.remove();
+            assert!(failed || removed.is_ok(), "{removed:?}");
         }
-        let leaked = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let leaked: Vec<_> = leaked.lines().filter(|line| line.contains(&self.id)).collect();
-        fs::remove_dir_all(&self.dir).unwrap();
-        if !std::thread::panicking() {
-            assert_eq!(leaked.len(), self.mounts_before, "mounts left behind: {leaked:?}");
-        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let leaked: Vec<_> = mounts.lines().filter(|line| line.contains(&self.id)).collect();
+        assert!(failed || leaked.is_empty(), "mounts left behind: {leaked:?}");
+        let removed = fs::remove_dir_all(&self.dir);
+        assert!(failed || removed.is_ok(), "{removed:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::driver::Driver;
 use crate::backend::Backend;
-use crate::link::Then;
+use crate::link::{self, Then};
 use crate::negotiate::WsVersion;
 use crate::session::{self, Channels, Job, Service};
 
@@ -39,5 +39,5 @@ where
             session::run(&service, job, link, channels).await;
         }
     };
-    tokio::join!(driver.run(), session);
+    link::together(driver.run(), session).await;
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_websockets::{CloseCode, Message, WebSocketStream};
 
 use crate::activity::Activity;
-use crate::link::{Chunk, Inbound, KEEPALIVE, LINGER, Link, Out, Then};
+use crate::link::{Chunk, Inbound, KEEPALIVE, Link, Out, Then};
 use crate::negotiate::WsVersion;
 
 /// Messages that wait for one slow channel. Each may be as large as `MAX_MESSAGE`.
@@ -90,8 +90,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
                 while let Some(Ok(_)) = self.socket.next().await {}
             }
         };
-        // A client that does not answer is cut off.
-        tokio::time::timeout(LINGER, farewell).await.ok();
+        farewell.await;
         self.gone.cancel();
     }
 

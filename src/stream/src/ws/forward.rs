@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::driver::Driver;
 use crate::backend::Backend;
 use crate::forward::{self, Pair};
-use crate::link::{Gone, Link, Then};
+use crate::link::{self, Gone, Link, Then};
 use crate::negotiate::WsVersion;
 use crate::session::{GRACE, Service};
 
@@ -47,7 +47,7 @@ where
             () = link.activity.idle(service.idle) => {}
         }
     };
-    tokio::join!(driver.run(), session);
+    link::together(driver.run(), session).await;
 }
 
 async fn greet(link: &Link, ports: &[u16]) -> Result<(), Gone> {
