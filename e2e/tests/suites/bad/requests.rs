@@ -207,13 +207,19 @@ fn a_mount_source_that_is_missing_or_a_target_that_leaves_the_root() {
             Ok(_) => ensure!(missing.is_dir(), "neither made nor refused"),
             Err(error) => ensure!(format!("{error:#}").contains("missing/deep"), "{error:#}"),
         }
+        // Relative to the root, as both peers take it.
+        let mut config = container("relative", BUSYBOX, &["ls", "-d", "/v/w"]);
+        config.mounts.push(v1::Mount {
+            container_path: "v/w".into(),
+            host_path: "/tmp".into(),
+            ..Default::default()
+        });
+        match bed.output_of(&config).await {
+            Ok(output) => ensure!(output == "/v/w\n", "{output}"),
+            Err(error) => ensure!(format!("{error:#}").contains("v/w"), "{error:#}"),
+        }
         if node.ours() {
-            for (name, inside, outside) in [
-                ("relative", "v", "/tmp"),
-                ("host", "/v", "tmp"),
-                ("empty", "", "/tmp"),
-                ("root", "/", "/tmp"),
-            ] {
+            for (name, inside, outside) in [("host", "/v", "tmp"), ("empty", "", "/tmp"), ("root", "/", "/tmp")] {
                 let mut config = container(name, BUSYBOX, &["true"]);
                 config.mounts.push(v1::Mount {
                     container_path: inside.into(),
