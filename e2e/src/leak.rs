@@ -87,56 +87,37 @@ fn entries(directory: &Path) -> Result<Vec<String>> {
         .collect()
 }
 
-/// Living processes in the node's pid namespace, but for its first one.
-#[must_use]
-pub fn living(init: u32) -> Vec<(u32, String)> {
-    let Ok(ours) = fs::read_link(format!("/proc/{init}/ns/pid")) else {
-        return Vec::new();
-    };
-    let Ok(all) = entries(Path::new("/proc")) else {
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    for pid in all.iter().filter_map(|name| name.parse::<u32>().ok()) {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        // A container with a pid namespace of its own is in a child of the node's namespace: NSpid tells.
-        let inside = fs::read_link(proc.join("ns/pid")).is_ok_and(|namespace| namespace == ours) || nested(pid, init);
-        if pid != init && inside {
-            let command = fs::read_to_string(proc.join("cmdline"))
-                .unwrap_or_default()
-                .replace('\0', " ");
-            let state = fs::read_to_string(proc.join("status")).unwrap_or_default();
-            if !state.contains("State:\tZ") && !command.starts_with("nsenter") {
-                found.push((pid, command));
-            }
-        }
-    }
-    found
+/// A process of a node.
+#[derive(Debug)]
+pub struct Process {
+    /// As the node's pid namespace counts.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its arguments, joined by spaces.
+    pub command: String,
 }
 
-/// Whether `pid` descends from `init`.
-fn nested(pid: u32, init: u32) -> bool {
-    let mut at = pid;
-    for _ in 0..64 {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{at}/stat")) else {
-            return false;
-        };
-        let Some(parent) = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok())
-        else {
-            return false;
-        };
-        if parent == init {
-            return true;
-        }
-        if parent <= 1 {
-            return false;
-        }
-        at = parent;
-    }
-    false
+/// Living processes of the node, those in the containers' own pid namespaces included, but
+/// not its first one: what the node's own `/proc` shows.
+#[must_use]
+pub fn living(init: u32) -> Vec<Process> {
+    let proc = PathBuf::from(format!("/proc/{init}/root/proc"));
+    let numbers = entries(&proc)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|name| name.parse::<u32>().ok());
+    let read = |pid: u32, file: &str| fs::read_to_string(proc.join(pid.to_string()).join(file)).unwrap_or_default();
+    numbers
+        .filter(|pid| *pid != 1)
+        .map(|pid| Process {
+            pid,
+            comm: read(pid, "comm").trim().to_owned(),
+            command: read(pid, "cmdline").replace('\0', " ").trim().to_owned(),
+        })
+        // A zombie has no arguments, and a process that has just gone has no name either.
+        .filter(|process| !process.command.is_empty())
+        .collect()
 }
 
 fn processes(node: &Node, found: &mut Vec<String>) -> Result<()> {
@@ -145,11 +126,8 @@ fn processes(node: &Node, found: &mut Vec<String>) -> Result<()> {
         Ok(living(node.init()).is_empty().then_some(()))
     });
     if gone.is_err() {
-        found.extend(
-            living(node.init())
-                .into_iter()
-                .map(|(pid, command)| format!("process {pid}: {command}")),
-        );
+        let left = living(node.init()).into_iter();
+        found.extend(left.map(|process| format!("process {} {}: {}", process.pid, process.comm, process.command)));
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ fn sigterm_stops_the_server_and_leaves_the_containers() {
         ensure!(
             e2e::leak::living(node.init())
                 .iter()
-                .any(|(_, command)| command.contains("sleep 100000")),
+                .any(|process| process.command.contains("sleep 100000")),
             "the container died"
         );
         node.start_daemon().await?;

@@ -86,6 +86,8 @@ impl Kind {
             io::ErrorKind::AlreadyExists => Self::AlreadyExists,
             io::ErrorKind::PermissionDenied => Self::PermissionDenied,
             io::ErrorKind::InvalidInput => Self::InvalidArgument,
+            // Something stands where a directory was named, or a directory where a file was.
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Self::FailedPrecondition,
             io::ErrorKind::TimedOut => Self::DeadlineExceeded,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
                 Self::ResourceExhausted

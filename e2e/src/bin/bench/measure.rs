@@ -1,5 +1,6 @@
 //! One caller: latencies; and what 30 idle pods cost.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -114,7 +115,8 @@ pub(crate) async fn thirty(pair: &Pair, scale: Scale) -> Result<Vec<Row>> {
     let mut daemon: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
     for (at, node) in pair.both().into_iter().enumerate() {
         memory[at].push(overhead(node)? / PODS as f64);
-        daemon[at].push(megabytes(node.daemon_pid().context("no server")?, "status", "VmRSS:")?);
+        let status = format!("/proc/{}/status", node.daemon_pid().context("no server")?);
+        daemon[at].push(megabytes(Path::new(&status), "VmRSS:")?);
     }
     for cri in &clients {
         cri.remove_everything().await?;
@@ -128,27 +130,27 @@ pub(crate) async fn thirty(pair: &Pair, scale: Scale) -> Result<Vec<Row>> {
 
 /// PSS of every process of a node that is neither the server, nor the registry, nor a container's own program.
 fn overhead(node: &Node) -> Result<f64> {
-    let daemon = node.daemon_pid();
     let mut sum = 0.0;
-    for (pid, command) in leak::living(node.init()) {
-        let own = command.starts_with(&PROGRAM.join(" "))
-            || command.starts_with("docker-registry")
-            || command.starts_with("sleep infinity");
-        if Some(pid) != daemon && !own {
-            sum += megabytes(pid, "smaps_rollup", "Pss:")?;
+    for process in leak::living(node.init()) {
+        let own = process.command == PROGRAM.join(" ");
+        let server = process.comm == "bulkhead" || process.comm == "containerd" || process.comm == "docker-registry";
+        if !own && !server {
+            sum += megabytes(
+                &node.inside(Path::new(&format!("/proc/{}/smaps_rollup", process.pid))),
+                "Pss:",
+            )?;
         }
     }
     Ok(sum)
 }
 
 /// A value in kB of a file in `/proc/PID`, as MB.
-fn megabytes(pid: u32, file: &str, key: &str) -> Result<f64> {
-    let path = format!("/proc/{pid}/{file}");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+fn megabytes(path: &Path, key: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let value = text
         .lines()
         .find_map(|line| line.strip_prefix(key))
-        .with_context(|| format!("no {key} in {path}"))?;
+        .with_context(|| format!("no {key} in {}", path.display()))?;
     let kilobytes: f64 = value.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes / 1024.0)
 }

@@ -31,19 +31,24 @@ fn script(node: &Node, text: &str) -> Result<()> {
 /// A plugin that answers VERSION, and DEL well.
 const WELL: &str = r#"case $CNI_COMMAND in VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0","1.1.0"]}'; exit 0;; DEL|GC|STATUS) cat >/dev/null; exit 0;; esac"#;
 
+/// How many addresses are given out.
+fn leases(node: &Node) -> usize {
+    let entries = fs::read_dir(node.dir().join("ipam/e2e"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("10."))
+        .count()
+}
+
 /// The scripted network is used only after the server has read it.
 async fn fails(node: &mut Node, words: &[&str]) -> Result<()> {
     node.restart().await?;
     refused_any(node.cri().run_pod(&pod(node, "pod")).await, &CODES, words)?;
     ensure!(node.cri().pods(None).await?.is_empty(), "a pod stayed");
     // The bridge had been added before; the address must be given back at once.
-    let leases = fs::read_dir(node.dir().join("ipam/e2e")).map(|entries| {
-        entries
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("10."))
-            .count()
-    });
-    ensure!(leases.unwrap_or(0) == 0 || !node.ours(), "an address stayed leased");
+    ensure!(leases(node) == 0 || !node.ours(), "an address stayed leased");
     // And when the network is whole again, so are the pods.
     fs::write(node.conf_dir().join("10-e2e.conflist"), conflist(node))?;
     node.restart().await?;
@@ -103,9 +108,19 @@ fn a_plugin_that_is_missing() {
             // containerd gives nothing back here.
             return Ok(());
         }
-        script(node, "exit 0")?;
-        fs::remove_file(node.bin_dir().join("scripted"))?;
-        fails(node, &["scripted"]).await
+        script(node, WELL)?;
+        let plugin = node.bin_dir().join("scripted");
+        let hidden = node.dir().join("scripted");
+        fs::rename(&plugin, &hidden)?;
+        node.restart().await?;
+        refused_any(node.cri().run_pod(&pod(node, "pod")).await, &CODES, &["scripted"])?;
+        ensure!(node.cri().pods(None).await?.is_empty(), "a pod stayed");
+        // What the bridge gave is given back, at once or when the plugin is there again.
+        fs::rename(&hidden, &plugin)?;
+        e2e::wait::until("the address is given back", Duration::from_secs(30), async || {
+            Ok((leases(node) == 0).then_some(()))
+        })
+        .await
     });
 }
 
@@ -126,7 +141,7 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
             ensure!(begin.elapsed() < Duration::from_secs(20), "took {:?}", begin.elapsed());
             let left: Vec<_> = e2e::leak::living(node.init())
                 .into_iter()
-                .filter(|(_, command)| command.contains("23456"))
+                .filter(|process| process.command.contains("23456"))
                 .collect();
             ensure!(left.is_empty(), "still alive: {left:?}");
             Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::bed::refused_any;
 use e2e::catalog::BUSYBOX;
 use e2e::cri::with_deadline;
@@ -81,7 +81,7 @@ fn metadata_missing_in_the_request() {
         refused(
             runtime.run_pod_sandbox(v1::RunPodSandboxRequest::default()).await,
             Code::InvalidArgument,
-            &["config"],
+            &["missing"],
         )?;
         let empty = v1::CreateContainerRequest {
             pod_sandbox_id: bed.pod.clone(),
@@ -90,7 +90,7 @@ fn metadata_missing_in_the_request() {
         refused(
             runtime.create_container(empty).await,
             Code::InvalidArgument,
-            &["config"],
+            &["missing"],
         )?;
         let nothing = v1::ExecSyncRequest {
             container_id: bed.sleeper("main").await?,
@@ -207,20 +207,27 @@ fn a_mount_source_that_is_missing_or_a_target_that_leaves_the_root() {
             Ok(_) => ensure!(missing.is_dir(), "neither made nor refused"),
             Err(error) => ensure!(format!("{error:#}").contains("missing/deep"), "{error:#}"),
         }
+        // Relative to the root, as both peers take it.
+        let mut config = container("relative", BUSYBOX, &["ls", "-d", "/v/w"]);
+        config.mounts.push(v1::Mount {
+            container_path: "v/w".into(),
+            host_path: "/tmp".into(),
+            ..Default::default()
+        });
+        match bed.output_of(&config).await {
+            Ok(output) => ensure!(output == "/v/w\n", "{output}"),
+            Err(error) => ensure!(format!("{error:#}").contains("v/w"), "{error:#}"),
+        }
         if node.ours() {
-            for (name, inside, outside) in [
-                ("relative", "v", "/tmp"),
-                ("host", "/v", "tmp"),
-                ("empty", "", "/tmp"),
-                ("root", "/", "/tmp"),
-            ] {
+            for (name, inside, outside) in [("host", "/v", "tmp"), ("empty", "", "/tmp"), ("root", "/", "/tmp")] {
                 let mut config = container(name, BUSYBOX, &["true"]);
                 config.mounts.push(v1::Mount {
                     container_path: inside.into(),
                     host_path: outside.into(),
                     ..Default::default()
                 });
-                refused(bed.run(&config).await, Code::InvalidArgument, &[])?;
+                refused(bed.run(&config).await, Code::InvalidArgument, &[])
+                    .with_context(|| format!("mount {inside:?} from {outside:?}"))?;
             }
         }
         Ok(())
@@ -244,17 +251,46 @@ fn a_log_path_that_leaves_the_pods_directory() {
 
 #[test]
 fn one_mib_of_annotations() {
+    let filled = |count: usize| -> std::collections::HashMap<String, String> {
+        (0..count)
+            .map(|number| (format!("key-{number}"), "v".repeat(16 << 10)))
+            .collect()
+    };
     test(async |node| -> Result<()> {
-        let big: std::collections::HashMap<String, String> = (0..16)
-            .map(|number| (format!("key-{number}"), "v".repeat(64 << 10)))
-            .collect();
-        let bed = Bed::with(node, |config| config.annotations.clone_from(&big)).await?;
-        ensure!(bed.cri.pod_status(&bed.pod).await?.annotations == big, "not as given");
+        // As much as Kubernetes allows comes back as it was given.
+        let allowed = filled(15);
+        let bed = Bed::with(node, |config| config.annotations.clone_from(&allowed)).await?;
+        ensure!(
+            bed.cri.pod_status(&bed.pod).await?.annotations == allowed,
+            "not as given"
+        );
         let mut config = sleeper("main");
-        config.annotations.clone_from(&big);
+        config.annotations.clone_from(&allowed);
         let id = bed.run(&config).await?;
-        ensure!(bed.cri.container_status(&id).await?.annotations == big, "not as given");
-        ensure!(bed.cri.containers(None).await?.len() == 1, "the list");
+        ensure!(
+            bed.cri.container_status(&id).await?.annotations == allowed,
+            "not as given"
+        );
+        // Of 1 MiB, either all or nothing.
+        let mut big = pod(node, "big");
+        big.annotations = filled(64);
+        match bed.cri.run_pod(&big).await {
+            Ok(pod) => ensure!(
+                bed.cri.pod_status(&pod).await?.annotations == big.annotations,
+                "not as given"
+            ),
+            answer => refused(answer, Code::InvalidArgument, &["annotations", "bytes"])?,
+        }
+        config.annotations = filled(64);
+        config.metadata.get_or_insert_default().name = "big".into();
+        match bed.create(&config).await {
+            Ok(id) => ensure!(
+                bed.cri.container_status(&id).await?.annotations == config.annotations,
+                "not as given"
+            ),
+            answer => refused(answer, Code::InvalidArgument, &["annotations", "bytes"])?,
+        }
+        ensure!(bed.cri.containers(None).await?.iter().any(|it| it.id == id), "the list");
         Ok(())
     });
 }
@@ -382,7 +418,7 @@ fn callers_that_hang_up_leave_nothing_locked() {
         bed.cri.stop(&id, 5).await?;
         let left: Vec<_> = e2e::leak::living(node.init())
             .into_iter()
-            .filter(|(_, command)| command.contains("34567"))
+            .filter(|process| process.command.contains("34567"))
             .collect();
         ensure!(left.is_empty(), "still alive: {left:?}");
         Ok(())

@@ -82,7 +82,7 @@ fn e4_execsync_timeout_kills_and_says_deadline() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let left: Vec<_> = e2e::leak::living(node.init())
             .into_iter()
-            .filter(|(_, command)| command.contains("45678"))
+            .filter(|process| process.command.contains("45678"))
             .collect();
         ensure!(left.is_empty(), "still alive: {left:?}");
         ensure!(bed.cri.sh(&id, "echo fine").await? == "fine\n", "the container is hurt");

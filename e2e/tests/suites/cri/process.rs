@@ -228,9 +228,10 @@ fn e7_limits_reach_the_cgroup() {
             ..Default::default()
         };
         let id = bed.run(&config).await?;
-        let pid = outer_pid(node, &bed, &id).await?;
+        let pid = bed.cri.container_pid(&id).await?;
+        let cgroup = node.inside(std::path::Path::new(&format!("/proc/{pid}/cgroup")));
         let read = |controller: &str, file: &str| -> Result<String> {
-            let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+            let cgroups = std::fs::read_to_string(&cgroup)?;
             let mut parts = cgroups.lines().map(|line| line.split(':').collect::<Vec<_>>());
             let found = parts.find(|parts| parts.len() == 3 && parts[1].split(',').any(|name| name == controller));
             let path = found.map(|parts| parts[2].to_owned());
@@ -292,8 +293,9 @@ fn e7_the_cgroup_is_below_the_parent_that_the_kubelet_names() {
         })
         .await?;
         let id = bed.sleeper("main").await?;
-        let pid = outer_pid(node, &bed, &id).await?;
-        let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let pid = bed.cri.container_pid(&id).await?;
+        let cgroup = node.inside(std::path::Path::new(&format!("/proc/{pid}/cgroup")));
+        let cgroups = std::fs::read_to_string(&cgroup)?;
         let expected = format!("{parent}/{id}");
         ensure!(
             cgroups.lines().any(|line| line.ends_with(&expected)),
@@ -301,26 +303,4 @@ fn e7_the_cgroup_is_below_the_parent_that_the_kubelet_names() {
         );
         Ok(())
     });
-}
-
-/// The container's first process as this process sees it: found by its parent namespace's pid.
-async fn outer_pid(node: &e2e::Node, bed: &Bed, id: &str) -> Result<u32> {
-    let inner = bed.cri.container_pid(id).await?;
-    e2e::leak::living(node.init())
-        .into_iter()
-        .map(|(pid, _)| pid)
-        .find(|pid| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let numbers = status
-                .lines()
-                .find_map(|line| line.strip_prefix("NSpid:"))
-                .unwrap_or_default()
-                .to_owned();
-            // outer, the node's, and (with a pid namespace of its own) the container's.
-            numbers
-                .split_whitespace()
-                .nth(1)
-                .is_some_and(|number| number == inner.to_string())
-        })
-        .ok_or_else(|| anyhow::anyhow!("no process has pid {inner} in the node"))
 }

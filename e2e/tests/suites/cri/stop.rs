@@ -166,7 +166,7 @@ fn e4_what_the_first_process_left_behind_dies_with_it() {
         bed.cri.remove(&id).await?;
         let left: Vec<_> = e2e::leak::living(node.init())
             .into_iter()
-            .filter(|(_, command)| command.contains("98765"))
+            .filter(|process| process.command.contains("98765"))
             .collect();
         ensure!(left.is_empty(), "still alive: {left:?}");
         Ok(())

@@ -108,15 +108,12 @@ fn e9_a_monitor_that_was_killed_too_is_255_unknown() {
         let bed = Bed::new(node).await?;
         let id = bed.sleeper("main").await?;
         node.kill_daemon()?;
-        let monitors: Vec<u32> = e2e::leak::living(node.init())
+        let monitors = e2e::leak::living(node.init())
             .into_iter()
-            .filter(|(_, command)| command.contains("conmon"))
-            .map(|(pid, _)| pid)
-            .collect();
+            .filter(|process| process.comm.starts_with("conmon"));
+        let monitors: Vec<String> = monitors.map(|process| process.pid.to_string()).collect();
         ensure!(!monitors.is_empty(), "no monitor is found");
-        for pid in monitors {
-            e2e::node::signal_pid(pid, rustix::process::Signal::KILL)?;
-        }
+        node.sh(&format!("kill -9 {}", monitors.join(" ")))?;
         node.start_daemon().await?;
         let status = node.cri().exited(&id).await?;
         ensure!(
@@ -126,7 +123,7 @@ fn e9_a_monitor_that_was_killed_too_is_255_unknown() {
         // And no process of it goes on unseen.
         let left: Vec<_> = e2e::leak::living(node.init())
             .into_iter()
-            .filter(|(_, command)| command.contains("sleep 100000"))
+            .filter(|process| process.command.contains("sleep 100000"))
             .collect();
         ensure!(left.is_empty(), "still alive: {left:?}");
         Ok(())

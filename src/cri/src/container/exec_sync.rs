@@ -43,6 +43,18 @@ async fn collect(mut from: AsyncFile, kept: &mut Vec<u8>) {
     }
 }
 
+/// Cuts what would not fit into one message: server and kubelet take 16 MiB of it, and a
+/// longer answer would be an error in place of an output. A stream that is below half is kept whole.
+fn fit(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
+    const FRAMING: usize = 64;
+    let room = CAP - FRAMING;
+    if stdout.len() + stderr.len() > room {
+        let errors = stderr.len().min(room - stdout.len().min(room / 2));
+        stderr.truncate(errors);
+        stdout.truncate(room - errors);
+    }
+}
+
 /// Answers ExecSync.
 pub(crate) async fn exec_sync(
     rt: &Arc<Runtime>,
@@ -107,9 +119,26 @@ async fn gather(exec: &mut Exec) -> Result<Option<cri::ExecSyncResponse>, Error>
     if end.timed_out {
         return Ok(None);
     }
+    fit(&mut stdout, &mut stderr);
     Ok(Some(cri::ExecSyncResponse {
         stdout: stdout.into(),
         stderr: stderr.into(),
         exit_code: end.exit_code,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_fits_into_one_message() {
+        for (out, err) in [(CAP, 0), (0, CAP), (CAP, CAP), (CAP, 5), (5, CAP), (7, 9)] {
+            let (mut stdout, mut stderr) = (vec![0; out], vec![0; err]);
+            fit(&mut stdout, &mut stderr);
+            assert!(stdout.len() + stderr.len() <= CAP - 64, "{out} {err}");
+            assert!(stdout.len() == out || stdout.len() >= CAP / 2 - 64, "{out} {err}");
+            assert!(stderr.len() == err || stderr.len() >= CAP / 2 - 64, "{out} {err}");
+        }
+    }
 }
