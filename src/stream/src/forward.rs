@@ -1,6 +1,8 @@
 //! One forwarded TCP connection, protocol-free: the backend copies, errors go to the error
 //! channel, and both channels are over when it returns.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +27,9 @@ pub(crate) async fn run<B: Backend>(backend: &B, sandbox: &str, port: u16, link:
         inbound,
         reset,
     } = pair;
+    // The older WebSocket protocol knows no half-close: when the pod has ended its side, the client can
+    // learn of it only by the end of the connection, and will not end its own before.
+    let half_close = reset.is_some();
     let given_up = async {
         match reset {
             Some(reset) => reset.cancelled_owned().await,
@@ -33,10 +38,17 @@ pub(crate) async fn run<B: Backend>(backend: &B, sandbox: &str, port: u16, link:
     };
     let copy = async {
         let (writer, from) = tokio::io::duplex(PIPE);
-        let forward = backend.port_forward(sandbox, port, Box::pin(inbound), Box::pin(writer));
-        // The pump ends when the backend drops or shuts its writer: a half-close goes through.
-        let (result, _pumped) = tokio::join!(forward, link.pump(data, from));
-        result
+        let mut forward = pin!(backend.port_forward(sandbox, port, Box::pin(inbound), Box::pin(writer)));
+        // The pump ends when the backend drops or shuts its writer.
+        let mut pump = pin!(link.pump(data, from));
+        tokio::select! {
+            result = &mut forward => {
+                // Only a client that has left makes it fail.
+                pump.await.ok();
+                result
+            }
+            _ = &mut pump => if half_close { forward.await } else { Ok(()) },
+        }
     };
     let result = tokio::select! {
         result = copy => result,

@@ -268,6 +268,30 @@ async fn the_older_port_forward_names_its_ports_and_reports_errors() {
     none.unwrap_err();
 }
 
+#[tokio::test]
+async fn the_older_port_forward_ends_when_the_pod_does() {
+    let node = node();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(b"all of it").await.unwrap();
+    });
+    let url = format!("{}?port={port}", node.forward(&[]));
+    let mut socket = websocket(&url, "v4.channel.k8s.io").await;
+    let mut data = Vec::new();
+    // This client never ends its side: the protocol gives it no way to.
+    while let Some(Ok(message)) = tokio::time::timeout(Duration::from_secs(10), socket.next())
+        .await
+        .expect("hangs")
+    {
+        if message.is_binary() && message.as_payload()[0] == 0 {
+            data.extend_from_slice(&message.as_payload()[1..]);
+        }
+    }
+    assert_eq!(data[2..], *b"all of it");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_fail_or_vanish_leave_nothing_behind() {
     let node = node();

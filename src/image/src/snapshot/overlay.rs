@@ -4,15 +4,24 @@
 //! after a page, which is some 40 layers), `fsmount`. A value may have 255 bytes, so longer
 //! paths are given by descriptor.
 //!
+//! Where the kernel knows no `lowerdir+`, one thread of ours goes into a mount namespace of its
+//! own, mounts the old way with descriptors for names (`lowerdir=5:6:7`, relative to
+//! /proc/self/fd: a page is enough for some 800 layers), and takes a detached copy with it.
+//!
 //! Options are fixed, because the kernel's defaults differ by distribution: `metacopy=off` and
 //! `redirect_dir=nofollow` so that attributes in a layer can redirect nothing, `index=off` so
 //! that layers may be shared and a mount can be made again while another lives.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen,
+};
+use rustix::thread::UnshareFlags;
 use spec::Kind;
 
 use crate::error::{Error, sys};
@@ -23,19 +32,26 @@ const MAX_VALUE: usize = 255;
 
 /// Mounts `lowers` (top first) below `dir/upper`.
 pub(crate) fn mount(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(sys("fsopen", "overlay"))?;
-    // Kept open until the mount is made.
-    let mut open: Vec<OwnedFd> = Vec::new();
-    let empty = dir.join("empty");
+    let empty = [dir.join("empty")];
     let lowers = if lowers.is_empty() {
         // An image without layers: overlayfs wants at least one lower directory.
-        match rustix::fs::mkdir(&empty, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => std::slice::from_ref(&empty),
-            Err(e) => return Err(sys("mkdir", empty.display())(e)),
+        match rustix::fs::mkdir(&empty[0], Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => &empty[..],
+            Err(e) => return Err(sys("mkdir", empty[0].display())(e)),
         }
     } else {
         lowers
     };
+    match mount_by_context(lowers, dir) {
+        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(lowers, dir),
+        other => other,
+    }
+}
+
+fn mount_by_context(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(sys("fsopen", "overlay"))?;
+    // Kept open until the mount is made.
+    let mut open: Vec<OwnedFd> = Vec::new();
     for lower in lowers {
         set_path(&fs, "lowerdir+", lower, &mut open)?;
     }
@@ -57,6 +73,44 @@ fn set_path(fs: &OwnedFd, key: &str, path: &Path, open: &mut Vec<OwnedFd>) -> Re
     let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open.push(fd);
     fsconfig_set_string(fs.as_fd(), key, name).map_err(|e| explain(fs, key, e))
+}
+
+/// The way of Linux before 6.8.
+fn mount_by_string(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+    let joined = std::thread::scope(|scope| scope.spawn(|| in_own_namespace(lowers, dir)).join());
+    joined.unwrap_or_else(|_| Err(Error::new(Kind::Internal, "the thread that mounts panicked")))
+}
+
+fn in_own_namespace(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+    // This thread's root, working directory and mounts are its own from here on; its
+    // descriptors stay the process's, which is what makes the call sound.
+    #[expect(deprecated, reason = "unsafe only with UnshareFlags::FILES, which is not given")]
+    rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).map_err(sys("unshare", "mounts"))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(sys("make private", "/"))?;
+    // Opened here: overlayfs takes only directories of the namespace that mounts (5.14).
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()));
+    let below = lowers.iter().map(|lower| open(lower)).collect::<Result<Vec<_>, _>>()?;
+    let (upper, work, target) = (open(&dir.join("upper"))?, open(&dir.join("work"))?, open(dir)?);
+    let numbers: Vec<String> = below.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let mut data = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        numbers.join(":"),
+        upper.as_raw_fd(),
+        work.as_raw_fd()
+    );
+    for (key, value) in OPTIONS {
+        data.push_str(&format!(",{key}={value}"));
+    }
+    let data = CString::new(data).map_err(|e| Error::caused(Kind::Internal, "mount options", e))?;
+    rustix::process::chdir("/proc/self/fd").map_err(sys("chdir", "/proc/self/fd"))?;
+    let name = target.as_raw_fd().to_string();
+    rustix::mount::mount("overlay", &name, "overlay", MountFlags::empty(), data.as_c_str())
+        .map_err(sys("mount overlay at", dir.display()))?;
+    // The descriptor from before is below the mount: look the path up again.
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, dir, clone).map_err(sys("open_tree", dir.display()))
 }
 
 /// The kernel's own words, which a filesystem context keeps for whoever reads it.
@@ -82,4 +136,44 @@ fn explain(fs: &OwnedFd, what: &str, errno: rustix::io::Errno) -> Error {
     } else {
         Kind::of_io(&errno.into())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_mount_the_same_and_nothing_on_the_host() {
+        for way in [mount_by_context, mount_by_string] {
+            let dir = tempfile::tempdir().unwrap();
+            let lowers: Vec<PathBuf> = (0..120)
+                .map(|at| dir.path().join(format!("{at}-{}", "x".repeat(100))))
+                .collect();
+            for (at, lower) in lowers.iter().enumerate() {
+                std::fs::create_dir(lower).unwrap();
+                std::fs::write(lower.join(format!("f{at}")), "below").unwrap();
+                std::fs::write(lower.join("all"), at.to_string()).unwrap();
+            }
+            let own = dir.path().join("snapshot");
+            for name in ["", "upper", "work"] {
+                std::fs::create_dir(own.join(name)).unwrap();
+            }
+            let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let root = way(&lowers, &own).unwrap();
+            let read = |name: &str| {
+                let fd = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).unwrap();
+                std::io::read_to_string(std::fs::File::from(fd)).unwrap()
+            };
+            assert_eq!(
+                (read("f0"), read("f119"), read("all")),
+                ("below".into(), "below".into(), "0".into())
+            );
+            let flags = OFlags::CREATE | OFlags::WRONLY;
+            let fd = rustix::fs::openat(&root, "new", flags, Mode::RUSR).unwrap();
+            rustix::io::write(fd, b"above").unwrap();
+            assert_eq!(std::fs::read_to_string(own.join("upper/new")).unwrap(), "above");
+            let path = own.to_str().unwrap();
+            assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path) && !before.contains(path));
+        }
+    }
 }
