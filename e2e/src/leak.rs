@@ -70,11 +70,18 @@ pub fn check(node: &Node, baseline: &Baseline) -> Result<Vec<String>> {
                 found.push(format!("state/{directory}/{name}"));
             }
         }
-        for name in entries(&node.inside(&node.root_dir().join("snapshots")))? {
-            found.push(format!("root/snapshots/{name}"));
-        }
+        found.extend(aside(node)?);
     }
     Ok(found)
+}
+
+/// Writable layers that no container has any more.
+///
+/// # Errors
+/// Where they cannot be listed.
+pub fn aside(node: &Node) -> Result<Vec<String>> {
+    let names = entries(&node.inside(&node.root_dir().join("snapshots")))?;
+    Ok(names.into_iter().map(|name| format!("root/snapshots/{name}")).collect())
 }
 
 fn entries(directory: &Path) -> Result<Vec<String>> {

@@ -148,9 +148,10 @@ impl Service {
     ///
     /// # Errors
     /// Where it has not ended after `limit`.
-    pub fn terminate(&mut self, limit: Duration) -> Result<String> {
+    pub async fn terminate(&mut self, limit: Duration) -> Result<String> {
         self.signal(Signal::TERM)?;
-        wait::blocking("the server ends after SIGTERM", limit, || self.ended())
+        // Not blocking: this test's own connections hear of it too, and are closed.
+        wait::until("the server ends after SIGTERM", limit, async || self.ended()).await
     }
 }
 
@@ -342,8 +343,8 @@ impl Node {
     ///
     /// # Errors
     /// Where it does not.
-    pub fn stop_daemon(&mut self) -> Result<()> {
-        let how = self.daemon()?.terminate(Duration::from_secs(20))?;
+    pub async fn stop_daemon(&mut self) -> Result<()> {
+        let how = self.daemon()?.terminate(Duration::from_secs(20)).await?;
         self.daemon = None;
         if how != "exit code 0" {
             bail!("after SIGTERM the server ended with {how}, not with exit code 0");
@@ -427,7 +428,13 @@ impl Node {
         if self.daemon.is_some() {
             let cri = self.cri();
             cri.remove_everything().await.context("remove what the test left")?;
-            self.stop_daemon()?;
+            // Files are put aside at once and deleted in the background; what stays is found by the check below.
+            wait::until("the background has deleted", Duration::from_secs(10), async || {
+                Ok(crate::leak::aside(&self)?.is_empty().then_some(()))
+            })
+            .await
+            .ok();
+            self.stop_daemon().await?;
         }
         if let Some(registry) = self.registry.take() {
             registry.stop()?;
@@ -564,8 +571,8 @@ impl Companion {
     ///
     /// # Errors
     /// Where it does not.
-    pub fn stop(mut self) -> Result<()> {
-        let how = self.service.terminate(Duration::from_secs(20))?;
+    pub async fn stop(mut self) -> Result<()> {
+        let how = self.service.terminate(Duration::from_secs(20)).await?;
         if how != "exit code 0" {
             bail!("after SIGTERM the second server ended with {how}");
         }

@@ -40,7 +40,7 @@ fn two_servers_live_side_by_side() {
             node.cri().sh(&first, "echo fine").await? == "fine\n",
             "the first, after the second's removal"
         );
-        second.stop()
+        second.stop().await
     });
 }
 
@@ -76,7 +76,7 @@ fn sigterm_stops_the_server_and_leaves_the_containers() {
         let bed = Bed::new(node).await?;
         let id = bed.sleeper("main").await?;
         let pid = bed.cri.container_pid(&id).await?;
-        node.stop_daemon()?;
+        node.stop_daemon().await?;
         ensure!(
             e2e::leak::living(node.init())
                 .iter()

@@ -133,7 +133,7 @@ async fn cell(verb: &str, step: &str, action: &str) -> Result<()> {
         );
         let mut ship = Ship::new(&node);
         ship.prepare(&bed.cri, verb).await.context("prepare")?;
-        node.stop_daemon()?;
+        node.stop_daemon().await?;
         node.set_env(&[("BULKHEAD_FAILPOINT", &format!("{point}={action}"))]);
         node.start_daemon().await?;
         let answer = ship.perform(&node.cri(), verb).await;
