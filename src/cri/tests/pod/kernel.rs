@@ -122,6 +122,43 @@ fn mounts_and_a_read_only_root() {
     bed.assert_clean();
 }
 
+#[test]
+fn volumes_of_the_image_and_a_user_without_an_entry() {
+    let bed = Bed::new();
+    let life = bed.start();
+    life.pull(&bed);
+    let pod = run(&life, pod(&bed, "volumes"));
+    let one = with(&bed, &life, &pod, "one", |c| {
+        context(c).readonly_rootfs = true;
+        context(c).run_as_user = Some(api::Int64Value { value: 4321 });
+    });
+    let two = with(&bed, &life, &pod, "two", |c| context(c).readonly_rootfs = true);
+    assert_eq!(
+        text(&life, &two, "cat /vol/file; echo changed > /vol/file; cat /vol/file"),
+        "of the image\nchanged\n"
+    );
+    // Each has its own, and CRI is told of none.
+    assert_eq!(text(&life, &one, "cat /vol/file"), "of the image\n");
+    assert!(life.state(&two).mounts.is_empty());
+    assert!(text(&life, &two, "touch /x").contains("Read-only"));
+    assert_eq!(text(&life, &one, "id -un; id -u; echo $HOME"), "4321\n4321\n/\n");
+    assert!(text(&life, &one, "echo x >> /etc/passwd").contains("ermission denied"));
+    assert!(!text(&life, &two, "cat /etc/passwd").contains("4321"));
+    // A volume of the caller's in its place.
+    std::fs::create_dir(bed.path("mine")).unwrap();
+    let mine = with(&bed, &life, &pod, "mine", |c| {
+        c.mounts = vec![api::Mount {
+            container_path: "/vol".into(),
+            host_path: bed.path("mine").display().to_string(),
+            ..Default::default()
+        }];
+    });
+    assert_eq!(text(&life, &mine, "ls /vol; touch /vol/new"), "");
+    assert!(bed.path("mine/new").exists());
+    life.remove_pod(&pod);
+    bed.assert_clean();
+}
+
 fn modes(config: &mut api::PodSandboxConfig, network: NamespaceMode, pid: NamespaceMode) {
     let options = api::NamespaceOption {
         network: network.into(),
