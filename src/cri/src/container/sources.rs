@@ -49,7 +49,10 @@ pub(crate) fn mounts(wanted: &[Wanted]) -> Result<(), Error> {
         let info =
             fs::read_to_string("/proc/self/mountinfo").map_err(|e| Error::at("read", "/proc/self/mountinfo", &e))?;
         for mount in wanted.iter().filter(needs) {
-            propagates(&info, mount)?;
+            // By its true name: a link may lead to another mount than the one it lies on.
+            let source = fs::canonicalize(&mount.source)
+                .map_err(|e| Error::at("resolve the mount source", mount.source.display(), &e))?;
+            propagates(&info, mount, &source)?;
         }
     }
     Ok(())
@@ -79,15 +82,15 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// The mount that `mount`'s source lies on must be shared (or, for one-way events, a slave).
-fn propagates(mountinfo: &str, mount: &Wanted) -> Result<(), Error> {
+/// The mount that `source` (that of `mount`, without links) lies on must be shared (or, for one-way events, a slave).
+fn propagates(mountinfo: &str, mount: &Wanted, source: &Path) -> Result<(), Error> {
     let best = mountinfo
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ');
             let point = unescape(fields.nth(4)?);
             let tags: Vec<&str> = fields.skip(1).take_while(|f| *f != "-").collect();
-            mount.source.starts_with(&point).then_some((point, tags))
+            source.starts_with(&point).then_some((point, tags))
         })
         // The last one of equals lies on top.
         .max_by_key(|(point, _)| Path::new(point).components().count());
@@ -103,7 +106,7 @@ fn propagates(mountinfo: &str, mount: &Wanted) -> Result<(), Error> {
     Err(Error::precondition(format!(
         "mount on {}: host path {} lies on {point}, which is a private mount: {:?} needs a shared one (mount --make-rshared {point})",
         mount.target.display(),
-        mount.source.display(),
+        source.display(),
         mount.propagation,
     )))
 }
@@ -218,7 +221,7 @@ mod tests {
         let info = "1 0 8:1 / / rw,relatime - ext4 /dev/vda rw\n\
                     2 1 0:5 / /mnt/my\\040disk rw shared:7 - tmpfs x rw\n\
                     3 1 0:6 / /mnt/slave rw master:7 - tmpfs x rw\n";
-        let check = |path: &str, p| propagates(info, &wanted(Path::new(path), p));
+        let check = |path: &str, p| propagates(info, &wanted(Path::new(path), p), Path::new(path));
         use cri::MountPropagation::{PropagationBidirectional as Both, PropagationHostToContainer as In};
         assert!(check("/etc", Both).is_err());
         assert!(check("/mnt/my disk/a", Both).is_ok());

@@ -306,3 +306,24 @@ fn exec_sync_keeps_its_promises() {
     life.remove_pod(&pod);
     bed.assert_clean();
 }
+
+#[test]
+fn a_stop_that_comes_too_early_is_heard_all_the_same() {
+    let bed = Bed::new();
+    let life = bed.start();
+    life.pull(&bed);
+    let pod = run(&life, pod(&bed, "early"));
+    let script = "sleep 1; trap 'exit 5' TERM; while :; do sleep 0.1; done";
+    let id = create(&life, &pod, container(&bed, "c", script)).unwrap();
+    start(&life, &id).unwrap();
+    let began = Instant::now();
+    life.stop_container(api::StopContainerRequest {
+        container_id: id.clone(),
+        timeout: 20,
+    })
+    .unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(life.state(&id).exit_code, 5);
+    life.remove_pod(&pod);
+    bed.assert_clean();
+}

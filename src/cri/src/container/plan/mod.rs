@@ -11,7 +11,7 @@ pub(crate) mod security;
 pub(crate) mod users;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proto::cri;
 use spec::image::ImageConfiguration;
@@ -21,7 +21,7 @@ use spec::runtime::{
 };
 
 use self::devices::HostDevice;
-use self::mounts::{PodFiles, Wanted};
+use self::mounts::{PodFiles, Volume, Wanted};
 use self::security::Seccomp;
 use self::users::Accounts;
 use crate::error::Error;
@@ -76,6 +76,10 @@ pub(crate) struct Input<'a> {
     pub(crate) accounts: &'a Accounts,
     /// CRI's mounts, checked.
     pub(crate) mounts: &'a [Wanted],
+    /// The image's volumes.
+    pub(crate) volumes: &'a [Volume],
+    /// Where an account file lies that is made for this container.
+    pub(crate) passwd_file: &'a Path,
     /// CRI's devices (or all of the host's), looked up.
     pub(crate) devices: &'a [HostDevice],
     /// Where the pid namespace comes from.
@@ -97,6 +101,8 @@ pub(crate) struct Planned {
     pub(crate) process: Process,
     /// The signal that asks the container to stop.
     pub(crate) stop_signal: i32,
+    /// The text of the container's own account file, if it needs one.
+    pub(crate) passwd: Option<String>,
     /// What the host withholds, for the log.
     pub(crate) notes: Vec<String>,
 }
@@ -237,7 +243,16 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         privileged: context.privileged,
         readonly_rootfs: context.readonly_rootfs,
     };
-    let (mounts, propagation) = mounts::mounts(input.mounts, input.files, mode)?;
+    let (mut mounts, propagation) = mounts::mounts(input.mounts, input.volumes, input.files, mode)?;
+    let passwd = users::with_entry(&identity, input.accounts).filter(|_| {
+        !input
+            .mounts
+            .iter()
+            .any(|m| Path::new(users::PASSWD).starts_with(&m.target))
+    });
+    if passwd.is_some() {
+        mounts.push(mounts::account_file(input.passwd_file)?);
+    }
 
     let user = built(
         "user",
@@ -306,6 +321,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         spec,
         process,
         stop_signal: process::stop_signal(config, image)?,
+        passwd,
         notes,
     })
 }
