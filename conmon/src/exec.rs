@@ -101,7 +101,7 @@ fn kill_family(root: i32, cgroup: &Cgroup) -> Result<(), Error> {
     Ok(())
 }
 
-/// What /proc/<pid>/stat says about kinship.
+/// What `/proc/PID/stat` says about kinship.
 struct Stat {
     pid: i32,
     parent: i32,

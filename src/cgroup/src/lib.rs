@@ -17,7 +17,7 @@
 //! | `events`   | the OOM counter and its notification                                        |
 //!
 //! State belongs to the kernel: nothing is cached between calls. Controllers that are mounted but not
-//! in [`host::WANTED`] are left alone. May use: `spec`, `sys`.
+//! in `host::WANTED` are left alone. May use: `spec`, `sys`.
 
 mod apply;
 mod entry;

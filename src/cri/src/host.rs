@@ -54,7 +54,7 @@ const BY_NUMBER: [Capability; 41] = [
     Capability::CheckpointRestore,
 ];
 
-/// The capabilities of a hexadecimal mask, as /proc/<pid>/status prints it.
+/// The capabilities of a hexadecimal mask, as `/proc/PID/status` prints it.
 fn from_mask(mask: u64) -> HashSet<Capability> {
     BY_NUMBER
         .iter()

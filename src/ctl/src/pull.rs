@@ -16,7 +16,7 @@ pub(crate) struct Credentials {
     /// Credentials for accessing the registry
     #[arg(long, value_name = "USERNAME[:PASSWORD]", conflicts_with = "auth")]
     creds: Option<String>,
-    /// base64 of USERNAME[:PASSWORD] for accessing the registry
+    /// base64 of USERNAME or USERNAME:PASSWORD for accessing the registry
     #[arg(long, value_name = "AUTH_STRING")]
     auth: Option<String>,
     /// Name for accessing the registry; the password is asked for

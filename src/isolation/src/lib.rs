@@ -4,9 +4,9 @@
 //!
 //! | verb       | file     | what runs where                                                             |
 //! |------------|----------|-----------------------------------------------------------------------------|
-//! | [`create`] | create   | caller → *creator* (`parent`, forked, short-lived) → init (`init`, sibling) |
-//! | [`exec`]   | exec     | caller → *joiner* (`parent`, forked, short-lived) → process (`init::join`)  |
-//! | [`pin`]    | pin      | in the caller, a fresh process with one thread                              |
+//! | [`create()`] | create   | caller → *creator* (`parent`, forked, short-lived) → init (`init`, sibling) |
+//! | [`exec()`]   | exec     | caller → *joiner* (`parent`, forked, short-lived) → process (`init::join`)  |
+//! | [`pin()`]    | pin      | in the caller, a fresh process with one thread                              |
 //!
 //! `plan` is pure: spec and facts of this host in, a checked plan out, without a system call. `sync` is the
 //! protocol between the processes. The caller must not reap its children with `waitpid(-1)` while a verb runs.

@@ -1,7 +1,7 @@
 //! The one process that forks monitors and pins namespaces, and the sealed program it runs.
 //!
 //! `bulkhead-conmon` is copied once into a memfd that can be neither written nor resized:
-//! no container can overwrite it through /proc/<pid>/exe (CVE-2019-5736), an upgrade of the
+//! no container can overwrite it through `/proc/PID/exe` (CVE-2019-5736), an upgrade of the
 //! file on disk does not reach running pods, and all monitors share its pages. It is run as
 //! `bulkhead-conmon spawner` with the control socket (SOCK_SEQPACKET) as descriptor 3, in
 //! the cgroup `<cgroup_root>/monitors` before the first order reaches it.
