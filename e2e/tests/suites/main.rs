@@ -6,6 +6,7 @@
 
 mod bad;
 mod cri;
+mod fixtures;
 mod image;
 mod logs;
 mod pair;
