@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use proto::cri;
 use spec::image::ImageConfiguration;
 use spec::runtime::{
-    Capability, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Process,
+    Capability, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Mount, Process,
     ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
@@ -219,6 +219,18 @@ fn namespaces(input: &Input<'_>) -> Result<Vec<LinuxNamespace>, Error> {
     Ok(list)
 }
 
+/// The container's own account file with its mount, for a user that the image does not know;
+/// not where the caller brings a file.
+fn account(input: &Input<'_>, identity: &users::Identity, mounts: &mut Vec<Mount>) -> Result<Option<String>, Error> {
+    let passwd = users::with_entry(identity, input.accounts);
+    let brought = |m: &Wanted| Path::new(users::PASSWD).starts_with(&m.target);
+    if passwd.is_none() || input.mounts.iter().any(brought) {
+        return Ok(None);
+    }
+    mounts.push(mounts::account_file(input.passwd_file)?);
+    Ok(passwd)
+}
+
 /// Makes the plan.
 pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let config = input.config;
@@ -244,15 +256,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         readonly_rootfs: context.readonly_rootfs,
     };
     let (mut mounts, propagation) = mounts::mounts(input.mounts, input.volumes, input.files, mode)?;
-    let passwd = users::with_entry(&identity, input.accounts).filter(|_| {
-        !input
-            .mounts
-            .iter()
-            .any(|m| Path::new(users::PASSWD).starts_with(&m.target))
-    });
-    if passwd.is_some() {
-        mounts.push(mounts::account_file(input.passwd_file)?);
-    }
+    let passwd = account(input, &identity, &mut mounts)?;
 
     let user = built(
         "user",

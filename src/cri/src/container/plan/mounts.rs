@@ -1,8 +1,9 @@
 //! The mounts of a container, in order. Pure: that sources exist is seen to before
 //! (`container/sources.rs`).
 //!
-//! Order: the runtime's own mounts, the image's volumes, then CRI's mounts; each sorted by depth
-//! and otherwise as they came.
+//! Order: by depth, so that nothing is hidden by what comes after it (a volume on `/etc` must not
+//! hide `/etc/resolv.conf`); among equals the runtime's own, the image's volumes, then CRI's, as
+//! they came.
 //! A CRI mount on a path replaces the runtime's mount there; one on `/dev` or `/sys` also
 //! removes the runtime's mounts below it.
 
@@ -279,6 +280,7 @@ pub(crate) fn mounts(
             &["rbind", propagation, access],
         )?);
     }
+    all.sort_by_key(|m| m.destination().components().count());
     Ok((all, root))
 }
 
@@ -327,8 +329,24 @@ mod tests {
             cri_mount("/etc//hosts/"),
         ]);
         assert_eq!(got.iter().filter(|t| *t == "/etc/hosts").count(), 1);
-        let tail: Vec<_> = got[got.len() - 3..].iter().map(String::as_str).collect();
-        assert_eq!(tail, ["/data", "/etc/hosts", "/data/a/b"]);
+        let at = |target: &str| got.iter().position(|t| t == target).unwrap();
+        assert!(
+            at("/data") < at("/etc/hosts") && at("/etc/hosts") < at("/data/a/b"),
+            "{got:?}"
+        );
+    }
+
+    #[test]
+    fn a_mount_on_etc_does_not_hide_the_pods_files() {
+        let got = targets(vec![cri_mount("/etc")]);
+        let at = |target: &str| got.iter().position(|t| t == target).unwrap();
+        for file in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
+            assert!(at("/etc") < at(file), "{got:?}");
+        }
+        assert!(
+            at("/dev") < at("/dev/pts") && at("/sys") < at("/sys/fs/cgroup"),
+            "{got:?}"
+        );
     }
 
     #[test]
@@ -370,12 +388,10 @@ mod tests {
             })
             .collect();
         let (all, _) = mounts(&wanted, &made, &files(), Mode::default()).unwrap();
-        let tail: Vec<_> = all[all.len() - 6..]
-            .iter()
-            .map(|m| m.destination().display().to_string())
-            .collect();
-        // A mount of CRI inside a volume comes after it.
-        assert_eq!(tail, ["/data", "/dbs", "/a/b", "/a/b/c", "/db", "/data/sub"]);
+        let order: Vec<_> = all.iter().map(|m| m.destination().display().to_string()).collect();
+        let at = |target: &str| order.iter().position(|t| t == target).unwrap();
+        assert!(at("/data") < at("/data/sub") && at("/a/b") < at("/a/b/c"), "{order:?}");
+        assert_eq!(order.iter().filter(|t| *t == "/db").count(), 1);
     }
 
     #[test]
@@ -454,9 +470,7 @@ mod tests {
         };
         let (all, root) = mounts(&wanted(&config, false).unwrap(), &[], &files(), Mode::default()).unwrap();
         assert_eq!(root, Some("rshared"));
-        assert_eq!(
-            all.last().unwrap().options().as_ref().unwrap()[..],
-            ["rbind", "rshared", "ro"]
-        );
+        let x = all.iter().find(|m| m.destination() == Path::new("/x")).unwrap();
+        assert_eq!(x.options().as_ref().unwrap()[..], ["rbind", "rshared", "ro"]);
     }
 }
