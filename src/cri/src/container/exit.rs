@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proto::monitor as wire;
 use spec::{ExitReason, ExitRecord};
@@ -88,7 +89,8 @@ pub(crate) fn watch(rt: &Arc<Runtime>, container: &Arc<Container>, client: &Clie
     });
 }
 
-/// What to believe of a container whose monitor is gone. None if it is being removed.
+/// What to believe of a container whose monitor is gone. None if it is being removed, or if we
+/// had it discarded: who did that says how it ended.
 pub(crate) async fn lost(rt: &Arc<Runtime>, container: &Arc<Container>) -> Option<ExitRecord> {
     match read(&rt.paths.exit_record(&container.id)) {
         Ok(Some(record)) => return Some(record),
@@ -103,7 +105,7 @@ pub(crate) async fn lost(rt: &Arc<Runtime>, container: &Arc<Container>) -> Optio
         };
         (s.removing || s.exit().is_some(), started)
     });
-    if done {
+    if done || container.discarded.load(Ordering::SeqCst) {
         return None;
     }
     tracing::warn!(container = %container.id, "the monitor is lost without an exit record; killing what is left");

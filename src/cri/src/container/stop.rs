@@ -10,6 +10,7 @@
 //!
 //! A process in D state holds up its own container alone: nobody waits here with a lock.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +84,7 @@ pub(crate) async fn end(rt: &Arc<Runtime>, container: Arc<Container>) -> Result<
 
 /// Has the monitor of a container that never started kill it and end.
 pub(crate) async fn discard(container: &Container) {
+    container.discarded.store(true, Ordering::SeqCst);
     let Ok(monitor) = container.monitor() else { return };
     if let Err(error) = monitor.done(Verb::Discard(wire::Discard {}), KILL_DEADLINE).await {
         tracing::debug!(container = %container.id, %error, "Discard was not answered");

@@ -9,6 +9,7 @@
 //! `container/exit.rs` (from the monitor's event or exit record); nobody else changes the
 //! phase. Status is a watch channel: whoever waits for the end subscribes.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
@@ -40,6 +41,8 @@ pub(crate) struct Container {
     process: Mutex<Option<Arc<Process>>>,
     /// The stop that runs, if any.
     pub(crate) stopping: Mutex<Option<Stopping>>,
+    /// Its monitor was told to discard it: that the monitor goes then is no loss.
+    pub(crate) discarded: AtomicBool,
     /// The last CPU reading, for the rate.
     pub(crate) sample: Mutex<Option<Sample>>,
 }
@@ -60,6 +63,7 @@ impl Container {
             cgroup: Mutex::default(),
             process: Mutex::default(),
             stopping: Mutex::default(),
+            discarded: AtomicBool::new(false),
             sample: Mutex::default(),
         }
     }

@@ -327,3 +327,23 @@ fn a_stop_that_comes_too_early_is_heard_all_the_same() {
     life.remove_pod(&pod);
     bed.assert_clean();
 }
+
+#[test]
+fn containers_that_never_started_are_not_lost_but_stopped() {
+    let bed = Bed::new();
+    let life = bed.start();
+    life.pull(&bed);
+    let pod = run(&life, pod(&bed, "never"));
+    let made = |n| create(&life, &pod, container(&bed, &format!("c{n}"), "true")).unwrap();
+    let ids: Vec<String> = (0..12).map(made).collect();
+    life.stop_pod_sandbox(api::StopPodSandboxRequest {
+        pod_sandbox_id: pod.clone(),
+    })
+    .unwrap();
+    for id in ids {
+        let state = life.state(&id);
+        assert_eq!((state.exit_code, state.reason.as_str()), (137, "Error"), "{state:?}");
+    }
+    life.remove_pod(&pod);
+    bed.assert_clean();
+}
