@@ -62,6 +62,11 @@ cause!(rusqlite::Error, e => match e.sqlite_error_code() {
 });
 cause!(serde_json::Error, e => if e.is_io() { Kind::Internal } else { Kind::DataLoss });
 cause!(prost::DecodeError, _e => Kind::DataLoss);
+cause!(proto::frame::BadFrame, e => match e {
+    // Ours are long only where the caller's arguments and environment are.
+    proto::frame::BadFrame::TooLong(_) => Kind::InvalidArgument,
+    proto::frame::BadFrame::Garbled(_) => Kind::Internal,
+});
 cause!(image::Error, e => e.kind());
 cause!(cni_invoke::Error, e => e.kind());
 cause!(cgroup::Error, e => e.kind());

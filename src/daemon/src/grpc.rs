@@ -2,26 +2,29 @@
 //!
 //! One task a connection; hyper runs each stream in a task of its own, so that a panic in
 //! one call ends that call alone. A failed accept (EMFILE, ECONNABORTED) is waited out and
-//! never ends the server (CVE-2024-47609). Limits against a client that floods: streams,
+//! never ends the server (CVE-2024-47609). Where all places for connections are taken, one
+//! that is idle gives way (`places`). Limits against a client that floods: streams,
 //! resets, header size, a ping for those that went away silently (CVE-2023-44487,
 //! CVE-2025-8671). On `stop` nothing new is accepted and calls in flight may end.
 
+mod places;
+
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower_service::Service;
 
+use self::places::{Place, Places};
 use crate::metrics::Calls;
 
 /// Connections at a time. The kubelet holds two; the rest is for administrators.
@@ -38,6 +41,8 @@ const HEADERS: u32 = 64 << 10;
 const PING: Duration = Duration::from_secs(60);
 /// How long calls in flight may take to end after `stop`.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a client that is to give way may take to hear of it, before it is cut off.
+const LEAVE: Duration = Duration::from_millis(100);
 /// Wait after an accept that failed: with no descriptor free, the next fails at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -70,19 +75,20 @@ pub(crate) async fn serve<R: Grpc, I: Grpc>(
 ) {
     let services = Services { runtime, image, calls };
     let connections = TaskTracker::new();
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut places = Places::new(CONNECTIONS);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &free) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => {
-                let served = connection(stream, services.clone(), stop.clone());
-                connections.spawn(async move {
-                    served.await;
-                    drop(permit);
-                });
+            Ok((stream, _)) => {
+                let place = tokio::select! {
+                    () = stop.cancelled() => break,
+                    place = places.take() => place,
+                };
+                let Some(place) = place else { break };
+                connections.spawn(connection(stream, services.clone(), Arc::new(place), stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept a connection");
@@ -97,13 +103,6 @@ pub(crate) async fn serve<R: Grpc, I: Grpc>(
     }
 }
 
-/// Waits for a place and then for a connection.
-async fn accept(listener: &UnixListener, free: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(free).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
-}
-
 /// What a connection needs of the server.
 #[derive(Clone)]
 struct Services<R, I> {
@@ -112,8 +111,14 @@ struct Services<R, I> {
     calls: Calls,
 }
 
-async fn connection<R: Grpc, I: Grpc>(stream: UnixStream, services: Services<R, I>, stop: CancellationToken) {
-    let service = service_fn(move |request| counted(request, services.clone()));
+async fn connection<R: Grpc, I: Grpc>(
+    stream: UnixStream,
+    services: Services<R, I>,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
+    let at = Arc::clone(&place);
+    let service = service_fn(move |request| counted(request, services.clone(), at.call()));
     let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -124,11 +129,21 @@ async fn connection<R: Grpc, I: Grpc>(stream: UnixStream, services: Services<R, 
         .keep_alive_timeout(PING)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
+    let leave = place.leave();
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
+        }
+        () = leave.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            match tokio::time::timeout(LEAVE, served.as_mut()).await {
+                Ok(ended) => ended,
+                // It does not answer, and wants nothing either.
+                Err(_) if place.is_idle() => return,
+                Err(_) => served.await,
+            }
         }
     };
     if let Err(error) = ended {
@@ -140,6 +155,7 @@ async fn connection<R: Grpc, I: Grpc>(stream: UnixStream, services: Services<R, 
 async fn counted<R: Grpc, I: Grpc>(
     request: http::Request<Incoming>,
     services: Services<R, I>,
+    call: places::Call,
 ) -> Result<http::Response<Body>, Infallible> {
     let (path, begun, calls) = (request.uri().path().to_owned(), Instant::now(), services.calls.clone());
     let response = route(request, services).await?;
@@ -149,7 +165,13 @@ async fn counted<R: Grpc, I: Grpc>(
         .get("grpc-status")
         .and_then(|code| code.to_str().ok());
     calls.ended(&path, code, begun.elapsed());
-    Ok(response)
+    // A stream of events is a call under way until its last byte.
+    Ok(response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _under_way = &call;
+            frame
+        }))
+    }))
 }
 
 async fn route<R: Grpc, I: Grpc>(

@@ -2,7 +2,7 @@
 //!
 //! 1. check (pure)   2. the pod is ready, the image is known   3. reserve the name, or join
 //! 4. the record, as intent   5. at once: a monitor; the writable layer and its detached mount
-//! 6. look up sources, accounts, devices; plan (pure); `config.json`
+//! 6. look up sources, accounts, devices; fill the image's volumes; plan (pure); `config.json`
 //! 7. `Create` to the monitor with the mount's descriptor   8. the record, as a fact
 //!
 //! As in RunPodSandbox the work outlives its caller, and what fails is undone. A pod that was
@@ -10,9 +10,9 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -331,6 +331,15 @@ fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), E
         .unwrap_or(plan::security::Seccomp::RuntimeDefault);
     let seccomp = sources::seccomp(&plan::security::seccomp(&context, &default)?)?;
     let accounts = rootfs::accounts(mount.as_fd())?;
+    let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+    let bundle = rt.paths.container(&id);
+    let passwd_file = bundle.join("passwd");
+    let lines = image.config.config().as_ref().and_then(|c| c.volumes().clone());
+    let (targets, refused) = mounts::volumes(&lines.unwrap_or_default(), &wanted);
+    for line in &refused {
+        tracing::info!(container = %id, line, "a VOLUME of the image lies where the runtime's own mounts are");
+    }
+    let volumes = volumes(rt, &id, mount.as_fd(), targets)?;
     let host_ipc = sandbox.record.ipcns.is_empty();
     let input = Input {
         id: &record.id,
@@ -340,6 +349,8 @@ fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), E
         files: &files::of(&rt.paths, &sandbox.id, host_ipc),
         accounts: &accounts,
         mounts: &wanted,
+        volumes: &volumes,
+        passwd_file: &passwd_file,
         devices: &devices,
         pid: at.pid.clone(),
         seccomp,
@@ -347,16 +358,35 @@ fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), E
         host: &rt.host,
     };
     let planned = plan::plan(&input)?;
-    let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-    bundle(&rt.paths.container(&id), &planned.spec)?;
+    write_bundle(&bundle, &planned.spec)?;
+    if let Some(text) = &planned.passwd {
+        fs::write(&passwd_file, text).map_err(|e| Error::at("write", passwd_file.display(), &e))?;
+        let mode = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(&passwd_file, mode).map_err(|e| Error::at("chmod", passwd_file.display(), &e))?;
+    }
     if let Some(parent) = Path::new(&record.log_path).parent().filter(|p| p.is_absolute()) {
         fs::create_dir_all(parent).map_err(|e| Error::at("make the log directory", parent.display(), &e))?;
     }
     Ok((planned, mount))
 }
 
+/// Makes the image's volumes.
+fn volumes(
+    rt: &Runtime,
+    id: &ContainerId,
+    root: BorrowedFd<'_>,
+    targets: Vec<PathBuf>,
+) -> Result<Vec<mounts::Volume>, Error> {
+    let made = targets.into_iter().enumerate().map(|(number, target)| {
+        let source = rt.images.snapshot_volume(id, number, root, &target);
+        let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;
+        Ok(mounts::Volume { target, source })
+    });
+    made.collect()
+}
+
 /// Writes the bundle. Readable by root alone: the environment may hold secrets.
-fn bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
+fn write_bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
     fs::DirBuilder::new()
         .mode(0o700)
         .create(dir)

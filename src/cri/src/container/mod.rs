@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod create;
+pub(crate) mod deaf;
 pub(crate) mod exec;
 pub(crate) mod exec_sync;
 pub(crate) mod exit;

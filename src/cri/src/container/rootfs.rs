@@ -18,8 +18,8 @@ use crate::error::Error;
 /// Longest account file that is read.
 const MAX_ACCOUNTS: u64 = 1 << 20;
 
-/// The text of `path` inside `root`; None if there is no such file.
-fn read(root: BorrowedFd<'_>, path: &str) -> Result<Option<String>, Error> {
+/// The text of `path` inside `root`, and whether others than its owner may write it; None if there is no such file.
+fn read(root: BorrowedFd<'_>, path: &str) -> Result<Option<(String, bool)>, Error> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let fd = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
@@ -42,15 +42,15 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<Option<String>, Error> {
         )));
     }
     // Names in other encodings cannot be asked for: CRI strings are UTF-8.
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    let open = stat.st_mode & 0o022 != 0;
+    Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), open)))
 }
 
 /// The account files of the image.
 pub(crate) fn accounts(root: BorrowedFd<'_>) -> Result<Accounts, Error> {
-    Ok(Accounts {
-        passwd: read(root, "etc/passwd")?.unwrap_or_default(),
-        group: read(root, "etc/group")?.unwrap_or_default(),
-    })
+    let (passwd, open) = read(root, "etc/passwd")?.unwrap_or_default();
+    let (group, _) = read(root, "etc/group")?.unwrap_or_default();
+    Ok(Accounts { passwd, group, open })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use proto::cri;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use spec::runtime::LinuxSeccomp;
 
 use super::plan::devices::{self, HostDevice};
@@ -49,7 +50,10 @@ pub(crate) fn mounts(wanted: &[Wanted]) -> Result<(), Error> {
         let info =
             fs::read_to_string("/proc/self/mountinfo").map_err(|e| Error::at("read", "/proc/self/mountinfo", &e))?;
         for mount in wanted.iter().filter(needs) {
-            propagates(&info, mount)?;
+            // By the kernel's number: a link may lead to another mount than the one it lies on.
+            let found = statx(CWD, &mount.source, AtFlags::empty(), StatxFlags::MNT_ID)
+                .map_err(|e| Error::at("look at the mount source", mount.source.display(), &e))?;
+            propagates(&info, mount, found.stx_mnt_id)?;
         }
     }
     Ok(())
@@ -79,19 +83,16 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// The mount that `mount`'s source lies on must be shared (or, for one-way events, a slave).
-fn propagates(mountinfo: &str, mount: &Wanted) -> Result<(), Error> {
-    let best = mountinfo
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ');
-            let point = unescape(fields.nth(4)?);
-            let tags: Vec<&str> = fields.skip(1).take_while(|f| *f != "-").collect();
-            mount.source.starts_with(&point).then_some((point, tags))
-        })
-        // The last one of equals lies on top.
-        .max_by_key(|(point, _)| Path::new(point).components().count());
-    let Some((point, tags)) = best else { return Ok(()) };
+/// The mount that `mount`'s source lies on, by its number, must be shared (or, for one-way events, a slave).
+fn propagates(mountinfo: &str, mount: &Wanted, number: u64) -> Result<(), Error> {
+    let number = number.to_string();
+    let Some(line) = mountinfo.lines().find(|line| line.split(' ').next() == Some(&number)) else {
+        // It came after the look; isolation looks again when it opens the source.
+        return Ok(());
+    };
+    let mut fields = line.split(' ');
+    let point = unescape(fields.nth(4).unwrap_or_default());
+    let tags: Vec<&str> = fields.skip(1).take_while(|f| *f != "-").collect();
     let has = |tag: &str| tags.iter().any(|t| t.starts_with(tag));
     let enough = match mount.propagation {
         cri::MountPropagation::PropagationBidirectional => has("shared:"),
@@ -216,15 +217,17 @@ mod tests {
     #[test]
     fn shared_propagation_needs_a_shared_mount() {
         let info = "1 0 8:1 / / rw,relatime - ext4 /dev/vda rw\n\
-                    2 1 0:5 / /mnt/my\\040disk rw shared:7 - tmpfs x rw\n\
-                    3 1 0:6 / /mnt/slave rw master:7 - tmpfs x rw\n";
-        let check = |path: &str, p| propagates(info, &wanted(Path::new(path), p));
+                    2 1 0:5 / /mnt/disk rw shared:7 - tmpfs x rw\n\
+                    3 1 0:6 / /mnt/my\\040slave rw master:7 - tmpfs x rw\n";
+        let check = |number, p| propagates(info, &wanted(Path::new("/s"), p), number);
         use cri::MountPropagation::{PropagationBidirectional as Both, PropagationHostToContainer as In};
-        assert!(check("/etc", Both).is_err());
-        assert!(check("/mnt/my disk/a", Both).is_ok());
-        assert!(check("/mnt/slave", In).is_ok());
-        assert!(check("/mnt/slave", Both).is_err());
-        assert!(check("/mnt/slavery", In).is_err());
+        let error = check(1, Both).unwrap_err().to_string();
+        assert!(error.contains("mount --make-rshared /)"), "{error}");
+        assert!(check(1, In).is_err());
+        assert!(check(2, Both).is_ok());
+        assert!(check(3, In).is_ok());
+        let error = check(3, Both).unwrap_err().to_string();
+        assert!(error.contains("/mnt/my slave"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! joins the loop and may shorten its grace, never lengthen it. The loop outlives its
 //! callers, and the promise is in the record, so that a new daemon keeps it.
 //!
+//! A stop signal that the kernel dropped, because the program had not installed its handler
+//! yet, is sent again as soon as it has (`deaf`).
+//!
 //! A process in D state holds up its own container alone: nobody waits here with a lock.
 
 use std::sync::{Arc, PoisonError};
@@ -14,6 +17,7 @@ use proto::monitor::{self as wire, request::Verb};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::deaf::is_deaf;
 use super::exit;
 use crate::clock;
 use crate::error::Error;
@@ -24,6 +28,10 @@ use spec::ExitReason;
 
 /// How long a monitor may take to send a signal.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often we look whether a process that could not hear its stop signal now can.
+const FIRST_LISTEN: Duration = Duration::from_millis(10);
+const LAST_LISTEN: Duration = Duration::from_millis(500);
 
 /// A grace longer than this is as good as none at all.
 const LONGEST_GRACE: u64 = 365 * 24 * 3600;
@@ -126,12 +134,24 @@ async fn signal(container: &Container, signal: i32, all: bool) {
 /// Never ends by itself: the caller stops waiting for it when the container has ended.
 async fn kill(container: &Container, mut deadline: watch::Receiver<Instant>, grace: Duration) {
     if !grace.is_zero() {
-        signal(container, container.record.stop_signal, false).await;
+        let (pid, number) = (container.record.pid, container.record.stop_signal);
+        let before = is_deaf(pid, number);
+        signal(container, number, false).await;
+        // Lost for certain only if nobody could hear it before and after.
+        let mut lost = before && is_deaf(pid, number);
+        let mut pause = FIRST_LISTEN;
         loop {
             let until = *deadline.borrow_and_update();
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
                 changed = deadline.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(pause), if lost => {
+                    pause = (pause * 2).min(LAST_LISTEN);
+                    if !is_deaf(pid, number) {
+                        signal(container, number, false).await;
+                        lost = false;
+                    }
+                }
             }
         }
     }

@@ -281,8 +281,9 @@ impl Connection {
                 verb: Some(call.verb),
             })),
         };
-        match frame::encode(&frame) {
+        match proto::frame::encode(&frame) {
             Ok(bytes) => {
+                let bytes = Bytes::from(bytes);
                 if let Some(reply) = call.reply {
                     self.waiting.insert(id, Waiting { wants_fds, reply });
                 }

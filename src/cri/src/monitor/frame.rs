@@ -1,45 +1,15 @@
-//! Frames and descriptors on a monitor's stream socket, for an event loop.
-//!
-//! A frame is a little-endian u32 length and that many bytes of `Frame`. Descriptors ride
-//! on the first byte of the frame that names them. A read never runs past bytes that came
-//! with descriptors (unix(7): ancillary data is a barrier), and frames that name
-//! descriptors take the sets in the order of their arrival.
+//! Frames (`proto::frame`) and their descriptors on a monitor's stream socket, for an event loop.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::Message;
+use proto::frame::{Decoder, MAX_FDS};
 use proto::monitor::Frame;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
-
-/// Longest frame that is believed: process specifications with a large environment fit.
-const MAX_FRAME: usize = 16 << 20;
-
-/// Most descriptors that come with one frame (stdin, stdout, stderr) and room to grow.
-const MAX_FDS: usize = 8;
-
-/// Encodes a frame.
-pub(crate) fn encode(frame: &Frame) -> io::Result<Bytes> {
-    let length = frame.encoded_len();
-    let prefix = u32::try_from(length).ok().filter(|n| *n as usize <= MAX_FRAME);
-    let Some(prefix) = prefix else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("a message of {length} bytes is too long"),
-        ));
-    };
-    let mut bytes = BytesMut::with_capacity(length + 4);
-    bytes.put_u32_le(prefix);
-    frame
-        .encode(&mut bytes)
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    Ok(bytes.freeze())
-}
 
 /// Sends as much of `bytes` as goes at once; `fds` go with its first byte.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
@@ -64,7 +34,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[OwnedFd]) -> io:
 /// What has been read and not yet taken.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
-    bytes: BytesMut,
+    frames: Decoder,
     fds: VecDeque<Vec<OwnedFd>>,
 }
 
@@ -85,30 +55,15 @@ impl Input {
         if !fds.is_empty() {
             self.fds.push_back(fds);
         }
-        self.bytes.extend_from_slice(&chunk[..received.bytes]);
+        self.frames.push(&chunk[..received.bytes]);
         Ok(received.bytes > 0)
     }
 
     /// The next whole frame.
     pub(crate) fn take(&mut self) -> io::Result<Option<Frame>> {
-        let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        let Some(prefix) = self.bytes.first_chunk::<4>() else {
-            return Ok(None);
-        };
-        let length = u32::from_le_bytes(*prefix) as usize;
-        if length > MAX_FRAME {
-            return Err(bad(format!("a frame of {length} bytes is no frame")));
-        }
-        if self.bytes.len() < 4 + length {
-            return Ok(None);
-        }
-        self.bytes.advance(4);
-        let frame = Frame::decode(self.bytes.split_to(length)).map_err(|e| bad(format!("unreadable frame: {e}")))?;
-        if self.bytes.is_empty() {
-            // An idle connection holds no buffer: there is one for each container.
-            self.bytes = BytesMut::new();
-        }
-        Ok(Some(frame))
+        self.frames
+            .take()
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 
     /// The descriptors of the frame just taken, if it names any.
@@ -120,6 +75,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::frame::encode;
     use proto::monitor::{Done, Reply, frame::Body, reply};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -155,14 +111,5 @@ mod tests {
         let mut byte = [0];
         assert_eq!(rustix::io::read(&read, &mut byte).unwrap(), 1);
         assert!(input.take_fds().is_empty());
-    }
-
-    #[test]
-    fn a_length_that_cannot_be_is_refused() {
-        let mut input = Input {
-            bytes: BytesMut::from(&b"\xff\xff\xff\xff"[..]),
-            fds: VecDeque::new(),
-        };
-        assert!(input.take().is_err());
     }
 }

@@ -122,6 +122,120 @@ fn mounts_and_a_read_only_root() {
     bed.assert_clean();
 }
 
+#[test]
+fn volumes_of_the_image_and_a_user_without_an_entry() {
+    let bed = Bed::new();
+    let life = bed.start();
+    life.pull(&bed);
+    let pod = run(&life, pod(&bed, "volumes"));
+    let one = with(&bed, &life, &pod, "one", |c| {
+        context(c).readonly_rootfs = true;
+        context(c).run_as_user = Some(api::Int64Value { value: 4321 });
+    });
+    let two = with(&bed, &life, &pod, "two", |c| context(c).readonly_rootfs = true);
+    assert_eq!(
+        text(&life, &two, "cat /vol/file; echo changed > /vol/file; cat /vol/file"),
+        "of the image\nchanged\n"
+    );
+    // Each has its own, and CRI is told of none.
+    assert_eq!(text(&life, &one, "cat /vol/file"), "of the image\n");
+    assert!(life.state(&two).mounts.is_empty());
+    assert!(text(&life, &two, "touch /x").contains("Read-only"));
+    assert_eq!(text(&life, &one, "id -un; id -u; echo $HOME"), "4321\n4321\n/\n");
+    assert!(text(&life, &one, "echo x >> /etc/passwd").contains("ermission denied"));
+    assert!(!text(&life, &two, "cat /etc/passwd").contains("4321"));
+    // A volume of the caller's in its place.
+    std::fs::create_dir(bed.path("mine")).unwrap();
+    let mine = with(&bed, &life, &pod, "mine", |c| {
+        c.mounts = vec![api::Mount {
+            container_path: "/vol".into(),
+            host_path: bed.path("mine").display().to_string(),
+            ..Default::default()
+        }];
+    });
+    assert_eq!(text(&life, &mine, "ls /vol; touch /vol/new"), "");
+    assert!(bed.path("mine/new").exists());
+    life.remove_pod(&pod);
+    bed.assert_clean();
+}
+
+/// A mount on the host that goes with the test.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: std::path::PathBuf, propagation: &str) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        let mounted = Self(at);
+        mounted.command("mount", &["-t", "tmpfs", "bulkhead-test"]);
+        mounted.command("mount", &[propagation]);
+        mounted
+    }
+
+    fn command(&self, program: &str, args: &[&str]) {
+        let done = std::process::Command::new(program).args(args).arg(&self.0).status();
+        assert!(done.unwrap().success(), "{program} {args:?} {}", self.0.display());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.command("umount", &["--lazy"]);
+    }
+}
+
+#[test]
+fn mounts_of_the_host_arrive_and_those_of_the_container_go_out() {
+    let bed = Bed::new();
+    let life = bed.start();
+    life.pull(&bed);
+    let pod = run(&life, pod(&bed, "spread"));
+    let shared = Mounted::tmpfs(bed.path("shared"), "--make-shared");
+    std::fs::create_dir_all(bed.path("shared/out")).unwrap();
+    // A link that lies on a private mount and leads to the shared one.
+    std::os::unix::fs::symlink(&shared.0, bed.path("link")).unwrap();
+    let private = Mounted::tmpfs(bed.path("private"), "--make-private");
+    let wish = |host: &str, propagation: api::MountPropagation| {
+        let mut config = container(&bed, &format!("{host}-{propagation:?}"), "exec sleep 1000");
+        context(&mut config).privileged = true;
+        config.mounts = vec![api::Mount {
+            container_path: "/at".into(),
+            host_path: bed.path(host).display().to_string(),
+            propagation: propagation.into(),
+            ..Default::default()
+        }];
+        create(&life, &pod, config)
+    };
+    use api::MountPropagation::{
+        PropagationBidirectional as Both, PropagationHostToContainer as In, PropagationPrivate as Not,
+    };
+    for propagation in [In, Both] {
+        let error = wish("private", propagation).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::FailedPrecondition, "{error}");
+        assert!(error.message().contains("mount --make-rshared"), "{error}");
+    }
+    let [both, only, none] = [Both, In, Not].map(|propagation| {
+        let id = wish("link", propagation).unwrap();
+        start(&life, &id).unwrap();
+        id
+    });
+    let arrived = Mounted::tmpfs(bed.path("shared/in"), "--make-private");
+    std::fs::write(bed.path("shared/in/file"), "").unwrap();
+    assert_eq!(text(&life, &both, "ls /at/in"), "file\n");
+    assert_eq!(text(&life, &only, "ls /at/in"), "file\n");
+    assert_eq!(text(&life, &none, "ls /at/in"), "");
+    let script = |name: &str| format!("mount -t tmpfs none /at/out && touch /at/out/{name}");
+    text(&life, &only, &script("only"));
+    assert!(!bed.path("shared/out/only").exists());
+    text(&life, &both, &script("both"));
+    assert!(bed.path("shared/out/both").exists());
+    drop(arrived);
+    life.remove_pod(&pod);
+    // It is the host's now, and stays when the container goes.
+    drop(Mounted(bed.path("shared/out")));
+    drop((shared, private));
+    bed.assert_clean();
+}
+
 fn modes(config: &mut api::PodSandboxConfig, network: NamespaceMode, pid: NamespaceMode) {
     let options = api::NamespaceOption {
         network: network.into(),

@@ -291,9 +291,9 @@ fn exec_sync_keeps_its_promises() {
     let out = life.exec(&id, "echo out; sleep 30 & exit 3");
     assert_eq!((&out.stdout[..], out.exit_code), (&b"out\n"[..], 3));
     assert!(began.elapsed() < Duration::from_secs(5));
-    // 16 MiB are kept, the rest is thrown away and nobody is held up.
+    // What fits into a message of 16 MiB is kept, the rest is thrown away and nobody is held up.
     let out = life.exec(&id, "i=0; while [ $i -lt 300 ]; do cat /bin/sh; i=$((i+1)); done");
-    assert_eq!((out.stdout.len(), out.exit_code), (16 << 20, 0));
+    assert_eq!((out.stdout.len(), out.exit_code), ((16 << 20) - 64, 0));
     let missing = api::ExecSyncRequest {
         container_id: id,
         cmd: vec!["/no/such".into()],
@@ -303,6 +303,27 @@ fn exec_sync_keeps_its_promises() {
         life.exec_sync(missing).unwrap_err().code(),
         tonic::Code::InvalidArgument
     );
+    life.remove_pod(&pod);
+    bed.assert_clean();
+}
+
+#[test]
+fn a_stop_that_comes_too_early_is_heard_all_the_same() {
+    let bed = Bed::new();
+    let life = bed.start();
+    life.pull(&bed);
+    let pod = run(&life, pod(&bed, "early"));
+    let script = "sleep 1; trap 'exit 5' TERM; while :; do sleep 0.1; done";
+    let id = create(&life, &pod, container(&bed, "c", script)).unwrap();
+    start(&life, &id).unwrap();
+    let began = Instant::now();
+    life.stop_container(api::StopContainerRequest {
+        container_id: id.clone(),
+        timeout: 20,
+    })
+    .unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(life.state(&id).exit_code, 5);
     life.remove_pod(&pod);
     bed.assert_clean();
 }

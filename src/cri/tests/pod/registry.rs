@@ -66,6 +66,8 @@ fn layer(work: &Path) -> std::path::PathBuf {
     let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
     std::fs::write(root.join("etc/passwd"), passwd).unwrap();
     std::fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nextra:x:50:app\n").unwrap();
+    std::fs::create_dir_all(root.join("vol")).unwrap();
+    std::fs::write(root.join("vol/file"), "of the image\n").unwrap();
     let tar = work.join("layer.tar");
     let done = Command::new("tar")
         .arg("-C")
@@ -85,7 +87,7 @@ impl Registry {
         let tar = layer(work);
         let layer_digest = sha256(&tar);
         let config = format!(
-            r#"{{"architecture":"amd64","os":"linux","config":{{"Env":["FROM=image","PATH=/bin"],"Cmd":["/bin/sh","-c","echo from the image"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_digest}"]}}}}"#
+            r#"{{"architecture":"amd64","os":"linux","config":{{"Env":["FROM=image","PATH=/bin"],"Cmd":["/bin/sh","-c","echo from the image"],"Volumes":{{"/vol":{{}}}}}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_digest}"]}}}}"#
         );
         let store = |name: &str, bytes: &[u8]| {
             let path = work.join(name);

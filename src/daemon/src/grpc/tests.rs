@@ -159,3 +159,24 @@ async fn a_client_that_resets_what_it_asks_harms_nobody() {
         .unwrap();
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
+
+#[tokio::test]
+async fn connections_that_are_forgotten_lock_nobody_out() {
+    let server = Server::start();
+    let version = "/runtime.v1.RuntimeService/Version";
+    let mut busy = server.connect().await;
+    let slow = tokio::spawn(async move { ask(&mut busy, "/runtime.v1.RuntimeService/Slow").await.map(drop) });
+    let mut forgotten = Vec::new();
+    // Some that never speak HTTP, and as many as there are places that did once.
+    for _ in 0..10 {
+        forgotten.push(socket::connect(&server.dir.path().join("s")).unwrap());
+    }
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = server.connect().await;
+        let asked = tokio::time::timeout(Duration::from_secs(10), ask(&mut connection, version));
+        asked.await.expect("locked out").unwrap();
+        idle.push(connection);
+    }
+    slow.await.unwrap().expect("a call under way was cut off");
+}

@@ -1,11 +1,13 @@
 //! A container's root: the image's layers below, a writable layer of its own on top.
 //!
 //! `snapshots/<container id>/` holds `upper/`, `work/` and `chain`, a text file with the
-//! DiffIDs, bottom first, and a last line `end`. That file, not the database, says what a
+//! DiffIDs, bottom first, and a last line `end`; `volumes/` beside them, where the image names
+//! some (`volume`). That file, not the database, says what a
 //! snapshot stands on: creating one costs no transaction, and it survives a lost database.
 //! Written without fsync: after a power cut the container is dead anyway.
 
 pub(crate) mod overlay;
+mod volume;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;

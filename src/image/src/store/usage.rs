@@ -96,7 +96,7 @@ pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> O
         let more = due.len() == 16;
         for id in due {
             let start = Instant::now();
-            let result = walk(&dir.join(id.as_str()).join("upper"));
+            let result = measure(&dir.join(id.as_str()));
             let took = start.elapsed();
             if let Some(snapshot) = layers.lock().snapshots.get_mut(&id) {
                 snapshot.measure_at = Instant::now() + PERIOD.max(took * LAZINESS);
@@ -112,6 +112,18 @@ pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> O
             Duration::from_secs(1)
         })
     })
+}
+
+/// The writable layer and the anonymous volumes: both are the container's, and both go with it.
+fn measure(snapshot: &Path) -> Result<Usage, Error> {
+    let mut usage = walk(&snapshot.join("upper"))?;
+    let volumes = snapshot.join("volumes");
+    if volumes.exists() {
+        let more = walk(&volumes)?;
+        usage.used_bytes += more.used_bytes;
+        usage.inodes_used += more.inodes_used;
+    }
+    Ok(usage)
 }
 
 /// Counts a tree without following links or leaving its filesystem.

@@ -11,17 +11,17 @@ pub(crate) mod security;
 pub(crate) mod users;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proto::cri;
 use spec::image::ImageConfiguration;
 use spec::runtime::{
-    Capability, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Process,
+    Capability, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Mount, Process,
     ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use self::devices::HostDevice;
-use self::mounts::{PodFiles, Wanted};
+use self::mounts::{PodFiles, Volume, Wanted};
 use self::security::Seccomp;
 use self::users::Accounts;
 use crate::error::Error;
@@ -76,6 +76,10 @@ pub(crate) struct Input<'a> {
     pub(crate) accounts: &'a Accounts,
     /// CRI's mounts, checked.
     pub(crate) mounts: &'a [Wanted],
+    /// The image's volumes.
+    pub(crate) volumes: &'a [Volume],
+    /// Where an account file lies that is made for this container.
+    pub(crate) passwd_file: &'a Path,
     /// CRI's devices (or all of the host's), looked up.
     pub(crate) devices: &'a [HostDevice],
     /// Where the pid namespace comes from.
@@ -97,6 +101,8 @@ pub(crate) struct Planned {
     pub(crate) process: Process,
     /// The signal that asks the container to stop.
     pub(crate) stop_signal: i32,
+    /// The text of the container's own account file, if it needs one.
+    pub(crate) passwd: Option<String>,
     /// What the host withholds, for the log.
     pub(crate) notes: Vec<String>,
 }
@@ -213,6 +219,18 @@ fn namespaces(input: &Input<'_>) -> Result<Vec<LinuxNamespace>, Error> {
     Ok(list)
 }
 
+/// The container's own account file with its mount, for a user that the image does not know;
+/// not where the caller brings a file.
+fn account(input: &Input<'_>, identity: &users::Identity, mounts: &mut Vec<Mount>) -> Result<Option<String>, Error> {
+    let passwd = users::with_entry(identity, input.accounts);
+    let brought = |m: &Wanted| Path::new(users::PASSWD).starts_with(&m.target);
+    if passwd.is_none() || input.mounts.iter().any(brought) {
+        return Ok(None);
+    }
+    mounts.push(mounts::account_file(input.passwd_file)?);
+    Ok(passwd)
+}
+
 /// Makes the plan.
 pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let config = input.config;
@@ -237,7 +255,8 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         privileged: context.privileged,
         readonly_rootfs: context.readonly_rootfs,
     };
-    let (mounts, propagation) = mounts::mounts(input.mounts, input.files, mode)?;
+    let (mut mounts, propagation) = mounts::mounts(input.mounts, input.volumes, input.files, mode)?;
+    let passwd = account(input, &identity, &mut mounts)?;
 
     let user = built(
         "user",
@@ -306,6 +325,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         spec,
         process,
         stop_signal: process::stop_signal(config, image)?,
+        passwd,
         notes,
     })
 }

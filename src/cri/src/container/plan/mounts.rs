@@ -1,7 +1,9 @@
 //! The mounts of a container, in order. Pure: that sources exist is seen to before
 //! (`container/sources.rs`).
 //!
-//! Order: the runtime's own mounts, then CRI's, sorted by depth and otherwise as they came.
+//! Order: by depth, so that nothing is hidden by what comes after it (a volume on `/etc` must not
+//! hide `/etc/resolv.conf`); among equals the runtime's own, the image's volumes, then CRI's, as
+//! they came.
 //! A CRI mount on a path replaces the runtime's mount there; one on `/dev` or `/sys` also
 //! removes the runtime's mounts below it.
 
@@ -194,9 +196,50 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
     ])
 }
 
+/// The mount of the container's own `/etc/passwd`.
+pub(crate) fn account_file(source: &Path) -> Result<Mount, Error> {
+    let options = &["bind", "rprivate", "rw", "nosuid", "nodev", "noexec"];
+    mount(Path::new(super::users::PASSWD), "bind", source, options)
+}
+
+/// A directory of the container's own, for a VOLUME line of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// Inside the container.
+    pub(crate) target: PathBuf,
+    /// On the host.
+    pub(crate) source: PathBuf,
+}
+
+/// Where the image's VOLUME lines want a directory, by depth, and which lines get none because
+/// the runtime's own mounts are there. A line on or below a mount of CRI gets none either: what
+/// is written there is to stay in the caller's volume, not to vanish with the container.
+pub(crate) fn volumes(lines: &[String], wanted: &[Wanted]) -> (Vec<PathBuf>, Vec<String>) {
+    const OWN: [&str; 6] = [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+    ];
+    let (mut targets, mut refused) = (Vec::new(), Vec::new());
+    for line in lines {
+        let target = clean(line);
+        if target == Path::new("/") || OWN.iter().any(|own| target.starts_with(own)) {
+            refused.push(line.clone());
+        } else if !wanted.iter().any(|w| target.starts_with(&w.target)) && !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    targets.sort_by_key(|t| t.components().count());
+    (targets, refused)
+}
+
 /// All mounts in order, and the propagation that the root needs for them.
 pub(crate) fn mounts(
     wanted: &[Wanted],
+    volumes: &[Volume],
     files: &PodFiles,
     mode: Mode,
 ) -> Result<(Vec<Mount>, Option<&'static str>), Error> {
@@ -207,6 +250,10 @@ pub(crate) fn mounts(
             let tree = want.target == Path::new("/dev") || want.target == Path::new("/sys");
             *target != want.target && !(tree && target.starts_with(&want.target))
         });
+    }
+    for volume in volumes {
+        let options = &["rbind", "rprivate", "rw"];
+        all.push(mount(&volume.target, "bind", &volume.source, options)?);
     }
     let mut root = None;
     for want in wanted {
@@ -233,6 +280,7 @@ pub(crate) fn mounts(
             &["rbind", propagation, access],
         )?);
     }
+    all.sort_by_key(|m| m.destination().components().count());
     Ok((all, root))
 }
 
@@ -262,7 +310,7 @@ mod tests {
             mounts: list,
             ..Default::default()
         };
-        mounts(&wanted(&config, false)?, &files(), Mode::default()).map(|(all, _)| all)
+        mounts(&wanted(&config, false)?, &[], &files(), Mode::default()).map(|(all, _)| all)
     }
 
     fn targets(list: Vec<cri::Mount>) -> Vec<String> {
@@ -281,8 +329,24 @@ mod tests {
             cri_mount("/etc//hosts/"),
         ]);
         assert_eq!(got.iter().filter(|t| *t == "/etc/hosts").count(), 1);
-        let tail: Vec<_> = got[got.len() - 3..].iter().map(String::as_str).collect();
-        assert_eq!(tail, ["/data", "/etc/hosts", "/data/a/b"]);
+        let at = |target: &str| got.iter().position(|t| t == target).unwrap();
+        assert!(
+            at("/data") < at("/etc/hosts") && at("/etc/hosts") < at("/data/a/b"),
+            "{got:?}"
+        );
+    }
+
+    #[test]
+    fn a_mount_on_etc_does_not_hide_the_pods_files() {
+        let got = targets(vec![cri_mount("/etc")]);
+        let at = |target: &str| got.iter().position(|t| t == target).unwrap();
+        for file in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
+            assert!(at("/etc") < at(file), "{got:?}");
+        }
+        assert!(
+            at("/dev") < at("/dev/pts") && at("/sys") < at("/sys/fs/cgroup"),
+            "{got:?}"
+        );
     }
 
     #[test]
@@ -290,6 +354,44 @@ mod tests {
         let got = targets(vec![cri_mount("/dev")]);
         assert!(!got.iter().any(|t| t.starts_with("/dev/")), "{got:?}");
         assert!(got.contains(&"/sys/fs/cgroup".to_owned()));
+    }
+
+    #[test]
+    fn volumes_of_the_image_give_way_to_the_caller_and_to_the_runtime() {
+        let config = cri::ContainerConfig {
+            mounts: vec![cri_mount("/data/sub"), cri_mount("/db")],
+            ..Default::default()
+        };
+        let wanted = wanted(&config, false).unwrap();
+        let lines = [
+            "/db/files",
+            "/data",
+            "/db/",
+            "/a/b/c",
+            "/a//b",
+            "/a/./b",
+            "/",
+            "/proc/x",
+            "/sys/fs/cgroup",
+            "/etc/hosts",
+            "/dbs",
+        ]
+        .map(str::to_owned);
+        let (targets, refused) = volumes(&lines, &wanted);
+        assert_eq!(targets, ["/data", "/dbs", "/a/b", "/a/b/c"].map(PathBuf::from));
+        assert_eq!(refused, ["/", "/proc/x", "/sys/fs/cgroup", "/etc/hosts"]);
+        let made: Vec<Volume> = targets
+            .into_iter()
+            .map(|target| Volume {
+                target,
+                source: "/v".into(),
+            })
+            .collect();
+        let (all, _) = mounts(&wanted, &made, &files(), Mode::default()).unwrap();
+        let order: Vec<_> = all.iter().map(|m| m.destination().display().to_string()).collect();
+        let at = |target: &str| order.iter().position(|t| t == target).unwrap();
+        assert!(at("/data") < at("/data/sub") && at("/a/b") < at("/a/b/c"), "{order:?}");
+        assert_eq!(order.iter().filter(|t| *t == "/db").count(), 1);
     }
 
     #[test]
@@ -366,11 +468,9 @@ mod tests {
             mounts: vec![shared],
             ..Default::default()
         };
-        let (all, root) = mounts(&wanted(&config, false).unwrap(), &files(), Mode::default()).unwrap();
+        let (all, root) = mounts(&wanted(&config, false).unwrap(), &[], &files(), Mode::default()).unwrap();
         assert_eq!(root, Some("rshared"));
-        assert_eq!(
-            all.last().unwrap().options().as_ref().unwrap()[..],
-            ["rbind", "rshared", "ro"]
-        );
+        let x = all.iter().find(|m| m.destination() == Path::new("/x")).unwrap();
+        assert_eq!(x.options().as_ref().unwrap()[..], ["rbind", "rshared", "ro"]);
     }
 }

@@ -75,6 +75,8 @@ impl Case {
             files: &files,
             accounts: &Accounts::default(),
             mounts: &wanted,
+            volumes: &[],
+            passwd_file: Path::new("/b/passwd"),
             devices: &[],
             pid: self.pid.clone(),
             seccomp: None,

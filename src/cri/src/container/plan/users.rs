@@ -18,6 +18,24 @@ pub(crate) struct Accounts {
     pub(crate) passwd: String,
     /// `/etc/group`, or nothing.
     pub(crate) group: String,
+    /// Others than root may write `/etc/passwd`: the image sees to its entries itself.
+    pub(crate) open: bool,
+}
+
+/// The file of the accounts.
+pub(crate) const PASSWD: &str = "/etc/passwd";
+
+/// The image's `/etc/passwd` with an entry for a user that has none: ssh, git, and whatever
+/// else asks for its own name, fail without one. Not for an image that has no such file, or
+/// lets others write it: that one adds the entry in its entrypoint. CRI-O does the same.
+pub(crate) fn with_entry(identity: &Identity, accounts: &Accounts) -> Option<String> {
+    let Identity { uid, gid, home, .. } = identity;
+    if *uid == 0 || accounts.open || accounts.passwd.is_empty() || accounts.users().any(|u| u.uid == *uid) {
+        return None;
+    }
+    let own = if home.contains([':', '\n']) { "/" } else { home };
+    let image = accounts.passwd.trim_end_matches('\n');
+    Some(format!("{image}\n{uid}:x:{uid}:{gid}::{own}:/sbin/nologin\n"))
 }
 
 /// The answer.
@@ -180,6 +198,7 @@ mod tests {
                      app:x:1000:1001:App:/home/app:/bin/sh\n"
                 .into(),
             group: "root:x:0:\nwheel:x:10:root,app\napp:x:1001:\nvideo:x:44:app\n".into(),
+            open: false,
         }
     }
 
@@ -190,6 +209,33 @@ mod tests {
     fn ids(context: &Context, image_user: &str) -> (u32, u32, Vec<u32>) {
         let it = resolve(context, image_user, &accounts()).unwrap();
         (it.uid, it.gid, it.groups)
+    }
+
+    #[test]
+    fn a_user_without_an_entry_gets_one() {
+        let entry =
+            |context: &Context, accounts: &Accounts| with_entry(&resolve(context, "", accounts).unwrap(), accounts);
+        let context = Context {
+            run_as_user: value(4321),
+            run_as_group: value(77),
+            ..Default::default()
+        };
+        let text = entry(&context, &accounts()).unwrap();
+        assert!(text.ends_with("/bin/sh\n4321:x:4321:77::/:/sbin/nologin\n"), "{text}");
+        assert!(text.starts_with(accounts().passwd.trim_end()));
+        let open = Accounts {
+            open: true,
+            ..accounts()
+        };
+        assert_eq!(entry(&context, &open), None);
+        assert_eq!(entry(&context, &Accounts::default()), None);
+        for known in [0, 1000] {
+            let context = Context {
+                run_as_user: value(known),
+                ..Default::default()
+            };
+            assert_eq!(entry(&context, &accounts()), None, "{known}");
+        }
     }
 
     #[test]

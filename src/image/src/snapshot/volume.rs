@@ -1,0 +1,241 @@
+//! Anonymous volumes: the directories that an image's VOLUME lines name, one for each
+//! container, filled with what the image has there.
+//!
+//! They lie in `snapshots/<container id>/volumes/<number>`, so that the snapshot's removal
+//! takes them away and a daemon that died leaves none behind, and on the plain filesystem, not
+//! on the overlay: that is what VOLUME is for (an overlay cannot be the upper directory of
+//! another one, and databases prefer it). The image's path is resolved inside the root
+//! (openat2 RESOLVE_IN_ROOT) and the copy never follows a link: all it reads is the image, all
+//! it writes is the new directory. Hard links become files of their own.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, chmodat, chownat,
+    fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, mknodat, openat, openat2, readlinkat, statat,
+    symlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use spec::{ContainerId, Kind};
+
+use crate::error::{Error, sys};
+use crate::store::Store;
+
+const LIST: OFlags = OFlags::DIRECTORY
+    .union(OFlags::RDONLY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+/// No image may make us recurse without end.
+const MAX_DEPTH: usize = 256;
+
+impl Store {
+    /// Makes volume `number` of a container, with a copy of what `root` (the container's root)
+    /// has at `path`; answers where it is.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the image has something else than a directory there, and what
+    /// the filesystem says otherwise.
+    pub fn snapshot_volume(
+        &self,
+        id: &ContainerId,
+        number: usize,
+        root: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<PathBuf, Error> {
+        let at = |e: Error| e.within(format!("volume {} of container {id}", path.display()));
+        let parent = self.snapshot_dir(id).join("volumes");
+        match rustix::fs::mkdir(&parent, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(at(sys("mkdir", parent.display())(e))),
+        }
+        let volume = parent.join(number.to_string());
+        fill(&volume, root, path).map_err(at)?;
+        Ok(volume)
+    }
+}
+
+fn fill(volume: &Path, root: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+    rustix::fs::mkdir(volume, Mode::from_raw_mode(0o755)).map_err(sys("mkdir", volume.display()))?;
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let from = match openat2(root, inside, flags, Mode::empty(), resolve) {
+        Ok(from) => from,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR) => {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "the image has something else than a directory there",
+            ));
+        }
+        Err(e) => return Err(sys("open in the image", path.display())(e)),
+    };
+    let to = openat(CWD, volume, LIST, Mode::empty()).map_err(sys("open", volume.display()))?;
+    tree(&from, &to, 0).map_err(|e| e.within("copy from the image"))
+}
+
+/// Copies a directory's entries, then its own attributes: the time comes last.
+fn tree(from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            format!("more than {MAX_DEPTH} directories deep"),
+        ));
+    }
+    for entry in Dir::read_from(from).map_err(sys("list", "a directory"))? {
+        let entry = entry.map_err(sys("list", "a directory"))?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            one(from, to, name, depth).map_err(|e| e.within(String::from_utf8_lossy(name).into_owned()))?;
+        }
+    }
+    let stat = rustix::fs::fstat(from).map_err(sys("stat", "a directory"))?;
+    attributes(from.as_fd(), to.as_fd(), &stat)
+}
+
+fn one(from: &OwnedFd, to: &OwnedFd, name: &[u8], depth: usize) -> Result<(), Error> {
+    let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(sys("stat", "it"))?;
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    let made = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            mkdirat(to, name, Mode::RWXU).map_err(sys("mkdir", "it"))?;
+            let below = openat(from, name, LIST, Mode::empty()).map_err(sys("open", "it"))?;
+            let target = openat(to, name, LIST, Mode::empty()).map_err(sys("open", "its copy"))?;
+            return tree(&below, &target, depth + 1);
+        }
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let source = File::from(openat(from, name, flags, Mode::empty()).map_err(sys("open", "it"))?);
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let target = openat(to, name, flags, Mode::RUSR | Mode::WUSR).map_err(sys("make", "its copy"))?;
+            let mut target = File::from(target);
+            std::io::copy(&mut &source, &mut target).map_err(|e| Error::io("copy", "it", e))?;
+            return attributes(source.as_fd(), target.as_fd(), &stat);
+        }
+        FileType::Symlink => {
+            let link = readlinkat(from, name, Vec::new()).map_err(sys("read the link", "it"))?;
+            symlinkat(link, to, name).map_err(sys("link", "its copy"))?;
+            None
+        }
+        // A socket of the image has nobody behind it, but an entry it is.
+        kind => {
+            mknodat(to, name, kind, Mode::RUSR, stat.st_rdev).map_err(sys("mknod", "its copy"))?;
+            Some(mode)
+        }
+    };
+    let (uid, gid) = owner(&stat);
+    chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(sys("chown", "its copy"))?;
+    match made {
+        Some(mode) => chmodat(to, name, mode, AtFlags::empty()).map_err(sys("chmod", "its copy")),
+        None => Ok(()),
+    }
+}
+
+fn owner(stat: &Stat) -> (Uid, Gid) {
+    (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
+}
+
+/// Owner first: chown clears set-id bits and file capabilities.
+fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Error> {
+    let (uid, gid) = owner(stat);
+    fchown(to, Some(uid), Some(gid)).map_err(sys("chown", "its copy"))?;
+    fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(sys("chmod", "its copy"))?;
+    let mut names = vec![0u8; 64 << 10];
+    let size = match flistxattr(from, &mut names[..]) {
+        Ok(size) => size,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(e) => return Err(sys("list attributes of", "it")(e)),
+    };
+    for name in names[..size].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        let mut value = vec![0u8; 64 << 10];
+        let size = fgetxattr(from, name, &mut value[..]).map_err(sys("read an attribute of", "it"))?;
+        match fsetxattr(to, name, &value[..size], XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(sys("set an attribute of", "its copy")(e)),
+        }
+    }
+    let time = |tv_sec: i64, nanos: u64| Timespec {
+        tv_sec,
+        tv_nsec: i64::try_from(nanos).unwrap_or(0),
+    };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    futimens(to, &times).map_err(sys("set the time of", "its copy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    /// A root with `/data` in it, and beside it a file that no volume may show.
+    fn root(dir: &Path) -> OwnedFd {
+        let data = dir.join("root/data/sub");
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(dir.join("secret"), "secret").unwrap();
+        std::fs::write(data.join("file"), "of the image").unwrap();
+        std::fs::set_permissions(data.join("file"), std::fs::Permissions::from_mode(0o4750)).unwrap();
+        symlink("/secret", dir.join("root/data/link")).unwrap();
+        mknodat(CWD, dir.join("root/data/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        fsetxattr(
+            File::open(data.join("file")).unwrap(),
+            "user.a",
+            b"1",
+            XattrFlags::empty(),
+        )
+        .unwrap();
+        std::os::unix::fs::chown(dir.join("root/data"), Some(7), Some(8)).unwrap();
+        std::fs::set_permissions(dir.join("root/data"), std::fs::Permissions::from_mode(0o1777)).unwrap();
+        openat(CWD, dir.join("root"), LIST, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_volume_is_a_faithful_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        let volume = dir.path().join("v");
+        fill(&volume, root.as_fd(), Path::new("/data")).unwrap();
+        let meta = std::fs::metadata(&volume).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (7, 8, 0o1777));
+        assert_eq!(
+            std::fs::read_to_string(volume.join("sub/file")).unwrap(),
+            "of the image"
+        );
+        let (of, copy) = (dir.path().join("root/data/sub/file"), volume.join("sub/file"));
+        let (of, meta) = (of.metadata().unwrap(), copy.metadata().unwrap());
+        assert_eq!((meta.mode(), meta.mtime_nsec()), (0o104_750, of.mtime_nsec()));
+        let mut value = [0u8; 8];
+        assert_eq!(
+            fgetxattr(File::open(copy).unwrap(), "user.a", &mut value[..]).unwrap(),
+            1
+        );
+        assert_eq!(std::fs::read_link(volume.join("link")).unwrap(), Path::new("/secret"));
+        let pipe = statat(CWD, volume.join("pipe"), AtFlags::empty()).unwrap();
+        assert_eq!(FileType::from_raw_mode(pipe.st_mode), FileType::Fifo);
+        // What is written to the one is not seen in the other.
+        std::fs::write(volume.join("new"), "").unwrap();
+        assert!(!dir.path().join("root/data/new").exists());
+    }
+
+    #[test]
+    fn links_of_the_image_stay_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        symlink("../../../..", dir.path().join("root/up")).unwrap();
+        symlink("/data", dir.path().join("root/alias")).unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fill(&at("a"), root.as_fd(), Path::new("/alias")).unwrap();
+        assert!(at("a/sub/file").exists());
+        fill(&at("b"), root.as_fd(), Path::new("/up")).unwrap();
+        assert!(at("b/data/sub/file").exists() && !at("b/secret").exists());
+        fill(&at("c"), root.as_fd(), Path::new("/not/there")).unwrap();
+        assert_eq!(std::fs::read_dir(at("c")).unwrap().count(), 0);
+        let error = fill(&at("d"), root.as_fd(), Path::new("/data/sub/file")).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+    }
+}
