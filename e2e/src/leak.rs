@@ -179,14 +179,14 @@ fn cgroup_dirs(node: &Node) -> Vec<PathBuf> {
     let Ok(hierarchies) = entries(Path::new("/sys/fs/cgroup")) else {
         return all;
     };
-    let roots = hierarchies
-        .iter()
-        .map(|name| Path::new("/sys/fs/cgroup").join(name).join(node.name()));
-    for root in roots
-        .chain([Path::new("/sys/fs/cgroup").join(node.name())])
-        .filter(|root| root.is_dir())
-    {
-        collect(&root, &mut all);
+    let mounts = hierarchies.iter().map(|name| Path::new("/sys/fs/cgroup").join(name));
+    for mount in mounts.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        // The second server of a test has the same name with an appendix.
+        for root in [mount.join(node.name()), mount.join(format!("{}-second", node.name()))] {
+            if root.is_dir() {
+                collect(&root, &mut all);
+            }
+        }
     }
     all
 }
@@ -205,10 +205,14 @@ fn collect(directory: &Path, all: &mut Vec<PathBuf>) {
 
 fn cgroups(node: &Node, found: &mut Vec<String>) -> Result<()> {
     for directory in cgroup_dirs(node) {
-        let kept = directory.ends_with(node.name())
-            || ["monitors", "pods"]
-                .iter()
-                .any(|kept| directory.ends_with(Path::new(node.name()).join(kept)));
+        let kept = [node.name().to_owned(), format!("{}-second", node.name())]
+            .iter()
+            .any(|root| {
+                let root = Path::new(root);
+                ["", "monitors", "pods"]
+                    .iter()
+                    .any(|own| directory.ends_with(root.join(own)))
+            });
         // A parent that the test itself named is the kubelet's, that is: the test's.
         let tests_own = directory
             .file_name()
@@ -220,9 +224,17 @@ fn cgroups(node: &Node, found: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Removes the node's cgroups; those with processes stay (the holder's end empties them).
+/// Removes the node's cgroups. Of those that have processes yet, the last ones are just
+/// ending: it is tried for a while.
 pub fn remove_cgroups(node: &Node) {
-    for directory in cgroup_dirs(node) {
-        fs::remove_dir(directory).ok();
+    for _ in 0..40 {
+        let all = cgroup_dirs(node);
+        if all.is_empty() {
+            return;
+        }
+        for directory in all {
+            fs::remove_dir(directory).ok();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
     }
 }

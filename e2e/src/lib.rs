@@ -22,6 +22,7 @@
 
 pub mod bed;
 pub mod catalog;
+pub mod companion;
 pub mod config;
 pub mod cri;
 pub mod engine;
@@ -35,6 +36,7 @@ pub mod places;
 mod raw;
 pub mod registry;
 pub mod run;
+pub mod service;
 pub mod tar;
 pub mod wait;
 

@@ -10,18 +10,17 @@
 //! outside, so tests reach its socket by path. Its state is on a tmpfs, as `/run` is on a
 //! real node; [`Node::inside`] leads there from outside.
 
-use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cri::Cri;
 use crate::engine::{self, Engine};
 use crate::leak::Baseline;
+use crate::service::{Service, child_of};
 use crate::{places, wait};
 
 /// How a node is set up. The default is what most tests want.
@@ -70,113 +69,6 @@ impl Default for Options {
             programs: None,
         }
     }
-}
-
-/// A process in a node's namespaces, killed by pid when dropped.
-#[derive(Debug)]
-pub struct Service {
-    /// `nsenter`, whose only child is the process.
-    outer: Child,
-    pid: u32,
-}
-
-impl Service {
-    /// Starts `command` (from [`Node::enter`]), output to `log`.
-    ///
-    /// # Errors
-    /// Where it does not start.
-    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
-        let log = File::options().create(true).append(true).open(log)?;
-        let mut outer = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start nsenter")?;
-        let id = outer.id();
-        let pid = wait::blocking("nsenter started its program", Duration::from_secs(10), || {
-            if let Some(status) = outer.try_wait()? {
-                bail!("the program ended at once: {status}");
-            }
-            Ok(child_of(id).filter(|child| !is_named(*child, "nsenter")))
-        })?;
-        Ok(Self { outer, pid })
-    }
-
-    /// Its pid, as seen from outside.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Whether it has ended, and how.
-    ///
-    /// # Errors
-    /// Where the kernel does not say.
-    pub fn ended(&mut self) -> Result<Option<String>> {
-        Ok(self
-            .outer
-            .try_wait()?
-            .map(|status| match (status.code(), status.signal()) {
-                (Some(code), _) => format!("exit code {code}"),
-                (_, signal) => format!("signal {signal:?}"),
-            }))
-    }
-
-    /// Sends a signal.
-    ///
-    /// # Errors
-    /// Where it is gone.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        signal_pid(self.pid, signal)
-    }
-
-    /// Kills it and waits.
-    ///
-    /// # Errors
-    /// Where it cannot be waited for.
-    pub fn kill(&mut self) -> Result<()> {
-        if self.outer.try_wait()?.is_none() {
-            // It may end between the question and the signal.
-            self.signal(Signal::KILL).ok();
-            self.outer.wait()?;
-        }
-        Ok(())
-    }
-
-    /// Asks it to end and waits; answers how it ended.
-    ///
-    /// # Errors
-    /// Where it has not ended after `limit`.
-    pub async fn terminate(&mut self, limit: Duration) -> Result<String> {
-        self.signal(Signal::TERM)?;
-        // Not blocking: this test's own connections hear of it too, and are closed.
-        wait::until("the server ends after SIGTERM", limit, async || self.ended()).await
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.kill().ok();
-    }
-}
-
-/// Sends a signal to a pid.
-///
-/// # Errors
-/// Where it is gone.
-pub fn signal_pid(pid: u32, signal: Signal) -> Result<()> {
-    let raw = i32::try_from(pid)?;
-    kill_process(Pid::from_raw(raw).context("pid 0")?, signal).with_context(|| format!("signal pid {pid}"))
-}
-
-fn child_of(pid: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
-}
-
-fn is_named(pid: u32, name: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
 }
 
 /// A server and its surroundings.
@@ -439,9 +331,7 @@ impl Node {
         if let Some(registry) = self.registry.take() {
             registry.stop()?;
         }
-        let leaks = crate::leak::check(&self, &self.baseline);
-        crate::leak::remove_cgroups(&self);
-        let leaks = leaks?;
+        let leaks = crate::leak::check(&self, &self.baseline)?;
         if !leaks.is_empty() {
             bail!("left behind:\n  {}", leaks.join("\n  "));
         }
@@ -550,72 +440,6 @@ impl Node {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.dir().join("daemon.log")
-    }
-}
-
-/// A second server in a node's namespaces, with directories and a cgroup of its own.
-#[derive(Debug)]
-pub struct Companion {
-    service: Service,
-    socket: PathBuf,
-}
-
-impl Companion {
-    /// A client of it.
-    #[must_use]
-    pub fn cri(&self) -> Cri {
-        Cri::connect(&self.socket)
-    }
-
-    /// SIGTERM; it must end well.
-    ///
-    /// # Errors
-    /// Where it does not.
-    pub async fn stop(mut self) -> Result<()> {
-        let how = self.service.terminate(Duration::from_secs(20)).await?;
-        if how != "exit code 0" {
-            bail!("after SIGTERM the second server ended with {how}");
-        }
-        Ok(())
-    }
-}
-
-impl Node {
-    /// Starts a second server of ours beside the first; its cgroups are below the first's.
-    ///
-    /// # Errors
-    /// Where it does not answer.
-    pub fn companion(&self) -> Result<Companion> {
-        let base = self.dir().join("second");
-        for name in ["root", "state"] {
-            fs::create_dir_all(base.join(name))?;
-        }
-        let config = base.join("config.yaml");
-        fs::write(&config, format!("cgroup_root: {}-second\n", self.name()))?;
-        let socket = base.join("state/cri.sock");
-        let mut command = self.enter(self.product("bulkhead")?);
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(&config)
-            .arg("--root")
-            .arg(base.join("root"));
-        command
-            .arg("--state")
-            .arg(base.join("state"))
-            .arg("--listen")
-            .arg(&socket);
-        command
-            .arg("--cni-conf-dir")
-            .arg(self.conf_dir())
-            .arg("--cni-bin-dir")
-            .arg(self.bin_dir());
-        command.arg("--hosts-dir").arg(self.hosts_dir());
-        let service = Service::start(command, &base.join("log"))?;
-        wait::blocking("the second server listens", Duration::from_secs(20), || {
-            Ok(socket.exists().then_some(()))
-        })?;
-        Ok(Companion { service, socket })
     }
 }
 

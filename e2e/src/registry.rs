@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::node::{Node, Service};
+use crate::node::Node;
+use crate::service::Service;
 use crate::{catalog, netns, wait};
 
 /// `bulkhead` / `keel`, as htpasswd wants it.
