@@ -45,6 +45,14 @@ pub fn pod(node: &Node, name: &str) -> v1::PodSandboxConfig {
     }
 }
 
+/// As [`pod`], in a cgroup that the kubelet would have made: `parent-<name>` below the node's.
+#[must_use]
+pub fn pod_in_cgroup(node: &Node, name: &str) -> v1::PodSandboxConfig {
+    let mut config = pod(node, name);
+    config.linux.get_or_insert_default().cgroup_parent = format!("/{}/parent-{name}", node.name());
+    config
+}
+
 /// A container named `name` of `image` that runs `command`; it logs to `<name>.log`.
 #[must_use]
 pub fn container(name: &str, image: &str, command: &[&str]) -> v1::ContainerConfig {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use e2e::catalog::{self, BUSYBOX};
+use e2e::config::pod_in_cgroup;
 use e2e::image::{Compression, Storage};
 use e2e::registry::{Auth, Registry};
-use e2e::{Node, container, places, pod};
+use e2e::{Node, container, places};
 use proto::cri as v1;
 
 use super::{Pair, Row, Scale, row};
@@ -33,7 +34,7 @@ async fn window(node: &Node, limit: Duration) -> Result<f64> {
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..CALLERS {
         let cri = node.cri();
-        let template = pod(node, &format!("caller-{caller}"));
+        let template = pod_in_cgroup(node, &format!("caller-{caller}"));
         callers.spawn(async move {
             let mut done = 0_u32;
             while begin.elapsed() < limit {
@@ -144,7 +145,7 @@ pub(crate) async fn logs(pair: &Pair, scale: Scale) -> Result<Row> {
     for round in 0..scale.rounds + 1 {
         for (node, rates) in pair.both().into_iter().zip(&mut rates) {
             let cri = node.cri();
-            let config = pod(node, "logs");
+            let config = pod_in_cgroup(node, "logs");
             let id = cri.run_pod(&config).await?;
             let mut main = container("main", BUSYBOX, &["cat", "/lines"]);
             let host_path = node.dir().join("lines").to_string_lossy().into_owned();

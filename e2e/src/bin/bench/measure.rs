@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use e2e::catalog::BUSYBOX;
+use e2e::config::pod_in_cgroup;
 use e2e::cri::Cri;
-use e2e::{Node, container, leak, pod};
+use e2e::{Node, container, leak};
 
 use super::{Pair, Row, Scale, row};
 
@@ -29,7 +30,7 @@ struct Life {
 
 async fn life(node: &Node, cri: &Cri) -> Result<Life> {
     let mut times = Life::default();
-    let config = pod(node, "bench");
+    let config = pod_in_cgroup(node, "bench");
     let main = container("main", BUSYBOX, &PROGRAM);
     let begin = Instant::now();
     let id = cri.run_pod(&config).await?;
@@ -89,7 +90,7 @@ pub(crate) async fn thirty(pair: &Pair, scale: Scale) -> Result<Vec<Row>> {
     for (node, cri) in pair.both().into_iter().zip(&clients) {
         cri.pull(BUSYBOX).await?;
         for number in 0..PODS {
-            let config = pod(node, &format!("idle-{number}"));
+            let config = pod_in_cgroup(node, &format!("idle-{number}"));
             let id = cri.run_pod(&config).await?;
             cri.run(&id, &container("main", BUSYBOX, &PROGRAM), &config).await?;
         }
