@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use config::Paths;
@@ -49,6 +50,10 @@ pub(crate) fn holder(path: &Path) -> anyhow::Result<Option<String>> {
     }
 }
 
+/// How long a lock may outlive its owner: flock(2) is shared with a child that was forked but has not executed its
+/// program yet, so a daemon that is killed while it starts a plugin leaves the lock behind for a moment.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 fn lock(path: &PathBuf) -> anyhow::Result<File> {
     let mut file = OpenOptions::new()
         .read(true)
@@ -59,16 +64,22 @@ fn lock(path: &PathBuf) -> anyhow::Result<File> {
         .custom_flags(libc_nofollow())
         .open(path)
         .with_context(|| format!("open the lock {}", path.display()))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let dir = path.parent().unwrap_or(path).display();
-            bail!(
-                "{dir} is in use by another daemon (pid {}): give each its own --root and --state",
-                owner(&mut file)
-            );
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let dir = path.parent().unwrap_or(path).display();
+                bail!(
+                    "{dir} is in use by another daemon (pid {}): give each its own --root and --state",
+                    owner(&mut file)
+                );
+            }
+            Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
         }
-        Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
     }
     file.set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
@@ -122,6 +133,18 @@ mod tests {
             root: dir.join("root"),
             state: dir.join(state),
         }
+    }
+
+    #[test]
+    fn a_lock_that_outlives_its_owner_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Locks::acquire(&paths(dir.path(), "a")).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        Locks::acquire(&paths(dir.path(), "a")).unwrap();
+        holder.join().unwrap();
     }
 
     #[test]

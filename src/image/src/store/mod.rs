@@ -26,7 +26,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use spec::{Digest, Kind};
@@ -207,16 +207,48 @@ fn make_dir(dir: &Path, mode: u32) -> Result<(), Error> {
         .map_err(|e| Error::io("mkdir", dir.display(), e))
 }
 
+/// How long a lock may outlive its owner: flock(2) is shared with a child that was forked but has not executed its
+/// program yet, so a daemon that is killed while it starts a plugin leaves the lock behind for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// One store a directory: two would take each other's temporaries for leftovers.
 fn lock(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(sys("open", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
-            Kind::FailedPrecondition,
-            format!("{} is locked: another bulkhead uses this root", path.display()),
-        )),
-        Err(e) => Err(sys("lock", path.display())(e)),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::new(
+                    Kind::FailedPrecondition,
+                    format!("{} is locked: another bulkhead uses this root", path.display()),
+                ));
+            }
+            Err(e) => return Err(sys("lock", path.display())(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_outlives_its_owner_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image.lock");
+        let first = lock(&path).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        let second = lock(&path).unwrap();
+        holder.join().unwrap();
+        assert_eq!(lock(&path).unwrap_err().kind(), Kind::FailedPrecondition);
+        drop(second);
     }
 }
