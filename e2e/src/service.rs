@@ -20,7 +20,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts `command` (from [`crate::Node::enter`]), output to `log`.
+    /// Starts `command` (from `Node::enter`), output to `log`.
     ///
     /// # Errors
     /// Where it does not start.
