@@ -285,12 +285,9 @@ fn layers(storage: &Storage, base: &[u8]) -> Result<()> {
 }
 
 fn pause(storage: &Storage) -> Result<()> {
-    // Only the peer wants it; a machine without hack/setup's tools still makes the others.
-    let Ok(program) = places::tool("pause").map(fs::read) else {
-        return Ok(());
-    };
+    // Only the peer wants it, but a registry is made once for all: what it lacks then, it lacks for good.
     let mut tar = Tar::new();
-    tar.file("pause", 0o755, &program?);
+    tar.file("pause", 0o755, &fs::read(places::tool("pause")?)?);
     let layers = vec![Layer::new(&tar.finish(), Compression::Gzip)?];
     storage.put(
         "pause",
