@@ -19,6 +19,7 @@ pub mod store;
 mod content;
 mod credentials;
 mod decompress;
+mod failpoint;
 mod layer;
 mod manifest;
 mod pull;
