@@ -16,10 +16,10 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen,
 };
 use rustix::thread::UnshareFlags;
 use spec::Kind;
@@ -30,38 +30,56 @@ const OPTIONS: [(&str, &str); 3] = [("metacopy", "off"), ("redirect_dir", "nofol
 /// `fsconfig(2)`: 256 with the zero.
 const MAX_VALUE: usize = 255;
 
-/// Mounts `lowers` (top first) below `dir/upper`.
-pub(crate) fn mount(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
-    let empty = [dir.join("empty")];
-    let lowers = if lowers.is_empty() {
-        // An image without layers: overlayfs wants at least one lower directory.
-        match rustix::fs::mkdir(&empty[0], Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => &empty[..],
-            Err(e) => return Err(sys("mkdir", empty[0].display())(e)),
-        }
-    } else {
-        lowers
+/// Whether what is mounted can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Into `dir/upper`, with `dir/work` beside it.
+    Write,
+    /// There is no upper directory: nothing under the mount can change.
+    Read,
+}
+
+/// Mounts `lowers` (top first). What else is needed lies in `dir`.
+pub(crate) fn mount(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
+    // overlayfs wants at least one lower directory, and two where there is no upper one.
+    let least = match access {
+        Access::Write => 1,
+        Access::Read => 2,
     };
-    match mount_by_context(lowers, dir) {
-        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(lowers, dir),
+    let mut lowers = lowers.to_vec();
+    if lowers.len() < least {
+        let empty = dir.join("empty");
+        match rustix::fs::mkdir(&empty, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => lowers.push(empty),
+            Err(e) => return Err(sys("mkdir", empty.display())(e)),
+        }
+    }
+    match mount_by_context(&lowers, dir, access) {
+        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(&lowers, dir, access),
         other => other,
     }
 }
 
-fn mount_by_context(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+fn mount_by_context(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(sys("fsopen", "overlay"))?;
     // Kept open until the mount is made.
     let mut open: Vec<OwnedFd> = Vec::new();
     for lower in lowers {
         set_path(&fs, "lowerdir+", lower, &mut open)?;
     }
-    set_path(&fs, "upperdir", &dir.join("upper"), &mut open)?;
-    set_path(&fs, "workdir", &dir.join("work"), &mut open)?;
+    if access == Access::Write {
+        set_path(&fs, "upperdir", &dir.join("upper"), &mut open)?;
+        set_path(&fs, "workdir", &dir.join("work"), &mut open)?;
+    }
     for (key, value) in OPTIONS {
         fsconfig_set_string(fs.as_fd(), key, value).map_err(|e| explain(&fs, key, e))?;
     }
     fsconfig_create(fs.as_fd()).map_err(|e| explain(&fs, "create", e))?;
-    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(|e| explain(&fs, "fsmount", e))
+    let attributes = match access {
+        Access::Write => MountAttrFlags::empty(),
+        Access::Read => MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
+    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(|e| explain(&fs, "fsmount", e))
 }
 
 fn set_path(fs: &OwnedFd, key: &str, path: &Path, open: &mut Vec<OwnedFd>) -> Result<(), Error> {
@@ -75,42 +93,92 @@ fn set_path(fs: &OwnedFd, key: &str, path: &Path, open: &mut Vec<OwnedFd>) -> Re
     fsconfig_set_string(fs.as_fd(), key, name).map_err(|e| explain(fs, key, e))
 }
 
-/// The way of Linux before 6.8.
-fn mount_by_string(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
-    let joined = std::thread::scope(|scope| scope.spawn(|| in_own_namespace(lowers, dir)).join());
+/// Runs `work` in a thread with a mount namespace of its own, for what the kernel does not do
+/// with a mount that is attached nowhere.
+fn in_own_namespace<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    let own = || {
+        // This thread's root, working directory and mounts are its own from here on; its
+        // descriptors stay the process's, which is what makes the call sound.
+        #[expect(deprecated, reason = "unsafe only with UnshareFlags::FILES, which is not given")]
+        rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).map_err(sys("unshare", "mounts"))?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).map_err(sys("make private", "/"))?;
+        work()
+    };
+    let joined = std::thread::scope(|scope| scope.spawn(own).join());
     joined.unwrap_or_else(|_| Err(Error::new(Kind::Internal, "the thread that mounts panicked")))
 }
 
-fn in_own_namespace(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
-    // This thread's root, working directory and mounts are its own from here on; its
-    // descriptors stay the process's, which is what makes the call sound.
-    #[expect(deprecated, reason = "unsafe only with UnshareFlags::FILES, which is not given")]
-    rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).map_err(sys("unshare", "mounts"))?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(sys("make private", "/"))?;
+/// The way of Linux before 6.8.
+fn mount_by_string(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
+    in_own_namespace(|| mount_old(lowers, dir, access))
+}
+
+fn mount_old(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
     // Opened here: overlayfs takes only directories of the namespace that mounts (5.14).
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()));
     let below = lowers.iter().map(|lower| open(lower)).collect::<Result<Vec<_>, _>>()?;
-    let (upper, work, target) = (open(&dir.join("upper"))?, open(&dir.join("work"))?, open(dir)?);
+    let target = open(dir)?;
     let numbers: Vec<String> = below.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let mut data = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        numbers.join(":"),
-        upper.as_raw_fd(),
-        work.as_raw_fd()
-    );
+    let mut data = format!("lowerdir={}", numbers.join(":"));
+    let (mut own, mut flags) = (Vec::new(), MountFlags::RDONLY);
+    if access == Access::Write {
+        flags = MountFlags::empty();
+        for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
+            let fd = open(&dir.join(name))?;
+            data.push_str(&format!(",{key}={}", fd.as_raw_fd()));
+            own.push(fd);
+        }
+    }
     for (key, value) in OPTIONS {
         data.push_str(&format!(",{key}={value}"));
     }
     let data = CString::new(data).map_err(|e| Error::caused(Kind::Internal, "mount options", e))?;
     rustix::process::chdir("/proc/self/fd").map_err(sys("chdir", "/proc/self/fd"))?;
     let name = target.as_raw_fd().to_string();
-    rustix::mount::mount("overlay", &name, "overlay", MountFlags::empty(), data.as_c_str())
+    rustix::mount::mount("overlay", &name, "overlay", flags, data.as_c_str())
         .map_err(sys("mount overlay at", dir.display()))?;
     // The descriptor from before is below the mount: look the path up again.
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     rustix::mount::open_tree(CWD, dir, clone).map_err(sys("open_tree", dir.display()))
+}
+
+/// A directory below a mount that is attached nowhere, as a mount of its own. No link may lead
+/// out of the mount, and none that is absolute is followed (openat2 RESOLVE_BENEATH).
+pub(crate) fn subtree(mount: &OwnedFd, path: &Path, dir: &Path) -> Result<OwnedFd, Error> {
+    let from = beneath(mount, path)?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    match rustix::mount::open_tree(&from, "", clone) {
+        // Before Linux 6.15 only what is attached can be cloned.
+        Err(rustix::io::Errno::INVAL) => subtree_attached(mount, path, dir),
+        other => other.map_err(sys("open_tree", path.display())),
+    }
+}
+
+fn beneath(mount: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
+    use rustix::io::Errno;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    openat2(mount, path, flags, Mode::empty(), resolve).map_err(|e| {
+        let why = match e {
+            Errno::NOENT => "is not in the image",
+            Errno::NOTDIR => "is no directory in the image",
+            Errno::XDEV | Errno::LOOP => "leads out of the image",
+            e => return sys("open in the image", path.display())(e),
+        };
+        Error::new(Kind::InvalidArgument, format!("sub-path {:?} {why}", path.display()))
+    })
+}
+
+fn subtree_attached(mount: &OwnedFd, path: &Path, dir: &Path) -> Result<OwnedFd, Error> {
+    in_own_namespace(|| {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mount, "", CWD, dir, flags).map_err(sys("attach", dir.display()))?;
+        let from = beneath(mount, path)?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        rustix::mount::open_tree(&from, "", clone).map_err(sys("open_tree", path.display()))
+    })
 }
 
 /// The kernel's own words, which a filesystem context keeps for whoever reads it.
@@ -159,7 +227,7 @@ mod tests {
                 std::fs::create_dir(own.join(name)).unwrap();
             }
             let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let root = way(&lowers, &own).unwrap();
+            let root = way(&lowers, &own, Access::Write).unwrap();
             let read = |name: &str| {
                 let fd = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).unwrap();
                 std::io::read_to_string(std::fs::File::from(fd)).unwrap()
@@ -174,6 +242,41 @@ mod tests {
             assert_eq!(std::fs::read_to_string(own.join("upper/new")).unwrap(), "above");
             let path = own.to_str().unwrap();
             assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path) && !before.contains(path));
+        }
+    }
+
+    #[test]
+    fn a_read_only_mount_has_no_upper_and_a_part_of_it_can_be_taken() {
+        for way in [mount_by_context, mount_by_string] {
+            let dir = tempfile::tempdir().unwrap();
+            let lower = dir.path().join("lower");
+            std::fs::create_dir_all(lower.join("a/b")).unwrap();
+            std::fs::write(lower.join("a/b/file"), "inside").unwrap();
+            for (link, to) in [("up", "../.."), ("root", "/"), ("alias", "a")] {
+                std::os::unix::fs::symlink(to, lower.join(link)).unwrap();
+            }
+            let own = dir.path().join("own");
+            std::fs::create_dir(&own).unwrap();
+            std::fs::create_dir(own.join("empty")).unwrap();
+            let whole = || way(&[lower.clone(), own.join("empty")], &own, Access::Read).unwrap();
+            let flags = OFlags::CREATE | OFlags::WRONLY;
+            let refused = rustix::fs::openat(whole(), "new", flags, Mode::RUSR).unwrap_err();
+            assert_eq!(refused, rustix::io::Errno::ROFS);
+            for part in [subtree, subtree_attached] {
+                for bad in ["not/there", "a/b/file", "up", "root", "/a", ".."] {
+                    let error = part(&whole(), Path::new(bad), &own).unwrap_err();
+                    assert!(error.to_string().contains("sub-path"), "{bad}: {error}");
+                }
+            }
+            for part in [subtree, subtree_attached] {
+                let part = part(&whole(), Path::new("alias/b"), &own).unwrap();
+                let fd = rustix::fs::openat(&part, "file", OFlags::RDONLY, Mode::empty()).unwrap();
+                assert_eq!(std::io::read_to_string(std::fs::File::from(fd)).unwrap(), "inside");
+                let above = rustix::fs::openat(&part, "../../a", OFlags::PATH, Mode::empty());
+                assert_eq!(above.unwrap_err(), rustix::io::Errno::NOENT);
+            }
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            assert!(!mounts.contains(own.to_str().unwrap()));
         }
     }
 }

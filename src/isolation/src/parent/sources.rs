@@ -36,11 +36,7 @@ impl Sources {
         let wants_cgroups = plan.mounts.iter().any(|mount| mount.what == What::Cgroup);
         Ok(Self {
             rootfs: rootfs(plan, req)?,
-            binds: plan
-                .mounts
-                .iter()
-                .map(|mount| bind(mount, req.bundle))
-                .collect::<Result<_, _>>()?,
+            binds: binds(plan, req)?,
             cgroups: if wants_cgroups { cgroups(group)? } else { Vec::new() },
             unified: group.version() == cgroup::Version::V2,
             namespaces: plan.namespaces.join.iter().map(namespace).collect::<Result<_, _>>()?,
@@ -92,6 +88,28 @@ fn rootfs(plan: &Plan, req: &CreateRequest<'_>) -> Result<OwnedFd, Error> {
     };
     sys::mount::set_attr(tree.as_fd(), true, private).map_err(Error::sys("make private", path.display()))?;
     Ok(tree)
+}
+
+fn binds(plan: &Plan, req: &CreateRequest<'_>) -> Result<Vec<Option<OwnedFd>>, Error> {
+    for (place, _) in &req.mounts {
+        if !matches!(plan.mounts.get(*place), Some(mount) if matches!(mount.what, What::Bind { .. })) {
+            let field = format!("mounts[{place}]");
+            return Err(Error::invalid(
+                field,
+                "is no bind mount, and yet its source came with the request",
+            ));
+        }
+    }
+    let source = |(place, mount): (usize, &Mount)| match req.mounts.iter().find(|(given, _)| *given == place) {
+        Some((_, fd)) => {
+            let object = || format!("the source of mounts[{}]", mount.target.display());
+            fd.try_clone_to_owned()
+                .map(Some)
+                .map_err(Error::sys("duplicate", object()))
+        }
+        None => bind(mount, req.bundle),
+    };
+    plan.mounts.iter().enumerate().map(source).collect()
 }
 
 fn bind(mount: &Mount, bundle: &Path) -> Result<Option<OwnedFd>, Error> {

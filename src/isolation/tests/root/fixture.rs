@@ -140,6 +140,7 @@ impl Bundle {
             id: &self.id,
             bundle: &self.dir,
             rootfs: None,
+            mounts: Vec::new(),
             driver: cgroup::DriverKind::Cgroupfs,
             stdio,
         })
