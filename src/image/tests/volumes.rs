@@ -10,13 +10,14 @@
 
 mod support;
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use image::{IdShift, ImageVolume};
 use rustix::fs::{Mode, OFlags, openat};
-use spec::{ContainerId, Kind};
+use spec::{ContainerId, ImageId, Kind};
 use support::image::{Content, Image, Layer, Pack, small};
 use support::registry::Registry;
 use support::tar::{Header, Tar};
@@ -40,8 +41,25 @@ async fn pulled(bench: &Bench, image: &Image) -> (Arc<image::Store>, Arc<image::
 async fn container(store: &Arc<image::Store>, but: &image::Image) -> ContainerId {
     let id = ContainerId::random().unwrap();
     let main = store.list().into_iter().find(|i| i.id != but.id).unwrap();
-    store.snapshot_create(&id, &main.id).await.unwrap();
+    store.snapshot_create(&id, &main.id, IdShift::NONE).await.unwrap();
     id
+}
+
+fn volume(
+    store: &image::Store,
+    id: &ContainerId,
+    number: usize,
+    image: &ImageId,
+    part: &str,
+) -> Result<OwnedFd, image::Error> {
+    let volume = ImageVolume {
+        number,
+        image,
+        sub_path: Path::new(part),
+        shift: IdShift::NONE,
+        userns: None,
+    };
+    store.image_volume(id, volume)
 }
 
 fn layered() -> Image {
@@ -59,11 +77,11 @@ async fn an_image_is_mounted_whole_or_in_part_and_nobody_can_write_it() {
     let bench = Bench::new();
     let (store, image) = pulled(&bench, &layered()).await;
     let id = container(&store, &image).await;
-    let whole = store.image_volume(&id, 0, &image.id, Path::new("")).unwrap();
+    let whole = volume(&store, &id, 0, &image.id, "").unwrap();
     assert_eq!(read_at(&whole, "etc/both").as_deref(), Some("high"));
     assert_eq!(read_at(&whole, "etc/low").as_deref(), Some("low"));
     assert_eq!(read_at(&whole, "gone"), None);
-    let part = store.image_volume(&id, 1, &image.id, Path::new("etc")).unwrap();
+    let part = volume(&store, &id, 1, &image.id, "etc").unwrap();
     assert_eq!(read_at(&part, "both").as_deref(), Some("high"));
     let flags = OFlags::CREATE | OFlags::WRONLY;
     for mount in [&whole, &part] {
@@ -73,7 +91,7 @@ async fn an_image_is_mounted_whole_or_in_part_and_nobody_can_write_it() {
         );
     }
     for bad in ["none", "etc/both", "../..", "/etc"] {
-        let error = store.image_volume(&id, 2, &image.id, Path::new(bad)).unwrap_err();
+        let error = volume(&store, &id, 2, &image.id, bad).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
         // As the caller does after a failure: all that belongs to the container goes.
         std::fs::remove_dir_all(store.image_volume_dir(&id, 2)).unwrap();
@@ -88,7 +106,7 @@ async fn its_layers_stay_while_the_container_does_also_over_a_restart() {
     let (store, image) = pulled(&bench, &layered()).await;
     let id = container(&store, &image).await;
     let all = bench.layer_names().len();
-    let mount = store.image_volume(&id, 0, &image.id, Path::new("")).unwrap();
+    let mount = volume(&store, &id, 0, &image.id, "").unwrap();
     store.remove(&image.id.with_algorithm()).await.unwrap();
     store.settle(Duration::from_secs(5));
     assert_eq!(bench.layer_names().len(), all);
@@ -100,7 +118,7 @@ async fn its_layers_stay_while_the_container_does_also_over_a_restart() {
     store.snapshot_remove(&id).await.unwrap();
     store.settle(Duration::from_secs(5));
     assert_eq!(bench.layer_names().len(), 1, "only the container's own image is left");
-    let unknown = store.image_volume(&id, 0, &image.id, Path::new("")).unwrap_err();
+    let unknown = volume(&store, &id, 0, &image.id, "").unwrap_err();
     assert_eq!(unknown.kind(), Kind::NotFound);
 }
 
@@ -116,7 +134,7 @@ async fn an_image_of_one_layer_or_none_shows_the_owner_and_mode_of_its_root() {
         let image = Image::new((0..layers).map(|_| Layer::new(root(), Pack::Gzip)).collect(), true);
         let (store, image) = pulled(&bench, &image).await;
         let id = container(&store, &image).await;
-        let mount = store.image_volume(&id, 0, &image.id, Path::new("")).unwrap();
+        let mount = volume(&store, &id, 0, &image.id, "").unwrap();
         let stat = rustix::fs::fstat(mount.as_fd()).unwrap();
         let wanted = if layers == 0 { (0, 0o755) } else { (7, 0o751) };
         assert_eq!((stat.st_uid, stat.st_mode & 0o7777), wanted);

@@ -101,7 +101,9 @@ fn volumes(
     targets: Vec<PathBuf>,
 ) -> Result<Vec<mounts::Volume>, Error> {
     let made = targets.into_iter().enumerate().map(|(number, target)| {
-        let source = rt.images.snapshot_volume(id, number, root, &target);
+        let source = rt
+            .images
+            .snapshot_volume(id, number, root, &target, image::IdShift::NONE);
         let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;
         Ok(mounts::Volume { target, source })
     });

@@ -205,12 +205,12 @@ async fn steps(
 
 /// The writable layer over the image's, as a mount that is attached nowhere.
 async fn snapshot(rt: &Arc<Runtime>, id: &ContainerId, image: &spec::ImageId) -> Result<OwnedFd, Error> {
-    let made = rt.images.snapshot_create(id, image).await;
+    let made = rt.images.snapshot_create(id, image, image::IdShift::NONE).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
     let (rt, id) = (Arc::clone(rt), id.clone());
     blocking(move || {
         rt.images
-            .snapshot_mount(&id)
+            .snapshot_mount(&id, None)
             .map_err(|e| Error::at("mount the root of", &id, &e))
     })
     .await

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use image::{IdShift, ImageVolume};
 use proto::cri;
 use proto::frame::MAX_FDS;
 use spec::runtime::Spec;
@@ -63,9 +64,14 @@ pub(super) fn mount(
             .map(String::as_str)
             .unwrap_or_default();
         let image = ImageId::parse(image).map_err(|e| Error::new(Kind::Internal, format!("recorded image: {e}")))?;
-        let mounted = rt
-            .images
-            .image_volume(id, wish.number, &image, Path::new(&wish.sub_path));
+        let volume = ImageVolume {
+            number: wish.number,
+            image: &image,
+            sub_path: Path::new(&wish.sub_path),
+            shift: IdShift::NONE,
+            userns: None,
+        };
+        let mounted = rt.images.image_volume(id, volume);
         made.push(
             mounted.map_err(|e| {
                 image_volume_failed(target, &Error::at("mount", format!("image {}", wish.reference), &e))

@@ -6,34 +6,43 @@
 //! for as long as the container's snapshot is there, also when the image itself is removed and
 //! across a restart.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spec::{ContainerId, Digest, ImageId, Kind};
 
 use super::overlay::{self, Access};
-use super::{chain, mkdir, write_chain};
+use super::{IdShift, chain, mkdir, write_chain};
 use crate::error::Error;
 use crate::store::Store;
 
+/// An image to be mounted as a volume of a container.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageVolume<'a> {
+    /// Which of the container's image volumes it is.
+    pub number: usize,
+    /// The image.
+    pub image: &'a ImageId,
+    /// A directory in the image, or empty for all of it.
+    pub sub_path: &'a Path,
+    /// The ids of the host that the container's are.
+    pub shift: IdShift,
+    /// The user namespace whose ids the content is to have, where the container has one.
+    pub userns: Option<BorrowedFd<'a>>,
+}
+
 impl Store {
-    /// Mounts an image as volume `number` of a container that has a snapshot; `sub_path` is a directory in the
-    /// image, or empty for all of it.
+    /// Mounts an image as a volume of a container that has a snapshot.
     ///
     /// # Errors
     /// `NotFound` for an unknown image or container, `InvalidArgument` for a sub-path that is not there, is no
     /// directory or leads out of the image; what the kernel says otherwise.
-    pub fn image_volume(
-        &self,
-        id: &ContainerId,
-        number: usize,
-        image: &ImageId,
-        sub_path: &Path,
-    ) -> Result<OwnedFd, Error> {
+    pub fn image_volume(&self, id: &ContainerId, volume: ImageVolume<'_>) -> Result<OwnedFd, Error> {
         let catalog = self.catalog();
-        let unknown = || Error::new(Kind::NotFound, format!("image {} is not here", image.with_algorithm()));
-        let image = catalog.images.get(image).ok_or_else(unknown)?;
+        let name = volume.image.with_algorithm();
+        let unknown = || Error::new(Kind::NotFound, format!("image {name} is not here"));
+        let image = catalog.images.get(volume.image).ok_or_else(unknown)?;
         {
             let mut state = self.layers.lock();
             // Removed between our look and now: its layers may be on their way out.
@@ -44,22 +53,22 @@ impl Store {
             let snapshot = state.snapshots.get_mut(id).ok_or_else(missing)?;
             snapshot.volumes.push(Arc::clone(&image.chain));
         }
-        let dir = self.image_volume_dir(id, number);
+        let dir = self.image_volume_dir(id, volume.number);
         let mount = || {
             std::fs::create_dir_all(&dir).map_err(|e| Error::io("mkdir", dir.display(), e))?;
             write_chain(&dir, &image.chain)?;
             let top = dir.join("top");
             mkdir(&top, 0o700)?;
-            self.dress(&top, image)?;
+            self.dress(&top, image, volume.shift)?;
             let mut lowers = vec![top];
             lowers.extend(self.lowers(&image.chain));
-            let whole = overlay::mount(&lowers, &dir, Access::Read)?;
-            if sub_path.as_os_str().is_empty() {
+            let whole = overlay::mount(&lowers, &dir, Access::Read, volume.userns)?;
+            if volume.sub_path.as_os_str().is_empty() {
                 return Ok(whole);
             }
-            overlay::subtree(&whole, sub_path, &dir)
+            overlay::subtree(&whole, volume.sub_path, &dir)
         };
-        mount().map_err(|e: Error| e.within(format!("image {}", image.id.with_algorithm())))
+        mount().map_err(|e: Error| e.within(format!("image {name}")))
     }
 
     /// Where what belongs to an image volume lies.

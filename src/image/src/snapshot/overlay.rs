@@ -8,12 +8,16 @@
 //! own, mounts the old way with descriptors for names (`lowerdir=5:6:7`, relative to
 //! /proc/self/fd: a page is enough for some 800 layers), and takes a detached copy with it.
 //!
+//! For a container in a user namespace the layers come by an idmapped mount (overlayfs takes such since Linux 5.19), so
+//! that what is root's in the image is its root's; what it writes has the host's ids of its namespace in `upper/`, where
+//! a set-user-id program of its root's is nobody's on the host.
+//!
 //! Options are fixed, because the kernel's defaults differ by distribution: `metacopy=off` and
 //! `redirect_dir=nofollow` so that attributes in a layer can redirect nothing, `index=off` so
 //! that layers may be shared and a mount can be made again while another lives.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -39,8 +43,14 @@ pub(crate) enum Access {
     Read,
 }
 
-/// Mounts `lowers` (top first). What else is needed lies in `dir`.
-pub(crate) fn mount(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
+/// Mounts `lowers` (top first). What else is needed lies in `dir`. With `userns` the ids of the layers are those of
+/// that user namespace; what lies in `dir` has them already.
+pub(crate) fn mount(
+    lowers: &[PathBuf],
+    dir: &Path,
+    access: Access,
+    userns: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Error> {
     // overlayfs wants at least one lower directory, and two where there is no upper one.
     let least = match access {
         Access::Write => 1,
@@ -54,18 +64,55 @@ pub(crate) fn mount(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<Ow
             Err(e) => return Err(sys("mkdir", empty.display())(e)),
         }
     }
-    match mount_by_context(&lowers, dir, access) {
-        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(&lowers, dir, access),
+    match mount_by_context(&lowers, dir, access, userns) {
+        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(&lowers, dir, access, userns),
         other => other,
     }
 }
 
-fn mount_by_context(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
+/// A detached copy of the mount that the directory `path` lies on, with its ids mapped.
+fn idmapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let tree = sys::mount::open_tree(CWD, path, false).map_err(|e| Error::io("open", path.display(), e))?;
+    sys::mount::set_idmap(tree.as_fd(), false, userns).map_err(|e| {
+        let why = format!(
+            "the filesystem of {} does not support idmapped mounts: {e}",
+            path.display()
+        );
+        Error::new(Kind::FailedPrecondition, why)
+    })?;
+    Ok(tree)
+}
+
+/// The one directory that the layers among `lowers` lie in; `dir` holds what is no layer.
+fn parent<'a>(lowers: &'a [PathBuf], dir: &Path) -> Option<&'a Path> {
+    let mut layers = lowers.iter().filter(|lower| !lower.starts_with(dir));
+    let parent = layers.next()?.parent()?;
+    layers.all(|lower| lower.parent() == Some(parent)).then_some(parent)
+}
+
+fn mount_by_context(
+    lowers: &[PathBuf],
+    dir: &Path,
+    access: Access,
+    userns: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Error> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(sys("fsopen", "overlay"))?;
     // Kept open until the mount is made.
     let mut open: Vec<OwnedFd> = Vec::new();
+    // One mapped mount for all layers, however many there are.
+    let mapped = userns
+        .zip(parent(lowers, dir))
+        .map(|(userns, parent)| idmapped(parent, userns));
+    let mapped = mapped.transpose()?;
     for lower in lowers {
-        set_path(&fs, "lowerdir+", lower, &mut open)?;
+        let layer = mapped.as_ref().filter(|_| !lower.starts_with(dir));
+        match layer.zip(lower.file_name()) {
+            Some((tree, name)) => {
+                let path = Path::new("/proc/self/fd").join(tree.as_raw_fd().to_string()).join(name);
+                fsconfig_set_string(fs.as_fd(), "lowerdir+", path).map_err(|e| explain(&fs, "lowerdir+", e))?;
+            }
+            None => set_path(&fs, "lowerdir+", lower, &mut open)?,
+        }
     }
     if access == Access::Write {
         set_path(&fs, "upperdir", &dir.join("upper"), &mut open)?;
@@ -110,11 +157,23 @@ fn in_own_namespace<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> 
 }
 
 /// The way of Linux before 6.8.
-fn mount_by_string(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
-    in_own_namespace(|| mount_old(lowers, dir, access))
+fn mount_by_string(
+    lowers: &[PathBuf],
+    dir: &Path,
+    access: Access,
+    userns: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Error> {
+    in_own_namespace(|| mount_old(lowers, dir, access, userns))
 }
 
-fn mount_old(lowers: &[PathBuf], dir: &Path, access: Access) -> Result<OwnedFd, Error> {
+fn mount_old(lowers: &[PathBuf], dir: &Path, access: Access, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+    if let Some((userns, parent)) = userns.zip(parent(lowers, dir)) {
+        // Over the layers themselves: until Linux 6.15 overlayfs takes no mount that is attached nowhere.
+        let tree = idmapped(parent, userns)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let target = rustix::fs::open(parent, flags, Mode::empty()).map_err(sys("open", parent.display()))?;
+        sys::mount::attach(tree.as_fd(), target.as_fd()).map_err(|e| Error::io("attach", parent.display(), e))?;
+    }
     // Opened here: overlayfs takes only directories of the namespace that mounts (5.14).
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()));
@@ -227,7 +286,7 @@ mod tests {
                 std::fs::create_dir(own.join(name)).unwrap();
             }
             let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let root = way(&lowers, &own, Access::Write).unwrap();
+            let root = way(&lowers, &own, Access::Write, None).unwrap();
             let read = |name: &str| {
                 let fd = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).unwrap();
                 std::io::read_to_string(std::fs::File::from(fd)).unwrap()
@@ -258,7 +317,7 @@ mod tests {
             let own = dir.path().join("own");
             std::fs::create_dir(&own).unwrap();
             std::fs::create_dir(own.join("empty")).unwrap();
-            let whole = || way(&[lower.clone(), own.join("empty")], &own, Access::Read).unwrap();
+            let whole = || way(&[lower.clone(), own.join("empty")], &own, Access::Read, None).unwrap();
             let flags = OFlags::CREATE | OFlags::WRONLY;
             let refused = rustix::fs::openat(whole(), "new", flags, Mode::RUSR).unwrap_err();
             assert_eq!(refused, rustix::io::Errno::ROFS);
@@ -278,5 +337,113 @@ mod tests {
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
             assert!(!mounts.contains(own.to_str().unwrap()));
         }
+    }
+
+    /// `CLONE_NEWUSER`.
+    const NEWUSER: i32 = 0x1000_0000;
+
+    /// A user namespace whose id 0 is `outside`, held by nobody but the descriptor.
+    fn userns(outside: u32) -> OwnedFd {
+        let (said, saying) = std::io::pipe().unwrap();
+        // Its other end stays open in the child, which sleeps until it is killed.
+        let (held, _holding) = std::io::pipe().unwrap();
+        let child = sys::process::fork(|| {
+            use std::io::{Read, Write};
+            let made = sys::ns::unshare(NEWUSER);
+            let told = (&saying).write_all(&[u8::from(made.is_err())]);
+            u8::from(told.is_err() || (&held).read(&mut [0]).is_err())
+        })
+        .unwrap();
+        let mut failed = [1];
+        std::io::Read::read_exact(&mut &said, &mut failed).unwrap();
+        assert_eq!(failed, [0]);
+        for map in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{child}/{map}"), format!("0 {outside} 1000\n")).unwrap();
+        }
+        let namespace = sys::ns::open(Path::new(&format!("/proc/{child}/ns/user"))).unwrap();
+        let pidfd = sys::process::pidfd_open(child).unwrap();
+        sys::process::pidfd_signal(pidfd.as_fd(), 9).unwrap();
+        sys::process::wait(child).unwrap();
+        namespace
+    }
+
+    #[test]
+    fn both_ways_map_the_layers_and_write_with_the_hosts_ids() {
+        use std::os::unix::fs::MetadataExt;
+        let namespace = userns(700_000);
+        for way in [mount_by_context, mount_by_string] {
+            let dir = tempfile::tempdir().unwrap();
+            let lowers: Vec<PathBuf> = (0..3).map(|at| dir.path().join(format!("layers/{at}"))).collect();
+            for (at, lower) in lowers.iter().enumerate() {
+                std::fs::create_dir_all(lower).unwrap();
+                let file = lower.join(format!("f{at}"));
+                std::fs::write(&file, "below").unwrap();
+                let owner = u32::try_from(at * 7).unwrap();
+                std::os::unix::fs::chown(&file, Some(owner), Some(owner)).unwrap();
+            }
+            let own = dir.path().join("snapshot");
+            for name in ["", "upper", "work"] {
+                std::fs::create_dir(own.join(name)).unwrap();
+            }
+            let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let root = way(&lowers, &own, Access::Write, Some(namespace.as_fd())).unwrap();
+            let owner = |name: &str| {
+                let stat = rustix::fs::statat(&root, name, rustix::fs::AtFlags::empty()).unwrap();
+                (stat.st_uid, stat.st_gid)
+            };
+            assert_eq!(
+                ["f0", "f1", "f2"].map(owner),
+                [(700_000, 700_000), (700_007, 700_007), (700_014, 700_014)]
+            );
+            // Copied up, it keeps the ids of the namespace; the layer is as it was.
+            let flags = OFlags::WRONLY | OFlags::APPEND;
+            let file = rustix::fs::openat(&root, "f1", flags, Mode::empty()).unwrap();
+            rustix::io::write(file, b" above").unwrap();
+            let above = std::fs::metadata(own.join("upper/f1")).unwrap();
+            assert_eq!((above.uid(), above.len()), (700_007, 11));
+            let below = std::fs::metadata(lowers[1].join("f1")).unwrap();
+            assert_eq!((below.uid(), below.len()), (7, 5));
+            let after = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let path = dir.path().to_str().unwrap();
+            assert!(!after.contains(path) && !before.contains(path), "{after}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_layer_has_its_ids_already() {
+        let namespace = userns(700_000);
+        for way in [mount_by_context, mount_by_string] {
+            let dir = tempfile::tempdir().unwrap();
+            let (layer, own) = (dir.path().join("layers/a"), dir.path().join("own"));
+            let top = own.join("top");
+            for made in [&layer, &top] {
+                std::fs::create_dir_all(made.join("d")).unwrap();
+            }
+            std::fs::write(layer.join("d/file"), "").unwrap();
+            std::os::unix::fs::chown(top.join("d"), Some(700_003), None).unwrap();
+            let root = way(&[top, layer], &own, Access::Read, Some(namespace.as_fd())).unwrap();
+            let owner = |name: &str| {
+                rustix::fs::statat(&root, name, rustix::fs::AtFlags::empty())
+                    .unwrap()
+                    .st_uid
+            };
+            assert_eq!((owner("d"), owner("d/file")), (700_003, 700_000));
+        }
+    }
+
+    #[test]
+    fn a_filesystem_without_idmapped_mounts_is_named() {
+        let namespace = userns(700_000);
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["upper", "work"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let lowers = [PathBuf::from("/proc/sys/net"), PathBuf::from("/proc/sys/kernel")];
+        let error = mount(&lowers, dir.path(), Access::Write, Some(namespace.as_fd())).unwrap_err();
+        assert_eq!(error.kind(), Kind::FailedPrecondition);
+        assert!(
+            error.to_string().contains("/proc/sys does not support idmapped mounts"),
+            "{error}"
+        );
     }
 }
