@@ -27,6 +27,7 @@ pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
 fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let mut keep = req.stdio.fds();
     keep.extend(req.rootfs);
+    keep.extend(req.mounts.iter().map(|(_, fd)| *fd));
     keep.push(channel.as_fd());
     isolate_self(&keep)?;
 
