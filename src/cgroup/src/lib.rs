@@ -13,13 +13,17 @@
 //! | `entry`    | the files through which a process enters by itself, without a grace period   |
 //! | `stop`     | kill, freeze, thaw                                                          |
 //! | `apply`    | OCI limits to a list of (file, value), pure; then written                   |
+//! | `update`   | OCI limits of a cgroup in use: all of them or none                          |
 //! | `stats`    | counters, one read a file                                                   |
+//! | `details`  | all counters and limits, for metrics                                        |
+//! | `pressure` | pressure stall information                                                  |
 //! | `events`   | the OOM counter and its notification                                        |
 //!
 //! State belongs to the kernel: nothing is cached between calls. Controllers that are mounted but not
 //! in `host::WANTED` are left alone. May use: `spec`, `sys`.
 
 mod apply;
+mod details;
 mod entry;
 mod error;
 mod events;
@@ -28,12 +32,16 @@ mod fs;
 mod host;
 mod make;
 mod path;
+mod pressure;
 mod stats;
 mod stop;
+mod update;
 
+pub use details::{Details, HugePages, Io};
 pub use entry::Entry;
 pub use error::Error;
 pub use events::OomWatch;
 pub use fs::Cgroup;
 pub use host::{DriverKind, Host, UnknownDriver, Version};
+pub use pressure::{Pressure, Pressures, Stall};
 pub use stats::Stats;

@@ -30,4 +30,4 @@ pub use credentials::Credentials;
 pub use error::Error;
 pub use reference::Reference;
 pub use store::catalog::Image;
-pub use store::{FsUsage, Options, Store, Usage};
+pub use store::{Figures, FsUsage, Options, Store, Usage};

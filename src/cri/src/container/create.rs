@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::cri::{self, NamespaceMode};
+use proto::cri::{self, ContainerEventType, NamespaceMode};
 use proto::monitor::{self as wire, reply, request::Verb};
 use spec::runtime::Process;
 use spec::{ContainerId, Kind};
@@ -36,7 +36,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{ContainerRecord, Phase, SandboxPhase, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
-use crate::{blocking, clock};
+use crate::{blocking, clock, events};
 
 /// How long making the container up to its execve may take.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -140,6 +140,7 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
         .map_err(|e| Error::at("find the image", &asked, &e))?;
     let image = image.ok_or_else(|| Error::not_found(format!("image {asked:?} is not on this node; pull it first")))?;
     let id = ContainerId::random().map_err(|e| Error::new(Kind::Internal, format!("make an id: {e}")))?;
+    tracing::Span::current().record("container_id", id.as_str());
     let record = record(rt, &id, sandbox, config, &image)?;
     let mut undo = Undo::new("create_container");
     let error = match steps(rt, sandbox, &id, record.clone(), &image, &mut undo).await {
@@ -148,6 +149,7 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
             match ready(sandbox) {
                 Ok(()) => {
                     undo.disarm();
+                    events::container(rt, &container, ContainerEventType::ContainerCreatedEvent);
                     return Ok(id.into());
                 }
                 Err(stopped) => {
@@ -242,6 +244,7 @@ async fn steps(
         phase: Phase::Created,
         removing: false,
         stop_by: None,
+        resized: None,
     };
     rt.db.put(Table::Container, row(&record, &status)?).await?;
     undo.pass("committed").await?;
