@@ -324,7 +324,7 @@ async fn gc(rt: &Arc<Runtime>) {
         .map(|p| (p.id.to_string(), sandbox::network::IFNAME.to_owned()))
         .collect();
     // Waited for: GC and ADD must not meet (CNI 1.1, section GC). But not for ever.
-    match tokio::time::timeout(GC, rt.cni.gc(&valid)).await {
+    match tokio::time::timeout(GC, rt.counters.network("gc", rt.cni.gc(&valid))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "CNI GC was not possible"),
         Err(_) => tracing::warn!("CNI GC takes too long; given up"),

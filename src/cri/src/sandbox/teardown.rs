@@ -16,7 +16,7 @@ use crate::store::records::SandboxRecord;
 
 /// CNI DEL, then the namespaces. In this order: plugins find the interfaces inside.
 pub(crate) async fn network(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
-    network::delete(&rt.cni, record).await?;
+    network::delete(rt, record).await?;
     unpin(rt, id, record).await
 }
 
