@@ -7,6 +7,7 @@
 mod bad;
 mod cri;
 mod fixtures;
+mod fuzz;
 mod image;
 mod logs;
 mod pair;

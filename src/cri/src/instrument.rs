@@ -12,7 +12,12 @@ use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 use tracing::{Instrument, Level};
 
-use crate::error::Error;
+use crate::error::{Error, bounded};
+
+/// Names in the log are cut: they are the caller's, and a line is for people.
+const LONGEST_NAME: usize = 512;
+/// So are causes, which may hold the caller's arguments.
+const LONGEST_CAUSE: usize = 4096;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -54,6 +59,8 @@ pub(crate) async fn rpc<T>(
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<Response<T>, Status> {
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let about = about.to_string();
+    let about = bounded(&about, LONGEST_NAME);
     let span = tracing::info_span!("rpc", verb, id, %about);
     let started = Instant::now();
     let limit = deadline(metadata);
@@ -82,11 +89,13 @@ pub(crate) async fn rpc<T>(
             Ok(Response::new(reply))
         }
         Err(error) => {
+            let text = error.to_string();
+            let text = bounded(&text, LONGEST_CAUSE);
             let quiet = matches!(error.kind(), Kind::NotFound) && weight == Weight::Look;
             if quiet {
-                tracing::debug!(took, kind = %error.kind(), %error, "failed");
+                tracing::debug!(took, kind = %error.kind(), error = %text, "failed");
             } else {
-                tracing::warn!(took, kind = %error.kind(), %error, "failed");
+                tracing::warn!(took, kind = %error.kind(), error = %text, "failed");
             }
             Err(error.into())
         }
