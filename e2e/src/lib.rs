@@ -12,6 +12,7 @@
 //!   in the storage layout of docker-registry; [`registry`]: that registry, started in a
 //!   node's network namespace; [`fake`]: a registry that lies, stalls or wants tokens.
 //! * [`fuzz`]: requests that no client would send, made from the descriptors.
+//! * [`ws`]: a streaming client that can also misbehave.
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
 //!
 //! May use: `proto` (client) and `spec`; no other crate of ours.
@@ -41,6 +42,7 @@ pub mod run;
 pub mod service;
 pub mod tar;
 pub mod wait;
+pub mod ws;
 
 pub use bed::{Bed, refused};
 pub use config::{container, pod, sleeper};

@@ -6,6 +6,7 @@
 
 mod bad;
 mod charts;
+mod contract;
 mod cri;
 mod fixtures;
 mod fuzz;

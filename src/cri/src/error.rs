@@ -160,7 +160,7 @@ impl From<Error> for stream::BackendError {
 const LONGEST_MESSAGE: usize = 4096;
 
 /// `text`, its middle left out where it is too long: what was done is said first, the cause last.
-pub(crate) fn bounded(text: &str, longest: usize) -> std::borrow::Cow<'_, str> {
+pub(crate) fn cut(text: &str, longest: usize) -> std::borrow::Cow<'_, str> {
     // As long as it is on the wire: what is not printable ASCII becomes %XX.
     let weight = |c: char| {
         if c == ' ' || c.is_ascii_graphic() && c != '%' {
@@ -206,7 +206,7 @@ impl From<Error> for tonic::Status {
             Kind::DataLoss => Code::DataLoss,
             Kind::Internal => Code::Internal,
         };
-        Self::new(code, bounded(&error.message, LONGEST_MESSAGE))
+        Self::new(code, cut(&error.message, LONGEST_MESSAGE))
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
         // On the wire each of these takes twelve bytes.
         let status: tonic::Status = Error::invalid("🚢".repeat(2000)).into();
         assert!(status.message().chars().count() * 12 < LONGEST_MESSAGE + 100);
-        assert_eq!(bounded("short", 100), "short");
+        assert_eq!(cut("short", 100), "short");
     }
 
     #[test]

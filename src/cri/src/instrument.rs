@@ -12,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 use tracing::{Instrument, Level};
 
-use crate::error::{Error, bounded};
+use crate::error::{Error, cut};
 
 /// Names in the log are cut: they are the caller's, and a line is for people.
 const LONGEST_NAME: usize = 512;
@@ -60,7 +60,7 @@ pub(crate) async fn rpc<T>(
 ) -> Result<Response<T>, Status> {
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     let about = about.to_string();
-    let about = bounded(&about, LONGEST_NAME);
+    let about = cut(&about, LONGEST_NAME);
     let span = tracing::info_span!("rpc", verb, id, %about);
     let started = Instant::now();
     let limit = deadline(metadata);
@@ -90,7 +90,7 @@ pub(crate) async fn rpc<T>(
         }
         Err(error) => {
             let text = error.to_string();
-            let text = bounded(&text, LONGEST_CAUSE);
+            let text = cut(&text, LONGEST_CAUSE);
             let quiet = matches!(error.kind(), Kind::NotFound) && weight == Weight::Look;
             if quiet {
                 tracing::debug!(took, kind = %error.kind(), error = %text, "failed");
