@@ -26,7 +26,7 @@ use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ContainerId, ExitReason, SandboxId};
 
 use crate::clock;
-use crate::container::{create, exit, remove, stop};
+use crate::container::{bundle, create, exit, remove, stop};
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::runtime::{CreateRequest, Runtime};
@@ -175,7 +175,7 @@ async fn connect(rt: &Runtime, container: &Container) -> Option<Client> {
 
 /// Takes over a container whose monitor answers.
 async fn adopt(rt: &Arc<Runtime>, container: &Arc<Container>, client: &Client) {
-    match create::process_of(&rt.paths.config_json(&container.id)) {
+    match bundle::process_of(&rt.paths.config_json(&container.id)) {
         Ok(process) => container.set_process(Arc::new(process)),
         Err(error) => tracing::warn!(container = %container.id, %error, "no exec in this container"),
     }
