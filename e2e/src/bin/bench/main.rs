@@ -9,6 +9,7 @@
 mod load;
 mod measure;
 mod report;
+mod trace;
 
 use anyhow::{Context, Result, bail};
 use e2e::engine::Engine;
@@ -45,13 +46,18 @@ const FULL: Scale = Scale {
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut scale, mut json, mut only) = (FULL, None, None);
+    let mut is_trace = false;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => scale = QUICK,
+            "--trace" => is_trace = true,
             "--json" => json = Some(arguments.next().context("--json wants a file")?),
             "--only" => only = Some(arguments.next().context("--only wants the beginning of a row's name")?),
-            _ => bail!("usage: bench [--quick] [--json FILE] [--only ROW]"),
+            _ => bail!("usage: bench [--quick] [--json FILE] [--only ROW] | --trace"),
         }
+    }
+    if is_trace {
+        return run::runtime()?.block_on(trace::trace(&trace::directory()));
     }
     let report = run::runtime()?.block_on(all(scale, only.as_deref().unwrap_or_default()))?;
     print!("{}", report.table());
