@@ -28,4 +28,4 @@ pub use create::{CreateRequest, Created, Stdio, User, create};
 pub use error::Error;
 pub use exec::{ExecRequest, Execed, PendingExec, exec};
 pub use init::reaper::ANNOTATION as INIT_ANNOTATION;
-pub use pin::{PinRequest, pin};
+pub use pin::{PinRequest, Pinned, pin};

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use sys::mount;
+use sys::procfs::Procfs;
 
 use crate::Error;
 use crate::plan::sysctl;
@@ -44,11 +45,18 @@ impl PinRequest {
     }
 }
 
+/// Made and pinned. To be kept until whoever waits for it has been told: letting go of what it took costs a grace period
+/// of RCU.
+#[derive(Debug)]
+pub struct Pinned {
+    _procfs: Option<Procfs>,
+}
+
 /// Makes and pins the namespaces of `req`.
 ///
 /// # Errors
 /// A sysctl, name or `loopback_up` without its namespace, a file that exists already, and what the kernel refuses.
-pub fn pin(req: &PinRequest) -> Result<(), Error> {
+pub fn pin(req: &PinRequest) -> Result<Pinned, Error> {
     let made = req.kinds().fold(0, |all, (kind, ..)| all | kind);
     let sysctls = req
         .sysctls
@@ -65,7 +73,7 @@ pub fn pin(req: &PinRequest) -> Result<(), Error> {
     if let Some(name) = &req.hostname {
         sys::ns::set_hostname(name).map_err(Error::sys("set host name", name))?;
     }
-    crate::init::sysctl::write(&sysctls)?;
+    let procfs = crate::init::sysctl::write(&sysctls)?;
     if req.loopback_up {
         sys::netif::set_up("lo").map_err(Error::sys("bring up", "lo"))?;
     }
@@ -76,7 +84,7 @@ pub fn pin(req: &PinRequest) -> Result<(), Error> {
         }
         pinned.push(path);
     }
-    Ok(())
+    Ok(Pinned { _procfs: procfs })
 }
 
 /// Binds this process' namespace `name` on the new file `path`.

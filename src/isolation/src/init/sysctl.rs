@@ -5,10 +5,11 @@ use sys::procfs::Procfs;
 use crate::Error;
 use crate::plan::sysctl::Sysctl;
 
-/// Writes all of them; mounts nothing where there are none.
-pub(crate) fn write(sysctls: &[Sysctl]) -> Result<(), Error> {
+/// Writes all of them; mounts nothing where there are none. Whoever drops the procfs unmounts it, and waits a grace
+/// period of RCU for that (namespace_unlock).
+pub(crate) fn write(sysctls: &[Sysctl]) -> Result<Option<Procfs>, Error> {
     if sysctls.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let proc = Procfs::private().map_err(Error::sys("mount", "a private procfs"))?;
     for sysctl in sysctls {
@@ -17,5 +18,5 @@ pub(crate) fn write(sysctls: &[Sysctl]) -> Result<(), Error> {
             format!("{:?} to sysctl {}", sysctl.value, sysctl.path.display()),
         ))?;
     }
-    Ok(())
+    Ok(Some(proc))
 }
