@@ -51,7 +51,7 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Gro
         if level == 30 {
             rows.push(memory(pair, level)?);
         }
-        if level == 30 || level == 300 {
+        if level == 30 || Some(&level) == scale.levels.last() {
             rows.push(rss(pair, level)?);
         }
         if level == 100 {
