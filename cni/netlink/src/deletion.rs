@@ -96,3 +96,32 @@ impl AsFd for Deletion {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_not_there_is_none() {
+        assert!(Deletion::prepare("no-such-if0").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_refusal_and_a_sender_that_says_nothing_are_heard() {
+        // Nobody may delete lo: the kernel answers EOPNOTSUPP, or EPERM to who is not root.
+        let lo = Deletion::prepare("lo").unwrap().unwrap();
+        let this =
+            rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).unwrap();
+        lo.ask().unwrap();
+        let error = lo.seen(this.as_fd()).unwrap_err();
+        assert!(error.errno().is_some(), "{error}");
+
+        let lo = Deletion::prepare("lo").unwrap().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let gone = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        child.wait().unwrap();
+        let error = lo.seen(gone.as_fd()).unwrap_err();
+        assert!(matches!(error, Error::Unanswered(_)), "{error}");
+    }
+}

@@ -84,9 +84,13 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn open(protocol: Option<rustix::net::Protocol>) -> Result<Self, Error> {
+    fn open(protocol: Option<rustix::net::Protocol>, groups: u32) -> Result<Self, Error> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(Error::socket("socket"))?;
+        if groups != 0 {
+            // Before connect, which gives the socket its own address.
+            bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(Error::socket("bind"))?;
+        }
         connect(&fd, &SocketAddrNetlink::new(0, 0)).map_err(Error::socket("connect"))?;
         Ok(Self {
             fd,
@@ -100,7 +104,7 @@ impl Socket {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn route() -> Result<Self, Error> {
-        Self::open(None)
+        Self::open(None, 0)
     }
 
     /// A socket for nftables and conntrack.
@@ -108,7 +112,7 @@ impl Socket {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn netfilter() -> Result<Self, Error> {
-        Self::open(Some(netlink::NETFILTER))
+        Self::open(Some(netlink::NETFILTER), 0)
     }
 
     /// A socket for links that also hears what becomes of them.
@@ -116,9 +120,7 @@ impl Socket {
     /// # Errors
     /// When the kernel gives no socket.
     pub(crate) fn links() -> Result<Self, Error> {
-        let socket = Self::open(None)?;
-        bind(&socket.fd, &SocketAddrNetlink::new(0, LINK_NEWS)).map_err(Error::socket("bind"))?;
-        Ok(socket)
+        Self::open(None, LINK_NEWS)
     }
 
     /// Completes a request that is sent by itself: its number and its bytes.
