@@ -15,6 +15,8 @@
 //! | `apply`    | OCI limits to a list of (file, value), pure; then written                   |
 //! | `stats`    | counters, one read a file                                                   |
 //! | `events`   | the OOM counter and its notification                                        |
+//! | `slice`    | names of systemd's slices and where their cgroups lie                       |
+//! | `systemd`  | scopes and slices over D-Bus (feature `systemd`: the daemon alone has it)   |
 //!
 //! State belongs to the kernel: nothing is cached between calls. Controllers that are mounted but not
 //! in `host::WANTED` are left alone. May use: `spec`, `sys`.
@@ -28,12 +30,20 @@ mod fs;
 mod host;
 mod make;
 mod path;
+#[cfg(feature = "systemd")]
+mod properties;
+mod slice;
 mod stats;
 mod stop;
+#[cfg(feature = "systemd")]
+mod systemd;
 
 pub use entry::Entry;
 pub use error::Error;
 pub use events::OomWatch;
 pub use fs::Cgroup;
 pub use host::{DriverKind, Host, UnknownDriver, Version};
+pub use slice::{slice_name, slice_path, unit_of};
 pub use stats::Stats;
+#[cfg(feature = "systemd")]
+pub use systemd::{Scope, Systemd};

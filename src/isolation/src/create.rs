@@ -20,6 +20,8 @@ pub struct CreateRequest<'a> {
     pub bundle: &'a Path,
     /// The root filesystem as a detached mount; else the path in config.json is taken.
     pub rootfs: Option<BorrowedFd<'a>>,
+    /// Detached mounts that are the sources of bind mounts, by their place in the list of config.json.
+    pub mounts: Vec<(usize, BorrowedFd<'a>)>,
     /// Who makes the cgroup.
     pub driver: cgroup::DriverKind,
     /// What the process reads from and writes to.

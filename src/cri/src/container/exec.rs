@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::start::program_fault;
-use super::{create, stop};
+use super::{bundle, stop};
 use crate::blocking;
 use crate::error::Error;
 use crate::fdio::AsyncFile;
@@ -123,7 +123,7 @@ async fn process_of(rt: &Runtime, container: &Container) -> Result<Arc<Process>,
         return Ok(process);
     }
     let path = rt.paths.config_json(&container.id);
-    let process = Arc::new(blocking(move || create::process_of(&path)).await?);
+    let process = Arc::new(blocking(move || bundle::process_of(&path)).await?);
     container.set_process(Arc::clone(&process));
     Ok(process)
 }
