@@ -55,8 +55,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
         config,
     });
     match rt.container_names.reserve(&key, &request)? {
-        Reserved::Done(id) => match rt.index.find_container(&id)? {
-            Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(id),
+        Reserved::Taken(id) => match rt.index.find_container(&id)? {
+            Some(c)
+                if c.with_status(|s| s.phase == Phase::Created && !s.removing) && *c.config()? == request.config =>
+            {
+                Ok(id)
+            }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
         Reserved::Join(waiter) => waiter.wait().await,
