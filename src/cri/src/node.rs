@@ -36,7 +36,9 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
     let network = network.map(|e| ("NetworkPluginNotReady", crate::error::chain_of(&e)));
     let mut info = HashMap::new();
     if request.verbose {
-        let config = serde_json::to_value(&rt.config).map_err(|e| Error::at("encode", "the configuration", &e))?;
+        let mut config = serde_json::to_value(&rt.config).map_err(|e| Error::at("encode", "the configuration", &e))?;
+        // Read by tools that know containerd: on whose filesystem containers' roots lie.
+        config["stateDir"] = json!(rt.paths.snapshots());
         info.insert("config".to_owned(), config.to_string());
         let last = network.as_ref().map_or("OK", |(_, message)| message.as_str());
         info.insert("lastCNILoadStatus".to_owned(), json!(last).to_string());
@@ -52,7 +54,7 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
     // Recursive read-only mounts need mount_setattr (Linux 5.12), which isolation relies on.
     let features = cri::RuntimeHandlerFeatures {
         recursive_read_only_mounts: true,
-        user_namespaces: false,
+        user_namespaces: rt.no_userns.is_none(),
     };
     let handlers = std::iter::once("").chain(rt.config.handler_names());
     Ok(cri::StatusResponse {

@@ -29,11 +29,11 @@ use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
 use crate::runtime::{CreateRequest, Runtime};
-use crate::sandbox::{files, plan::pid_mode, teardown};
+use crate::sandbox::{files, plan::pid_mode, teardown, userns};
 use crate::store::container::{Container, name_key, row};
 use crate::store::db::Table;
 use crate::store::names::Reserved;
-use crate::store::records::{ContainerRecord, Phase, SandboxPhase, Status};
+use crate::store::records::{ContainerRecord, Phase, SandboxPhase, SandboxRecord, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
 use crate::{blocking, clock};
@@ -49,6 +49,11 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
     plan::check(&config)?;
     let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
     ready(&sandbox)?;
+    let options = config
+        .linux
+        .as_ref()
+        .and_then(|l| l.security_context.as_ref()?.namespace_options.as_ref());
+    userns::check_container(options, sandbox.namespace_options())?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let key = name_key(&metadata, sandbox.id.as_str());
     let request = Arc::new(CreateRequest {
@@ -202,7 +207,7 @@ async fn steps(
         blocking(move || files::remove_tree(&dir)).await
     };
     undo.push("bundle", remove_bundle).await?;
-    let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id));
+    let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id, &sandbox.record));
     let client = client?;
     let discard = client.clone();
     undo.push("monitor", move || async move {
@@ -253,13 +258,19 @@ async fn steps(
 }
 
 /// The writable layer over the image's, as a mount that is attached nowhere.
-async fn snapshot(rt: &Arc<Runtime>, id: &ContainerId, image: &spec::ImageId) -> Result<OwnedFd, Error> {
-    let made = rt.images.snapshot_create(id, image).await;
+async fn snapshot(
+    rt: &Arc<Runtime>,
+    id: &ContainerId,
+    image: &spec::ImageId,
+    pod: &SandboxRecord,
+) -> Result<OwnedFd, Error> {
+    let made = rt.images.snapshot_create(id, image, pod.shift()).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
-    let (rt, id) = (Arc::clone(rt), id.clone());
+    let (rt, id, user) = (Arc::clone(rt), id.clone(), pod.userns.clone());
     blocking(move || {
+        let user = (!user.is_empty()).then(|| userns::open(Path::new(&user))).transpose()?;
         rt.images
-            .snapshot_mount(&id)
+            .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd))
             .map_err(|e| Error::at("mount the root of", &id, &e))
     })
     .await
@@ -339,7 +350,8 @@ fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), E
     for line in &refused {
         tracing::info!(container = %id, line, "a VOLUME of the image lies where the runtime's own mounts are");
     }
-    let volumes = volumes(rt, &id, mount.as_fd(), targets)?;
+    let shift = sandbox.record.shift();
+    let volumes = volumes(rt, &id, mount.as_fd(), targets, shift)?;
     let host_ipc = sandbox.record.ipcns.is_empty();
     let input = Input {
         id: &record.id,
@@ -363,6 +375,7 @@ fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), E
         fs::write(&passwd_file, text).map_err(|e| Error::at("write", passwd_file.display(), &e))?;
         let mode = fs::Permissions::from_mode(0o644);
         fs::set_permissions(&passwd_file, mode).map_err(|e| Error::at("chmod", passwd_file.display(), &e))?;
+        files::give(&passwd_file, shift)?;
     }
     if let Some(parent) = Path::new(&record.log_path).parent().filter(|p| p.is_absolute()) {
         fs::create_dir_all(parent).map_err(|e| Error::at("make the log directory", parent.display(), &e))?;
@@ -376,9 +389,10 @@ fn volumes(
     id: &ContainerId,
     root: BorrowedFd<'_>,
     targets: Vec<PathBuf>,
+    shift: image::IdShift,
 ) -> Result<Vec<mounts::Volume>, Error> {
     let made = targets.into_iter().enumerate().map(|(number, target)| {
-        let source = rt.images.snapshot_volume(id, number, root, &target);
+        let source = rt.images.snapshot_volume(id, number, root, &target, shift);
         let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;
         Ok(mounts::Volume { target, source })
     });

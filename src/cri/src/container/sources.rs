@@ -199,6 +199,7 @@ mod tests {
             propagation,
             readonly: false,
             recursive: false,
+            ids: None,
         }
     }
 

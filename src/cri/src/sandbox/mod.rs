@@ -11,3 +11,4 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod teardown;
+pub(crate) mod userns;

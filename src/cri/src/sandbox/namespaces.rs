@@ -6,16 +6,21 @@ use config::Paths;
 use proto::monitor::Pin;
 use spec::SandboxId;
 
-use super::files;
 use super::plan::SandboxPlan;
+use super::{files, userns};
 use crate::error::Error;
 use crate::store::records::SandboxRecord;
 
-/// What the spawner is asked to make. None if the pod uses the host's for all three.
+/// What the spawner is asked to make. None if the pod uses the host's for all.
 pub(crate) fn order(plan: &SandboxPlan) -> Option<Pin> {
     let record = &plan.record;
-    let none = record.netns.is_empty() && record.ipcns.is_empty() && record.utsns.is_empty();
+    let files = [&record.netns, &record.ipcns, &record.utsns, &record.userns];
+    let none = files.iter().all(|file| file.is_empty());
+    let shift = record.shift();
     (!none).then(|| Pin {
+        user: record.userns.clone(),
+        uid_mappings: userns::mapping(shift.uid, shift),
+        gid_mappings: userns::mapping(shift.gid, shift),
         network: record.netns.clone(),
         ipc: record.ipcns.clone(),
         uts: record.utsns.clone(),
@@ -27,7 +32,7 @@ pub(crate) fn order(plan: &SandboxPlan) -> Option<Pin> {
 
 /// Lets go of the namespaces. Safe on what is half made and on what is gone.
 pub(crate) fn unpin(paths: &Paths, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
-    for path in [&record.netns, &record.ipcns, &record.utsns] {
+    for path in [&record.netns, &record.ipcns, &record.utsns, &record.userns] {
         if !path.is_empty() {
             files::unmount(Path::new(path))?;
             files::unlink(Path::new(path))?;

@@ -14,3 +14,4 @@ mod node;
 mod pace;
 mod registry;
 mod streams;
+mod userns;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use proto::cri;
 use spec::runtime::{Mount, MountBuilder};
 
+use super::IdMaps;
 use crate::error::Error;
 
 /// What the pod gives each container, as paths on the host.
@@ -56,6 +57,8 @@ pub(crate) struct Wanted {
     pub(crate) readonly: bool,
     /// And everything below it too.
     pub(crate) recursive: bool,
+    /// Ids of the source, mapped.
+    pub(crate) ids: Option<IdMaps>,
 }
 
 /// `path` as an absolute path without `.`, `..` and doubled slashes.
@@ -90,9 +93,7 @@ fn one(mount: &cri::Mount, privileged: bool) -> Result<Wanted, Error> {
     if mount.image.as_ref().is_some_and(|i| !i.image.is_empty()) || !mount.image_sub_path.is_empty() {
         return Err(never("ImageVolumeMountFailed: image volumes are not there yet"));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(never("id-mapped mounts are not there yet"));
-    }
+    let ids = id_maps(mount).map_err(|e| e.during("mount on", &mount.container_path))?;
     if !mount.mount_options.is_empty() {
         return Err(never("mount_options are not there yet"));
     }
@@ -128,7 +129,29 @@ fn one(mount: &cri::Mount, privileged: bool) -> Result<Wanted, Error> {
         propagation,
         readonly: mount.readonly,
         recursive: mount.recursive_read_only,
+        ids,
     })
+}
+
+/// The ids of the source, as the container is to see them.
+fn id_maps(mount: &cri::Mount) -> Result<Option<IdMaps>, Error> {
+    if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(None);
+    }
+    let list = |what: &str, maps: &[cri::IdMapping]| {
+        if maps.is_empty() {
+            return Err(Error::invalid(format!(
+                "{what} is empty; users and groups are mapped together"
+            )));
+        }
+        maps.iter()
+            .map(|m| super::id_map(m.container_id, m.host_id, m.length))
+            .collect()
+    };
+    Ok(Some((
+        list("uid_mappings", &mount.uid_mappings)?,
+        list("gid_mappings", &mount.gid_mappings)?,
+    )))
 }
 
 fn options(list: &[&str]) -> Vec<String> {
@@ -152,6 +175,9 @@ pub(crate) struct Mode {
     pub(crate) privileged: bool,
     /// The container's root is read only, and so are the pod's files in `/etc`.
     pub(crate) readonly_rootfs: bool,
+    /// `/sys` is the host's, read only: in a user namespace the kernel gives nobody a new one of a network namespace that
+    /// is not its own.
+    pub(crate) bind_sys: bool,
 }
 
 fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
@@ -177,7 +203,12 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
         mount(p("/dev/mqueue"), "mqueue", p("mqueue"), &["nosuid", "noexec", "nodev"])?,
-        mount(p("/sys"), "sysfs", p("sysfs"), &["nosuid", "noexec", "nodev", sys])?,
+        if mode.bind_sys {
+            let options = &["rbind", "rprivate", "nosuid", "noexec", "nodev", "rro"];
+            mount(p("/sys"), "bind", p("/sys"), options)?
+        } else {
+            mount(p("/sys"), "sysfs", p("sysfs"), &["nosuid", "noexec", "nodev", sys])?
+        },
         mount(
             p("/sys/fs/cgroup"),
             "cgroup",
@@ -273,12 +304,11 @@ pub(crate) fn mounts(
             (true, false) => "ro",
             (true, true) => "rro",
         };
-        all.push(mount(
-            &want.target,
-            "bind",
-            &want.source,
-            &["rbind", propagation, access],
-        )?);
+        let mut made = mount(&want.target, "bind", &want.source, &["rbind", propagation, access])?;
+        if let Some((uids, gids)) = want.ids.clone() {
+            made.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+        }
+        all.push(made);
     }
     all.sort_by_key(|m| m.destination().components().count());
     Ok((all, root))
@@ -417,13 +447,6 @@ mod tests {
         });
         for (mount, kind) in [
             (cri::Mount { image, ..base() }, spec::Kind::Unimplemented),
-            (
-                cri::Mount {
-                    uid_mappings: vec![cri::IdMapping::default()],
-                    ..base()
-                },
-                spec::Kind::Unimplemented,
-            ),
             (
                 cri::Mount {
                     mount_options: vec!["x".into()],
