@@ -16,6 +16,7 @@ mod io;
 mod log;
 mod monitor;
 mod pin;
+mod placeholder;
 mod poll;
 mod rpc;
 mod socket;

@@ -29,7 +29,9 @@ mod node;
 mod port_forward;
 mod restore;
 mod runtime;
+
 mod sandbox;
+mod scope;
 mod service;
 mod store;
 mod streaming;

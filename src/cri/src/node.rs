@@ -98,10 +98,14 @@ fn cni_config(rt: &Runtime) -> serde_json::Value {
 }
 
 /// Answers RuntimeConfig: the driver that the kubelet must use too.
-pub(crate) fn config() -> cri::RuntimeConfigResponse {
+pub(crate) fn config(rt: &Runtime) -> cri::RuntimeConfigResponse {
     cri::RuntimeConfigResponse {
         linux: Some(cri::LinuxRuntimeConfiguration {
-            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+            cgroup_driver: match rt.config.cgroup_driver {
+                config::CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+                config::CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+            }
+            .into(),
         }),
     }
 }

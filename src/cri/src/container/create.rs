@@ -36,7 +36,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{ContainerRecord, Phase, SandboxPhase, SandboxRecord, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
-use crate::{blocking, events};
+use crate::{blocking, events, scope};
 
 /// How long making the container up to its execve may take.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -195,7 +195,9 @@ async fn steps(
     }
     record.stop_signal = planned.stop_signal;
 
+    let holder = scope::open(rt, &record.cgroup, &format!("container {id}")).await?;
     let made = ask(rt, &client, &record, &config, fds).await?;
+    drop(holder);
     record.pid = made.pid;
     record.uid = made.uid;
     record.gid = made.gid;
@@ -307,7 +309,7 @@ async fn ask(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         rootfs_fd: true,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
         max_log_line: rt.config.runtime.max_log_line,
         mount_fds: with.places,
     });

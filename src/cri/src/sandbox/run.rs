@@ -23,7 +23,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{SandboxPhase, SandboxRecord, SandboxStatus};
 use crate::store::sandbox::{Sandbox, name_key, row};
 use crate::undo::Undo;
-use crate::{blocking, events, host};
+use crate::{blocking, events, host, scope};
 
 /// Makes a pod, or finds the one that the same request made.
 pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -> Result<String, Error> {
@@ -86,6 +86,7 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
         resolv_conf: &resolv_conf,
         boot_id: &rt.boot_id,
         lowest_id: rt.config.runtime.userns_min_host_id,
+        cgroup_driver: rt.config.cgroup_driver,
     };
     let mut plan = plan(id, request, &rt.paths, &node)?;
     if let (false, Some(why)) = (plan.record.userns.is_empty(), &rt.no_userns) {
@@ -182,9 +183,13 @@ async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_typ
 
 /// Cgroup, files and `/dev/shm`.
 async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) -> Result<(), Error> {
+    scope::slice(rt, &plan.record.cgroup, &format!("pod {id}")).await?;
     let (rt, id, plan) = (Arc::clone(rt), id.clone(), Arc::clone(plan));
     blocking(move || {
         files::make(&rt.paths, &id, &plan)?;
+        if rt.systemd.is_some() {
+            return Ok(());
+        }
         let path = &plan.record.cgroup;
         rt.cgroups
             .create(path)
