@@ -4,6 +4,7 @@
 //! |----------|---------------------------------------------------------------------------|
 //! | `build`  | the programs, into target/bulkhead; the small ones static                  |
 //! | `ci`     | fmt, house rules, layers, clippy, doc, unit tests: what CI runs first      |
+//! | `contract` | docs/kubelet.md: each sentence has a test that runs                       |
 //! | `layers` | no crate uses one above it; the daemon's tree is free of `isolation`       |
 //! | `lint`   | the house rules that neither rustc nor clippy knows                        |
 //!
@@ -17,6 +18,7 @@
 mod build;
 mod checks;
 mod ci;
+mod contract;
 mod layers;
 mod run;
 
@@ -39,6 +41,8 @@ enum Task {
     Build(build::Args),
     /// Everything that CI asks of a change before the system tests.
     Ci,
+    /// Check that each sentence of docs/kubelet.md has a test that runs.
+    Contract,
     /// Check which crate uses which.
     Layers,
     /// Check the house rules.
@@ -50,6 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let is_fine = match Cli::parse().task {
         Task::Build(args) => build::run(&root, &args).map(|()| true)?,
         Task::Ci => ci::run(&root)?,
+        Task::Contract => report("contract", &contract::check(&root)?),
         Task::Layers => report("layers", &layers::check(&root)?),
         Task::Lint => report("lint", &checks::all(&root)?),
     };

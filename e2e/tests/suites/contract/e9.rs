@@ -54,13 +54,22 @@ fn e9_verbose_status_tells_configuration_and_network() {
 }
 
 #[test]
-fn e9_verbose_status_of_a_pod_has_pid_and_spec() {
+fn e9_verbose_info_of_a_pod_leads_to_its_namespaces() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let info = bed.cri.pod_status_whole(&bed.pod).await?.info;
         let info: Value = serde_json::from_str(info.get("info").context("no info")?)?;
         ensure!(info.get("pid").is_some_and(Value::is_number), "{info}");
-        ensure!(info.get("runtimeSpec").is_some(), "{info}");
+        let namespaces = info["runtimeSpec"]["linux"]["namespaces"]
+            .as_array()
+            .context("no namespaces")?;
+        let network = namespaces
+            .iter()
+            .find(|it| it["type"] == "network")
+            .and_then(|it| it["path"].as_str())
+            .context("no network namespace")?;
+        let address = node.sh(&format!("nsenter --net={network} ip -4 -o addr show eth0"))?;
+        ensure!(address.contains(&bed.cri.pod_ip(&bed.pod).await?), "{address}");
         Ok(())
     });
 }
