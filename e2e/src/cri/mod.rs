@@ -414,6 +414,20 @@ impl Cri {
             .stats)
     }
 
+    /// ListPodSandboxStats.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn pod_stats_list(&self) -> Answer<Vec<v1::PodSandboxStats>> {
+        Ok(self
+            .runtime
+            .clone()
+            .list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest { filter: None })
+            .await?
+            .into_inner()
+            .stats)
+    }
+
     /// Stops and removes every pod, and with them their containers.
     ///
     /// # Errors

@@ -70,6 +70,10 @@ cause!(proto::frame::BadFrame, e => match e {
 cause!(image::Error, e => e.kind());
 cause!(cni_invoke::Error, e => e.kind());
 cause!(cgroup::Error, e => e.kind());
+cause!(cni_netlink::Error, e => match e.errno() {
+    Some(errno) => Kind::of_io(&std::io::Error::from_raw_os_error(errno)),
+    None => Kind::Internal,
+});
 cause!(Error, e => e.kind);
 
 impl Error {

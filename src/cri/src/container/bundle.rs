@@ -130,9 +130,14 @@ fn write_bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
 
 /// The process of a bundle, from which execs are made; after a restart.
 pub(crate) fn process_of(path: &Path) -> Result<Process, Error> {
+    // The rest of a specification is many times as long.
+    #[derive(serde::Deserialize)]
+    struct Bundle {
+        process: Option<Process>,
+    }
     let text = fs::read(path).map_err(|e| Error::at("read", path.display(), &e))?;
-    let spec: spec::runtime::Spec = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
-    spec.process()
-        .clone()
+    let bundle: Bundle = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
+    bundle
+        .process
         .ok_or_else(|| Error::new(Kind::DataLoss, format!("{} has no process", path.display())))
 }

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::cri::{self, NamespaceMode};
+use proto::cri::{self, ContainerEventType, NamespaceMode};
 use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ContainerId, Kind};
 use tracing::Instrument;
@@ -24,7 +24,6 @@ use super::plan::{self, PidNamespace, Planned};
 use super::record::record;
 use super::start::program_fault;
 use super::{exit, image_volumes, remove, stop};
-use crate::blocking;
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
@@ -36,6 +35,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{ContainerRecord, Phase, SandboxPhase, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
+use crate::{blocking, events};
 
 /// How long making the container up to its execve may take.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -55,8 +55,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
         config,
     });
     match rt.container_names.reserve(&key, &request)? {
-        Reserved::Done(id) => match rt.index.find_container(&id)? {
-            Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(id),
+        Reserved::Taken(id) => match rt.index.find_container(&id)? {
+            Some(c)
+                if c.with_status(|s| s.phase == Phase::Created && !s.removing) && *c.config()? == request.config =>
+            {
+                Ok(id)
+            }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
         Reserved::Join(waiter) => waiter.wait().await,
@@ -89,6 +93,7 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
     let wanted = wanted(config, rules(rt))?;
     let volumes = image_volumes::find(rt, &wanted)?;
     let id = ContainerId::random().map_err(|e| Error::new(Kind::Internal, format!("make an id: {e}")))?;
+    tracing::Span::current().record("container_id", id.as_str());
     let mut record = record(rt, &id, sandbox, config, &image)?;
     record.volume_images = volumes.iter().map(|i| i.id.to_string()).collect();
     let mut undo = Undo::new("create_container");
@@ -98,6 +103,7 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
             match ready(sandbox) {
                 Ok(()) => {
                     undo.disarm();
+                    events::container(rt, &container, ContainerEventType::ContainerCreatedEvent);
                     return Ok(id.into());
                 }
                 Err(stopped) => {
@@ -193,6 +199,7 @@ async fn steps(
         phase: Phase::Created,
         removing: false,
         stop_by: None,
+        resized: None,
     };
     rt.db.put(Table::Container, row(&record, &status)?).await?;
     undo.pass("committed").await?;
