@@ -1,8 +1,144 @@
-//! E9: restart, verbose.
+//! E9: events, restart, verbose.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Bed, pod, test};
+use e2e::cri::Cri;
+use e2e::{Bed, pod, sleeper, test};
+use proto::cri as v1;
+use proto::cri::ContainerEventType as Kind;
 use serde_json::Value;
+use tonic::Streaming;
+
+async fn events(cri: &Cri) -> Result<Streaming<v1::ContainerEventResponse>> {
+    let answer = cri
+        .runtime
+        .clone()
+        .get_container_events(v1::GetEventsRequest {})
+        .await?;
+    Ok(answer.into_inner())
+}
+
+/// All events up to one of this kind about `id`.
+async fn until(
+    stream: &mut Streaming<v1::ContainerEventResponse>,
+    id: &str,
+    kind: Kind,
+) -> Result<Vec<v1::ContainerEventResponse>> {
+    let mut all = Vec::new();
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(20), stream.message())
+            .await
+            .with_context(|| format!("{kind:?} of {id} does not come; so far {}", all.len()))?;
+        let event = next?.context("the stream ended")?;
+        let is_last = event.container_id == id && event.container_event_type() == kind;
+        all.push(event);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
+#[test]
+fn e9_each_change_is_told_once_with_the_statuses_of_then() {
+    test(async |node| -> Result<()> {
+        let (mut one, mut two) = (events(&node.cri()).await?, events(&node.cri()).await?);
+        let bed = Bed::new(node).await?;
+        let id = bed.sleeper("main").await?;
+        bed.cri.stop(&id, 5).await?;
+        bed.cri.remove(&id).await?;
+        bed.cri.stop_pod(&bed.pod).await?;
+        bed.cri.remove_pod(&bed.pod).await?;
+        let told = until(&mut one, &bed.pod, Kind::ContainerDeletedEvent).await?;
+        let again = until(&mut two, &bed.pod, Kind::ContainerDeletedEvent).await?;
+        let outline = |events: &[v1::ContainerEventResponse]| -> Vec<(String, Kind)> {
+            events
+                .iter()
+                .map(|event| (event.container_id.clone(), event.container_event_type()))
+                .collect()
+        };
+        ensure!(
+            outline(&told) == outline(&again),
+            "two readers were told different things"
+        );
+        let order = [
+            Kind::ContainerCreatedEvent,
+            Kind::ContainerStartedEvent,
+            Kind::ContainerStoppedEvent,
+            Kind::ContainerDeletedEvent,
+        ];
+        for about in [&id, &bed.pod] {
+            let kinds: Vec<Kind> = told
+                .iter()
+                .filter(|event| event.container_id == *about)
+                .map(v1::ContainerEventResponse::container_event_type)
+                .collect();
+            ensure!(kinds == order, "{about}: {kinds:?}");
+        }
+        ensure!(
+            told.windows(2).all(|pair| pair[0].created_at <= pair[1].created_at),
+            "times go back"
+        );
+        for event in &told {
+            ensure!(event.created_at > 0, "{event:?}");
+            let of_pod = event
+                .pod_sandbox_status
+                .as_ref()
+                .is_some_and(|status| status.id == bed.pod);
+            let is_end = event.container_event_type() == Kind::ContainerDeletedEvent;
+            ensure!(of_pod || is_end, "no status of the pod: {event:?}");
+            if event.container_id == id && !is_end {
+                let status = event
+                    .containers_statuses
+                    .iter()
+                    .find(|status| status.id == id)
+                    .context("no status")?;
+                let expected = match event.container_event_type() {
+                    Kind::ContainerCreatedEvent => v1::ContainerState::ContainerCreated,
+                    Kind::ContainerStartedEvent => v1::ContainerState::ContainerRunning,
+                    _ => v1::ContainerState::ContainerExited,
+                };
+                ensure!(
+                    status.state() == expected,
+                    "{:?}: {status:?}",
+                    event.container_event_type()
+                );
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn e9_a_reader_that_does_not_read_holds_up_nobody() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let _deaf = events(&bed.cri).await?;
+        let mut heard = events(&node.cri()).await?;
+        let listener = {
+            let pod = bed.pod.clone();
+            tokio::spawn(async move { until(&mut heard, &pod, Kind::ContainerStoppedEvent).await })
+        };
+        let begin = Instant::now();
+        let mut config = sleeper("main");
+        // Large statuses, so that they fill what lies between server and reader.
+        config.annotations = [("large".to_owned(), "x".repeat(20_000))].into();
+        for number in 0..50 {
+            config.metadata.get_or_insert_default().attempt = number;
+            let id = bed.create(&config).await?;
+            bed.cri.remove(&id).await?;
+        }
+        bed.cri.stop_pod(&bed.pod).await?;
+        ensure!(begin.elapsed() < Duration::from_secs(60), "took {:?}", begin.elapsed());
+        let told = listener.await??;
+        let made = told
+            .iter()
+            .filter(|event| event.container_event_type() == Kind::ContainerCreatedEvent)
+            .count();
+        ensure!(made == 50, "{made} of 50 were told to the one who listened");
+        Ok(())
+    });
+}
 
 #[test]
 fn e9_host_ports_stay_taken_and_work_after_a_restart() {
@@ -25,7 +161,7 @@ fn e9_host_ports_stay_taken_and_work_after_a_restart() {
         let cri = node.restart().await?;
         let address = node.sh("ip -4 -o addr show e2e0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'")?;
         let get = format!("busybox wget -q -O - http://{}:18080/", address.trim());
-        e2e::wait::until("the port answers", std::time::Duration::from_secs(10), async || {
+        e2e::wait::until("the port answers", Duration::from_secs(10), async || {
             Ok(node.sh(&get).ok().filter(|text| text.contains("served by the pod")))
         })
         .await?;
