@@ -19,11 +19,7 @@ fn e2_an_image_without_a_tag_is_named_as_it_was_asked_for() {
         let image = bed.cri.pull(&name).await?;
         for asked in [&name, &image] {
             let id = bed
-                .create(&container(
-                    &asked[..6].replace('.', "-").replace(':', "-"),
-                    asked,
-                    &["true"],
-                ))
+                .create(&container(&asked[..6].replace(['.', ':'], "-"), asked, &["true"]))
                 .await?;
             let status = bed.cri.container_status(&id).await?;
             ensure!(status.image_id == image, "image_id {}", status.image_id);

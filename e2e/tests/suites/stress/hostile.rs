@@ -122,7 +122,7 @@ async fn ends(client: &mut Client, bytes: Vec<u8>) -> Result<bool> {
     let ended = blocking(move || {
         reader.raw().set_read_timeout(Some(Duration::from_secs(8)))?;
         loop {
-            match reader.next() {
+            match reader.event() {
                 Ok(Event::Close(_)) => return Ok(true),
                 Ok(Event::Data(..)) => {}
                 // Cut off, or still open after the time.

@@ -333,7 +333,7 @@ fn a_session_in_which_nothing_moves_is_ended_and_another_is_not() {
         let begin = Instant::now();
         let ended = blocking(move || {
             loop {
-                if let Event::Close(_) = idle.next()? {
+                if let Event::Close(_) = idle.event()? {
                     return Ok(begin.elapsed());
                 }
             }

@@ -21,7 +21,7 @@ fn beyond_loopback_the_server_does_not_start_without_tls() {
                 .await
             })
         });
-        let text = format!("{:#}", outcome.err().expect("it started"));
+        let text = format!("{:#}", outcome.expect_err("it started"));
         assert!(
             text.contains("stream.listen") && text.contains("tls_cert"),
             "{listen}: {text}"
