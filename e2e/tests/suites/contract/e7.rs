@@ -1,12 +1,16 @@
 //! E7: the container's spec.
 
 use anyhow::{Context, Result, ensure};
+use e2e::bed::refused;
 use e2e::catalog::BUSYBOX;
 use e2e::config::{resources, security};
 use e2e::{Bed, container, logs, sleeper, test};
 use proto::cri as v1;
 
-use super::cgroup;
+use serde_json::json;
+use tonic::Code;
+
+use super::{cgroup, image};
 
 async fn resize(bed: &Bed, id: &str, resources: v1::LinuxContainerResources) -> e2e::cri::Answer<()> {
     let request = v1::UpdateContainerResourcesRequest {
@@ -127,6 +131,68 @@ fn e7_names_of_capabilities_with_and_without_prefix_are_the_same() {
             seen.iter().all(|text| text.trim_end().ends_with("0000000002000000")),
             "{seen:?}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn e7_a_volume_of_the_image_begins_with_its_files_and_is_not_in_the_root() {
+    test(async |node| -> Result<()> {
+        let (_registry, name) = image(
+            node,
+            json!({"Env": ["PATH=/bin"], "Volumes": {"/data": {}, "/made/deep": {}}}),
+        )?;
+        let bed = Bed::new(node).await?;
+        bed.cri.pull(&name).await?;
+        let line = "cat /data/from-image; touch /data/new /made/deep/new && echo written; grep -c ' /data \\| /made/deep ' /proc/self/mounts";
+        for attempt in ["one", "two"] {
+            let mut config = container(attempt, &name, &["sh", "-c", line]);
+            security(&mut config).readonly_rootfs = true;
+            let text = bed.output_of(&config).await?;
+            // Of its own for each container: the second finds what the image has.
+            ensure!(text == "from the image\nwritten\n2\n", "{attempt}: {text:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn e7_recursive_read_only_reaches_every_mount_below() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let host = node.dir().join("volume");
+        std::fs::create_dir_all(host.join("inner"))?;
+        node.sh(&format!("mount -t tmpfs tmpfs {}/inner", host.display()))?;
+        let mount = v1::Mount {
+            container_path: "/v".into(),
+            host_path: host.to_string_lossy().into_owned(),
+            readonly: true,
+            ..Default::default()
+        };
+        let line = "touch /v/x 2>/dev/null && echo outer; touch /v/inner/x 2>/dev/null && echo inner; echo end";
+        for (name, recursive, expected) in [("plain", false, "inner\nend\n"), ("recursive", true, "end\n")] {
+            let mut config = container(name, BUSYBOX, &["sh", "-c", line]);
+            config.mounts.push(v1::Mount {
+                recursive_read_only: recursive,
+                ..mount.clone()
+            });
+            let text = bed.output_of(&config).await?;
+            ensure!(text == expected, "{name}: {text:?}");
+        }
+        for (readonly, propagation) in [
+            (false, v1::MountPropagation::PropagationPrivate),
+            (true, v1::MountPropagation::PropagationHostToContainer),
+        ] {
+            let mut config = container("refused", BUSYBOX, &["true"]);
+            config.mounts.push(v1::Mount {
+                recursive_read_only: true,
+                readonly,
+                propagation: propagation.into(),
+                ..mount.clone()
+            });
+            refused(bed.create(&config).await, Code::InvalidArgument, &["recursive"])?;
+        }
+        node.sh(&format!("umount {}/inner", host.display()))?;
         Ok(())
     });
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::cri::Cri;
-use e2e::{Bed, pod, sleeper, test};
+use e2e::{Bed, Options, pod, sleeper, test, test_with};
 use proto::cri as v1;
 use proto::cri::ContainerEventType as Kind;
 use serde_json::Value;
@@ -206,6 +206,40 @@ fn e9_verbose_info_of_a_pod_leads_to_its_namespaces() {
             .context("no network namespace")?;
         let address = node.sh(&format!("nsenter --net={network} ip -4 -o addr show eth0"))?;
         ensure!(address.contains(&bed.cri.pod_ip(&bed.pod).await?), "{address}");
+        Ok(())
+    });
+}
+
+#[test]
+fn e9_a_handler_that_vanished_does_not_stop_the_start() {
+    let options = Options {
+        config: "handlers:\n  spare:\n    kind: isolation\n".into(),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let cri = node.cri();
+        cri.pull(e2e::catalog::BUSYBOX).await?;
+        let config = pod(node, "pod");
+        let id = cri.run_pod_with(&config, "spare").await?;
+        let main = cri.run(&id, &sleeper("main"), &config).await?;
+        std::fs::write(
+            node.dir().join("config.yaml"),
+            format!("cgroup_root: {}\n", node.name()),
+        )?;
+        let cri = node.restart().await?;
+        ensure!(
+            cri.run_pod_with(&pod(node, "next"), "spare").await.is_err(),
+            "the handler is still there"
+        );
+        let status = cri.pod_status(&id).await?;
+        ensure!(status.runtime_handler == "spare", "{status:?}");
+        ensure!(
+            cri.container_status(&main).await?.state() == v1::ContainerState::ContainerRunning,
+            "the container does not run"
+        );
+        cri.stop(&main, 5).await?;
+        cri.stop_pod(&id).await?;
+        cri.remove_pod(&id).await?;
         Ok(())
     });
 }
