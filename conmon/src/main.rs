@@ -15,6 +15,7 @@ mod exit;
 mod io;
 mod log;
 mod monitor;
+mod oom;
 mod pin;
 mod placeholder;
 mod poll;
