@@ -11,6 +11,7 @@
 //! * [`tar`], [`image`], [`catalog`]: images made here, byte for byte the same each time,
 //!   in the storage layout of docker-registry; [`registry`]: that registry, started in a
 //!   node's network namespace; [`fake`]: a registry that lies, stalls or wants tokens.
+//! * [`kube`]: the real kubelet on a node, and a real control plane beside it.
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
 //!
 //! May use: `proto` (client) and `spec`; no other crate of ours.
@@ -28,6 +29,7 @@ pub mod cri;
 pub mod engine;
 pub mod fake;
 pub mod image;
+pub mod kube;
 pub mod leak;
 pub mod logs;
 pub mod netns;

@@ -1,9 +1,9 @@
-//! One server, alone in mount, network and pid namespaces of its own.
+//! One server, alone in mount, network, pid, uts and ipc namespaces of its own.
 //!
 //! `unshare` starts the *holder* (first process of the pid namespace; a sleep that ignores
 //! SIGCHLD, so that the kernel reaps orphans); everything else enters by `nsenter`. When
 //! the holder ends, the kernel ends every process in the namespace, and mounts, interfaces
-//! and firewall rules go with the other two: the machine is not touched even where a test
+//! and firewall rules go with the others: the machine is not touched even where a test
 //! dies half-way. What is left then are cgroups and files, and those a test names.
 //!
 //! The server's directories are under [`Node::dir`], which is the same path inside and
@@ -42,6 +42,8 @@ pub struct Options {
     pub registry: bool,
     /// Log as a node in production does.
     pub quiet: bool,
+    /// Directories that get a tmpfs of their own inside: programs write there by fixed names.
+    pub private: &'static [&'static str],
     /// Where our programs are, if not where [`places::product`] looks (a build with fail points).
     pub programs: Option<PathBuf>,
 }
@@ -66,6 +68,7 @@ impl Default for Options {
             small_disk: None,
             registry: true,
             quiet: false,
+            private: &[],
             programs: None,
         }
     }
@@ -92,8 +95,14 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs "$1/state"
 mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
 [ -z "$3" ] || mount -t tmpfs -o "size=${3}m" tmpfs "$1/root"
+ready=$2
+shift 3
+for directory; do
+    mkdir -p "$directory"
+    mount -t tmpfs -o mode=755 tmpfs "$directory"
+done
 ip link set lo up
-: > "$2"
+: > "$ready"
 exec env --ignore-signal=CHLD sleep infinity
 "#;
 
@@ -130,6 +139,8 @@ impl Node {
                 "--mount",
                 "--net",
                 "--pid",
+                "--uts",
+                "--ipc",
                 "--fork",
                 "--kill-child",
                 "sh",
@@ -140,6 +151,7 @@ impl Node {
             .arg(dir.path())
             .arg(&ready)
             .arg(disk)
+            .args(options.private)
             .stdin(Stdio::null())
             .spawn()
             .context("start unshare (are you root?)")?;
@@ -260,7 +272,7 @@ impl Node {
         command
             .args(["--pdeathsig", "KILL", "nsenter", "-t"])
             .arg(self.init.to_string())
-            .args(["-m", "-n", "-p", "--"])
+            .args(["-m", "-n", "-p", "-u", "-i", "--"])
             .arg(program);
         command
     }

@@ -8,6 +8,7 @@ mod bad;
 mod cri;
 mod fixtures;
 mod image;
+mod kubelet;
 mod logs;
 mod pair;
 mod pod;

@@ -57,6 +57,18 @@ pub enum Error {
         /// The controller.
         controller: &'static str,
     },
+    /// systemd refused.
+    #[error("cgroup: systemd: {op} {unit:?}: {message} ({name})")]
+    Systemd {
+        /// What was tried, as a verb.
+        op: &'static str,
+        /// The unit.
+        unit: String,
+        /// The name of systemd's error.
+        name: String,
+        /// Its words.
+        message: String,
+    },
     /// No cgroup file system is mounted.
     #[error("cgroup: no cgroup file system is mounted on this host")]
     NotMounted,
@@ -93,6 +105,12 @@ impl Error {
             Self::Missing { .. } | Self::NotMounted => Kind::Unimplemented,
             Self::Busy { .. } => Kind::FailedPrecondition,
             Self::NotFrozen { .. } => Kind::DeadlineExceeded,
+            Self::Systemd { name, .. } => match name.rsplit('.').next() {
+                Some("timeout" | "NoReply" | "TimedOut") => Kind::DeadlineExceeded,
+                Some("InvalidArgs" | "PropertyReadOnly") => Kind::InvalidArgument,
+                Some("NoSuchUnit") => Kind::NotFound,
+                _ => Kind::Unavailable,
+            },
         }
     }
 
@@ -110,6 +128,16 @@ impl Error {
             value: value.chars().take(120).collect(),
             why,
         }
+    }
+
+    /// systemd has such a unit already.
+    pub(crate) fn is_unit_there(&self) -> bool {
+        matches!(self, Self::Systemd { name, .. } if name == "org.freedesktop.systemd1.UnitExists")
+    }
+
+    /// systemd knows no such unit.
+    pub(crate) fn is_unit_missing(&self) -> bool {
+        matches!(self, Self::Systemd { name, .. } if name == "org.freedesktop.systemd1.NoSuchUnit")
     }
 
     pub(crate) fn is_missing_file(&self) -> bool {

@@ -8,6 +8,7 @@
 //! | module     | does                                                                        |
 //! |------------|-----------------------------------------------------------------------------|
 //! | `host`     | mounts and controllers; makes and opens cgroups                             |
+//! | `driver`   | who makes them: we, or systemd (`systemd`)                                   |
 //! | `make`     | mkdir in each hierarchy, cpuset inheritance (v1), `subtree_control` (v2)    |
 //! | `fs`       | join, procs, remove                                                         |
 //! | `entry`    | the files through which a process enters by itself, without a grace period   |
@@ -20,6 +21,7 @@
 //! in `host::WANTED` are left alone. May use: `spec`, `sys`.
 
 mod apply;
+mod driver;
 mod entry;
 mod error;
 mod events;
@@ -30,10 +32,12 @@ mod make;
 mod path;
 mod stats;
 mod stop;
+pub mod systemd;
 
+pub use driver::{DriverKind, UnknownDriver};
 pub use entry::Entry;
 pub use error::Error;
 pub use events::OomWatch;
 pub use fs::Cgroup;
-pub use host::{DriverKind, Host, UnknownDriver, Version};
+pub use host::{Host, Version};
 pub use stats::Stats;

@@ -74,10 +74,14 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
 }
 
 /// Answers RuntimeConfig: the driver that the kubelet must use too.
-pub(crate) fn config() -> cri::RuntimeConfigResponse {
+pub(crate) fn config(rt: &Runtime) -> cri::RuntimeConfigResponse {
+    let driver = match rt.driver {
+        cgroup::DriverKind::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+        cgroup::DriverKind::Systemd => cri::CgroupDriver::Systemd,
+    };
     cri::RuntimeConfigResponse {
         linux: Some(cri::LinuxRuntimeConfiguration {
-            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+            cgroup_driver: driver.into(),
         }),
     }
 }

@@ -47,6 +47,8 @@ pub struct Runtime {
     pub(crate) cni: Arc<cni_invoke::Cni>,
     pub(crate) stream: Arc<stream::Server>,
     pub(crate) cgroups: cgroup::Host,
+    /// Who makes cgroups.
+    pub(crate) driver: cgroup::DriverKind,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) db: Db,
     pub(crate) index: Index,
@@ -93,11 +95,16 @@ impl Runtime {
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
         let host = host::facts(&config.runtime, cgroups.version())?;
-        let name = config.monitors_cgroup();
-        let monitors = cgroups
-            .create(&name)
-            .map_err(|e| Error::at("make the cgroup", &name, &e))?;
-        let spawner = Spawner::new(&monitor, monitors).await?;
+        let driver = match config.cgroup_driver {
+            config::CgroupDriver::Cgroupfs => cgroup::DriverKind::Cgroupfs,
+            config::CgroupDriver::Systemd => cgroup::DriverKind::Systemd,
+        };
+        let home = Home {
+            host: cgroups.clone(),
+            driver,
+            path: config.monitors_cgroup(),
+        };
+        let spawner = Spawner::new(&monitor, home).await?;
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {
             paths,
@@ -107,6 +114,7 @@ impl Runtime {
             cni,
             stream,
             cgroups,
+            driver,
             spawner,
             db,
             index: Index::default(),

@@ -99,8 +99,8 @@ impl RuntimeService for Services {
     }
 
     async fn runtime_config(&self, r: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
-        answer!(self, r, Look, "RuntimeConfig", |_: &_| "", |_, _| async {
-            Ok(node::config())
+        answer!(self, r, Look, "RuntimeConfig", |_: &_| "", |rt, _| async move {
+            Ok(node::config(rt))
         })
     }
 

@@ -14,6 +14,8 @@ mod hugetlb;
 mod memory;
 mod pids;
 
+pub(crate) use cpu::weight;
+
 use std::collections::BTreeSet;
 
 use spec::runtime::LinuxResources;

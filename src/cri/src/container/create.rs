@@ -125,7 +125,7 @@ fn record(
             .cloned()
             .unwrap_or_else(|| image.id.with_algorithm()),
         image_name: name.cloned().unwrap_or(asked),
-        cgroup: format!("{}/{id}", sandbox.record.cgroup),
+        cgroup: format!("{}/{}", sandbox.record.cgroup, rt.driver.container_name(id.as_str())),
         log_path: log_path(sandbox, config)?,
         boot_id: rt.boot_id.clone(),
         ..ContainerRecord::default()
@@ -428,7 +428,7 @@ async fn ask(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         rootfs_fd: true,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
         max_log_line: rt.config.runtime.max_log_line,
     });
     let at = |e: Error| program_fault(e).during("create", format!("container {}", record.id));

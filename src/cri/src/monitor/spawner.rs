@@ -42,10 +42,18 @@ type Control = Arc<AsyncFd<OwnedFd>>;
 #[derive(Debug)]
 pub(crate) struct Spawner {
     program: OwnedFd,
-    cgroup: cgroup::Cgroup,
+    home: Home,
     control: Mutex<Option<Control>>,
     /// One start at a time.
     starting: tokio::sync::Mutex<()>,
+}
+
+/// The cgroup that monitors are born in.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) host: cgroup::Host,
+    pub(crate) driver: cgroup::DriverKind,
+    pub(crate) path: String,
 }
 
 /// A sealed, read-only copy of the program at `path`.
@@ -79,12 +87,12 @@ fn seal(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 impl Spawner {
-    /// Seals the program at `path` and starts the spawner in `cgroup`.
-    pub(crate) async fn new(path: &Path, cgroup: cgroup::Cgroup) -> Result<Arc<Self>, Error> {
+    /// Seals the program at `path` and starts the spawner in the cgroup `home`.
+    pub(crate) async fn new(path: &Path, home: Home) -> Result<Arc<Self>, Error> {
         let program = seal(path)?;
         let spawner = Arc::new(Self {
             program,
-            cgroup,
+            home,
             control: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
         });
@@ -169,9 +177,10 @@ impl Spawner {
             return Err(Error::new(Kind::Unavailable, "the spawner ended at once"));
         };
         // Joined before the first order: every monitor is born in this cgroup.
-        self.cgroup
-            .join(pid)
-            .map_err(|e| Error::at("move the spawner to", self.cgroup.path(), &e))?;
+        let Home { host, driver, path } = &self.home;
+        driver
+            .enter(host, path, pid, "monitors of containers")
+            .map_err(|e| Error::at("move the spawner to", path, &e))?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|e| at("set up", e.into()))?;
         let control = Arc::new(fdio::register(ours).map_err(|e| at("watch", e))?);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&control));

@@ -37,8 +37,8 @@ fn directory(rt: &Runtime, id: &SandboxId) -> PathBuf {
     rt.paths.containers().join(id.as_str())
 }
 
-fn cgroup(id: &SandboxId, record: &SandboxRecord) -> String {
-    format!("{}/{id}", record.cgroup)
+fn cgroup(driver: cgroup::DriverKind, id: &SandboxId, record: &SandboxRecord) -> String {
+    format!("{}/{}", record.cgroup, driver.container_name(id.as_str()))
 }
 
 fn bad(e: impl std::fmt::Display) -> Error {
@@ -46,7 +46,7 @@ fn bad(e: impl std::fmt::Display) -> Error {
 }
 
 /// No capability, no device, no mount, the pod's namespaces and a new pid namespace.
-fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
+fn spec(driver: cgroup::DriverKind, id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
     let namespace = |typ, path: &str| -> Result<LinuxNamespace, Error> {
         let builder = LinuxNamespaceBuilder::default().typ(typ);
         let builder = if path.is_empty() { builder } else { builder.path(path) };
@@ -87,7 +87,7 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
         .map_err(bad)?;
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .cgroups_path(cgroup(id, record))
+        .cgroups_path(cgroup(driver, id, record))
         .seccomp(seccomp::default_profile::<&str>(&[]))
         .masked_paths(Vec::<String>::new())
         .readonly_paths(Vec::<String>::new())
@@ -109,7 +109,7 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
 /// Makes and starts it; its pid comes back.
 pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<i32, Error> {
     let dir = directory(rt, id);
-    let text = serde_json::to_vec(&spec(id, record)?).map_err(|e| Error::at("encode", "the pod's init", &e))?;
+    let text = serde_json::to_vec(&spec(rt.driver, id, record)?).map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();
     let (client, written) = tokio::join!(
         rt.spawner.monitor(),
@@ -126,7 +126,7 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         container_id: id.to_string(),
         bundle: state_dir.clone(),
         state_dir,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
         ..wire::Create::default()
     });
     let at = |e: Error| e.during("make the init of", format!("pod {id}"));
@@ -156,7 +156,7 @@ pub(crate) async fn remove(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         drop(client.done(Verb::Discard(wire::Discard {}), DEADLINE).await);
     }
     if !record.cgroup.is_empty() {
-        teardown::remove_cgroup(rt, &cgroup(id, record)).await?;
+        teardown::remove_cgroup(rt, &cgroup(rt.driver, id, record)).await?;
     }
     blocking(move || remove_tree(&dir)).await
 }

@@ -81,6 +81,7 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
         hostname: &host::hostname(),
         resolv_conf: &resolv_conf,
         boot_id: &rt.boot_id,
+        driver: rt.driver,
     };
     let mut plan = plan(id, request, &rt.paths, &node)?;
     network::attachment(&plan.record, true)?;
@@ -177,8 +178,8 @@ async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) 
     blocking(move || {
         files::make(&rt.paths, &id, &plan)?;
         let path = &plan.record.cgroup;
-        rt.cgroups
-            .create(path)
+        rt.driver
+            .make_parent(&rt.cgroups, path)
             .map(drop)
             .map_err(|e| Error::at("make the cgroup", path, &e))
     })

@@ -54,7 +54,10 @@ pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), E
                 .kill()
                 .map_err(|e| Error::at("kill what is in the cgroup", &path, &e))?;
         }
-        found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
+        drop(found);
+        rt.driver
+            .remove(&rt.cgroups, &path)
+            .map_err(|e| Error::at("remove the cgroup", &path, &e))
     })
     .await
 }

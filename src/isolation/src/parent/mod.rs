@@ -7,6 +7,7 @@
 pub(crate) mod create;
 pub(crate) mod join;
 mod sources;
+mod stand_in;
 
 use std::os::fd::BorrowedFd;
 

@@ -1,0 +1,12 @@
+//! A node as Kubernetes sees it: the real kubelet on a server of this crate's [`crate::node`],
+//! alone with static pods, or registered with a real control plane in the same namespaces.
+//!
+//! * [`kubelet`]: the kubelet, its configuration, its HTTP and HTTPS interfaces;
+//! * [`pods`]: pods as JSON, and what their status says;
+//! * [`agnhost`]: the image with the programs that Kubernetes' own tests use.
+
+pub mod agnhost;
+pub mod kubelet;
+pub mod pods;
+
+pub use kubelet::{Kubelet, Settings};
