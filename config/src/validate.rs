@@ -77,7 +77,10 @@ impl Config {
         if self.cgroup_driver == CgroupDriver::Systemd && self.cgroup_root.split('/').any(slice) {
             found.add(
                 "cgroup_root",
-                format!("{:?} is no slice's name: a dash stands between two names", self.cgroup_root),
+                format!(
+                    "{:?} is no slice's name: a dash stands between two names",
+                    self.cgroup_root
+                ),
             );
         }
         match (&self.stream.tls_cert, &self.stream.tls_key) {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use proto::frame;
-use proto::monitor::{Done, Frame, Pin, Reply, frame::Body, reply};
+use proto::monitor::{Done, Frame, IdMapping, Pin, Reply, frame::Body, reply};
 
 use crate::error::Error;
 
@@ -18,7 +18,13 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     sysctls.sort();
+    let user = (!order.user.is_empty()).then(|| isolation::PinUser {
+        path: PathBuf::from(&order.user),
+        uids: order.uid_mappings.iter().map(map).collect(),
+        gids: order.gid_mappings.iter().map(map).collect(),
+    });
     let request = isolation::PinRequest {
+        user,
         network: path(&order.network),
         ipc: path(&order.ipc),
         uts: path(&order.uts),
@@ -42,4 +48,12 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
         rest = &rest[sys::cmsg::send(socket.as_fd(), rest, &[])?..];
     }
     Ok(())
+}
+
+fn map(map: &IdMapping) -> isolation::IdMap {
+    isolation::IdMap {
+        inside: map.container_id,
+        outside: map.host_id,
+        size: map.size,
+    }
 }

@@ -10,6 +10,8 @@
 //! outside, so tests reach its socket by path. Its state is on a tmpfs, as `/run` is on a
 //! real node; [`Node::inside`] leads there from outside.
 
+mod reboot;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -95,6 +97,9 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs "$1/state"
 mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
 [ -z "$3" ] || mount -t tmpfs -o "size=${3}m" tmpfs "$1/root"
+# A reboot gives another one.
+cat /proc/sys/kernel/random/boot_id > "$1/boot_id"
+mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
 ready=$2
 shift 3
 for directory; do

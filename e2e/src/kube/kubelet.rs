@@ -400,7 +400,8 @@ impl Kubelet {
         }
         self.node.sh("ip link del eth0")?;
         // The kubelet's own rule against martians from loopback.
-        self.node.sh("iptables -w -F KUBE-FIREWALL; ip6tables -w -F KUBE-FIREWALL || true")?;
+        self.node
+            .sh("iptables -w -F KUBE-FIREWALL; ip6tables -w -F KUBE-FIREWALL || true")?;
         // A killed kubelet leaves the volumes of the pods that it had not taken down yet.
         self.node.sh(&format!(
             "awk '$5 ~ \"^{0}/\" {{print $5}}' /proc/self/mountinfo | tac | xargs -r umount",

@@ -5,6 +5,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
 
 mod bad;
+mod charts;
 mod cri;
 mod fixtures;
 mod image;

@@ -7,7 +7,7 @@
 //! | `layers` | no crate uses one above it; the daemon's tree is free of `isolation`       |
 //! | `lint`   | the house rules that neither rustc nor clippy knows                        |
 //!
-//! Each check of `layers` and `lint` has a bad fixture below `fixtures/`, and a test that
+//! Each check of `ci`, `layers` and `lint` has a bad fixture below `fixtures/`, and a test that
 //! sees the check catch it: a check that nobody saw fail is none.
 //!
 //! Unit tests stand beside the code and need neither root nor network: `ci` runs them by

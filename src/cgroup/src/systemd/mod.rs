@@ -22,9 +22,9 @@ use spec::runtime::LinuxResources;
 
 use self::bus::Manager;
 use self::properties::Property;
-use self::wire::Value;
-pub use self::unit::slice_path;
 use self::unit::Unit;
+pub use self::unit::slice_path;
+use self::wire::Value;
 use crate::{Cgroup, Error, Host, Version, file};
 
 /// How long systemd may take to put a process where it belongs.

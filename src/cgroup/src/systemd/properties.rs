@@ -117,7 +117,11 @@ mod tests {
 
     fn properties(json: serde_json::Value) -> Vec<(&'static str, Value)> {
         let limits: LinuxResources = serde_json::from_value(json).unwrap();
-        of(&limits).unwrap().into_iter().map(|one| (one.name, one.value)).collect()
+        of(&limits)
+            .unwrap()
+            .into_iter()
+            .map(|one| (one.name, one.value))
+            .collect()
     }
 
     #[test]
@@ -145,10 +149,18 @@ mod tests {
 
     #[test]
     fn none_and_no_limit_are_told_apart() {
-        assert_eq!(properties(serde_json::json!({"cpu": {"shares": 0, "quota": 0}, "memory": {}})), vec![]);
-        let unlimited = properties(serde_json::json!({"cpu": {"quota": -1}, "memory": {"limit": -1, "swap": -1}, "pids": {"limit": -1}}));
+        assert_eq!(
+            properties(serde_json::json!({"cpu": {"shares": 0, "quota": 0}, "memory": {}})),
+            vec![]
+        );
+        let unlimited = properties(
+            serde_json::json!({"cpu": {"quota": -1}, "memory": {"limit": -1, "swap": -1}, "pids": {"limit": -1}}),
+        );
         assert_eq!(unlimited.len(), 4);
-        assert!(unlimited.iter().all(|(_, value)| *value == Value::Number(u64::MAX)), "{unlimited:?}");
+        assert!(
+            unlimited.iter().all(|(_, value)| *value == Value::Number(u64::MAX)),
+            "{unlimited:?}"
+        );
         assert!(mask("1-").is_err() && mask("x").is_err() && mask("70000").is_err());
     }
 }

@@ -13,11 +13,19 @@ impl Unit {
     /// The unit that a cgroup path ends in. Each slice on the way must be where systemd has it.
     pub(super) fn of(path: &str) -> Result<Self, Error> {
         let (name, above) = split(path)?;
-        let parent = above.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("-.slice");
+        let parent = above
+            .rsplit('/')
+            .next()
+            .filter(|name| !name.is_empty())
+            .unwrap_or("-.slice");
         let place = slice_path(parent)?;
         let place = if parent == "-.slice" { "" } else { place.as_str() };
         if place != above {
-            return Err(Error::invalid("path", path, "the slices on the way are not as their names say"));
+            return Err(Error::invalid(
+                "path",
+                path,
+                "the slices on the way are not as their names say",
+            ));
         }
         if name.ends_with(".slice") && slice_path(&name)? != path {
             return Err(Error::invalid("path", path, "a slice lies where its name says"));
@@ -89,7 +97,17 @@ mod tests {
             "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"
         );
         assert_eq!(slice_path("-.slice").unwrap(), "/");
-        for bad in ["a", "", ".slice", "a--b.slice", "-a.slice", "a-.slice", "a/b.slice", "a.scope", "ä.slice"] {
+        for bad in [
+            "a",
+            "",
+            ".slice",
+            "a--b.slice",
+            "-a.slice",
+            "a-.slice",
+            "a/b.slice",
+            "a.scope",
+            "ä.slice",
+        ] {
             assert!(slice_path(bad).is_err(), "{bad}");
         }
     }
@@ -100,7 +118,14 @@ mod tests {
         assert_eq!((unit.name.as_str(), unit.parent.as_str()), ("x-1.scope", "a-b.slice"));
         assert_eq!(Unit::of("/a.slice").unwrap().parent, "-.slice");
         assert_eq!(Unit::of("/a.slice/a-b.slice").unwrap().parent, "a.slice");
-        for bad in ["/b.slice/a-b.slice/x.scope", "/a.slice/b.slice", "/kubepods/x.scope", "x.scope", "/x", "/a.slice/x y.scope"] {
+        for bad in [
+            "/b.slice/a-b.slice/x.scope",
+            "/a.slice/b.slice",
+            "/kubepods/x.scope",
+            "x.scope",
+            "/x",
+            "/a.slice/x y.scope",
+        ] {
             assert!(Unit::of(bad).is_err(), "{bad}");
         }
     }

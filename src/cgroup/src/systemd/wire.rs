@@ -152,7 +152,10 @@ pub(super) fn call(serial: u32, member: &str, body: &Body) -> Vec<u8> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Done,
-    Failed { name: String, message: String },
+    Failed {
+        name: String,
+        message: String,
+    },
     /// A signal, or a reply to something else.
     Other,
 }
@@ -162,7 +165,10 @@ pub(super) fn whole(head: &[u8; 16]) -> Option<usize> {
     let number = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?) as usize);
     let fields = number(12)?;
     let body = number(4)?;
-    let all = 16_usize.checked_add(fields)?.checked_next_multiple_of(8)?.checked_add(body)?;
+    let all = 16_usize
+        .checked_add(fields)?
+        .checked_next_multiple_of(8)?
+        .checked_add(body)?;
     (head[0] == b'l' && head[3] == 1 && all <= LONGEST).then_some(all)
 }
 
@@ -194,7 +200,11 @@ pub(super) fn reply(message: &[u8], serial: u32) -> Option<Reply> {
         3 => {
             reader.at = end;
             reader.align(8);
-            let message = if signature.starts_with('s') { reader.text()? } else { String::new() };
+            let message = if signature.starts_with('s') {
+                reader.text()?
+            } else {
+                String::new()
+            };
             Some(Reply::Failed { name, message })
         }
         _ => Some(Reply::Other),

@@ -109,7 +109,8 @@ fn spec(driver: cgroup::DriverKind, id: &SandboxId, record: &SandboxRecord) -> R
 /// Makes and starts it; its pid comes back.
 pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<i32, Error> {
     let dir = directory(rt, id);
-    let text = serde_json::to_vec(&spec(rt.driver, id, record)?).map_err(|e| Error::at("encode", "the pod's init", &e))?;
+    let text =
+        serde_json::to_vec(&spec(rt.driver, id, record)?).map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();
     let (client, written) = tokio::join!(
         rt.spawner.monitor(),

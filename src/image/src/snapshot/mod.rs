@@ -11,7 +11,7 @@ mod volume;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +24,36 @@ use crate::store::Store;
 use crate::store::catalog::Image;
 use crate::store::remove::blocking;
 use crate::store::usage::{Usage, now_ns};
+
+/// Which ids of the host are those of a container: the first `size`, from `uid` and `gid` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdShift {
+    /// The host's user that is user 0.
+    pub uid: u32,
+    /// The host's group that is group 0.
+    pub gid: u32,
+    /// How many ids there are.
+    pub size: u32,
+}
+
+impl IdShift {
+    /// That of a container without a user namespace.
+    pub const NONE: Self = Self {
+        uid: 0,
+        gid: 0,
+        size: u32::MAX,
+    };
+
+    fn apply(self, (uid, gid, mode): (u32, u32, u32)) -> Result<(u32, u32, u32), Error> {
+        match uid.max(gid) < self.size {
+            true => Ok((self.uid + uid, self.gid + gid, mode)),
+            false => Err(Error::new(
+                Kind::InvalidArgument,
+                format!("a directory of the image belongs to {uid}:{gid}, which the pod's user namespace does not map"),
+            )),
+        }
+    }
+}
 
 /// A snapshot that is there.
 #[derive(Debug, Clone)]
@@ -51,21 +81,27 @@ impl Snapshot {
 }
 
 impl Store {
-    /// Makes the writable layer of a container on an image.
+    /// Makes the writable layer of a container on an image; `shift` is that of its user namespace.
     ///
     /// # Errors
-    /// `NotFound` for an unknown image, `AlreadyExists` for a container that has a snapshot.
-    pub async fn snapshot_create(self: &Arc<Self>, id: &ContainerId, image: &ImageId) -> Result<(), Error> {
+    /// `NotFound` for an unknown image, `AlreadyExists` for a container that has a snapshot, `InvalidArgument` for a
+    /// directory of the image whose owner is not mapped.
+    pub async fn snapshot_create(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        image: &ImageId,
+        shift: IdShift,
+    ) -> Result<(), Error> {
         let (store, id, image) = (Arc::clone(self), id.clone(), image.clone());
         blocking("snapshot", move || {
             store
-                .create_now(&id, &image)
+                .create_now(&id, &image, shift)
                 .map_err(|e| e.within(format!("snapshot of {id}")))
         })
         .await
     }
 
-    fn create_now(&self, id: &ContainerId, image: &ImageId) -> Result<(), Error> {
+    fn create_now(&self, id: &ContainerId, image: &ImageId, shift: IdShift) -> Result<(), Error> {
         let catalog = self.catalog();
         let unknown = || Error::new(Kind::NotFound, format!("image {} is not here", image.with_algorithm()));
         let image = catalog.images.get(image).ok_or_else(unknown)?;
@@ -82,7 +118,7 @@ impl Store {
                 .snapshots
                 .insert(id.clone(), Snapshot::new(Arc::clone(&image.chain)));
         }
-        let made = self.make_dirs(id, image);
+        let made = self.make_dirs(id, image, shift);
         if made.is_err() {
             self.layers.lock().snapshots.remove(id);
             self.janitor.delete(self.snapshot_dir(id));
@@ -90,7 +126,7 @@ impl Store {
         made
     }
 
-    fn make_dirs(&self, id: &ContainerId, image: &Image) -> Result<(), Error> {
+    fn make_dirs(&self, id: &ContainerId, image: &Image, shift: IdShift) -> Result<(), Error> {
         let dir = self.snapshot_dir(id);
         let mkdir = |path: &Path, mode: u32| {
             rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(sys("mkdir", path.display()))
@@ -108,11 +144,11 @@ impl Store {
             }
             None => (0, 0, 0o755),
         };
-        set(&upper, like)?;
+        set(&upper, shift.apply(like)?)?;
         for fixup in image.fixups.iter() {
             let path = upper.join(std::ffi::OsStr::new(os(&fixup.path)));
             mkdir(&path, 0o700)?;
-            set(&path, (fixup.uid, fixup.gid, fixup.mode))?;
+            set(&path, shift.apply((fixup.uid, fixup.gid, fixup.mode))?)?;
         }
         let mut text = String::new();
         for digest in image.chain.iter() {
@@ -124,11 +160,13 @@ impl Store {
     }
 
     /// A new detached overlay mount of the snapshot, to be attached with `move_mount` wherever
-    /// the container's mount namespace wants it.
+    /// the container's mount namespace wants it. With `userns`, the container's user namespace, what the image says is
+    /// id 0 is id 0 there.
     ///
     /// # Errors
-    /// `NotFound` for an unknown snapshot; what the kernel says otherwise.
-    pub fn snapshot_mount(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+    /// `NotFound` for an unknown snapshot; `FailedPrecondition` for a filesystem without idmapped mounts; what the
+    /// kernel says otherwise.
+    pub fn snapshot_mount(&self, id: &ContainerId, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
         let chain = {
             let state = self.layers.lock();
             let snapshot = state.snapshots.get(id);
@@ -140,7 +178,7 @@ impl Store {
         let mut seen = HashSet::new();
         let distinct = chain.iter().rev().filter(|layer| seen.insert(**layer));
         let lowers: Vec<PathBuf> = distinct.map(|layer| self.layer_dir(*layer)).collect();
-        overlay::mount(&lowers, &self.snapshot_dir(id)).map_err(|e| e.within(format!("root of container {id}")))
+        overlay::mount(&lowers, &self.snapshot_dir(id), userns).map_err(|e| e.within(format!("root of container {id}")))
     }
 
     /// Removes a container's writable layer. One that is not there is removed already.

@@ -8,12 +8,16 @@
 //! own, mounts the old way with descriptors for names (`lowerdir=5:6:7`, relative to
 //! /proc/self/fd: a page is enough for some 800 layers), and takes a detached copy with it.
 //!
+//! For a container in a user namespace the layers come by an idmapped mount (overlayfs takes such since Linux 5.19), so
+//! that what is root's in the image is its root's; what it writes has the host's ids of its namespace in `upper/`, where
+//! a set-user-id program of its root's is nobody's on the host.
+//!
 //! Options are fixed, because the kernel's defaults differ by distribution: `metacopy=off` and
 //! `redirect_dir=nofollow` so that attributes in a layer can redirect nothing, `index=off` so
 //! that layers may be shared and a mount can be made again while another lives.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -30,8 +34,8 @@ const OPTIONS: [(&str, &str); 3] = [("metacopy", "off"), ("redirect_dir", "nofol
 /// `fsconfig(2)`: 256 with the zero.
 const MAX_VALUE: usize = 255;
 
-/// Mounts `lowers` (top first) below `dir/upper`.
-pub(crate) fn mount(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+/// Mounts `lowers` (top first) below `dir/upper`; with `userns` their ids are those of that user namespace.
+pub(crate) fn mount(lowers: &[PathBuf], dir: &Path, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
     let empty = [dir.join("empty")];
     let lowers = if lowers.is_empty() {
         // An image without layers: overlayfs wants at least one lower directory.
@@ -42,18 +46,51 @@ pub(crate) fn mount(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
     } else {
         lowers
     };
-    match mount_by_context(lowers, dir) {
-        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(lowers, dir),
+    match mount_by_context(lowers, dir, userns) {
+        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(lowers, dir, userns),
         other => other,
     }
 }
 
-fn mount_by_context(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+/// A detached copy of the mount that the directory `path` lies on, with its ids mapped.
+fn idmapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let tree = sys::mount::open_tree(CWD, path, false).map_err(|e| Error::io("open", path.display(), e))?;
+    sys::mount::set_idmap(tree.as_fd(), false, userns).map_err(|e| {
+        let why = format!(
+            "the filesystem of {} does not support idmapped mounts: {e}",
+            path.display()
+        );
+        Error::new(Kind::FailedPrecondition, why)
+    })?;
+    Ok(tree)
+}
+
+/// The one directory that all `lowers` lie in, in which layers are kept.
+fn parent(lowers: &[PathBuf]) -> Option<&Path> {
+    let parent = lowers.first()?.parent()?;
+    lowers
+        .iter()
+        .all(|lower| lower.parent() == Some(parent))
+        .then_some(parent)
+}
+
+fn mount_by_context(lowers: &[PathBuf], dir: &Path, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(sys("fsopen", "overlay"))?;
     // Kept open until the mount is made.
     let mut open: Vec<OwnedFd> = Vec::new();
+    // One mapped mount for all layers, however many there are.
+    let mapped = userns
+        .zip(parent(lowers))
+        .map(|(userns, parent)| idmapped(parent, userns));
+    let mapped = mapped.transpose()?;
     for lower in lowers {
-        set_path(&fs, "lowerdir+", lower, &mut open)?;
+        match mapped.as_ref().zip(lower.file_name()) {
+            Some((tree, name)) => {
+                let path = Path::new("/proc/self/fd").join(tree.as_raw_fd().to_string()).join(name);
+                fsconfig_set_string(fs.as_fd(), "lowerdir+", path).map_err(|e| explain(&fs, "lowerdir+", e))?;
+            }
+            None => set_path(&fs, "lowerdir+", lower, &mut open)?,
+        }
     }
     set_path(&fs, "upperdir", &dir.join("upper"), &mut open)?;
     set_path(&fs, "workdir", &dir.join("work"), &mut open)?;
@@ -76,18 +113,25 @@ fn set_path(fs: &OwnedFd, key: &str, path: &Path, open: &mut Vec<OwnedFd>) -> Re
 }
 
 /// The way of Linux before 6.8.
-fn mount_by_string(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
-    let joined = std::thread::scope(|scope| scope.spawn(|| in_own_namespace(lowers, dir)).join());
+fn mount_by_string(lowers: &[PathBuf], dir: &Path, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+    let joined = std::thread::scope(|scope| scope.spawn(|| in_own_namespace(lowers, dir, userns)).join());
     joined.unwrap_or_else(|_| Err(Error::new(Kind::Internal, "the thread that mounts panicked")))
 }
 
-fn in_own_namespace(lowers: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+fn in_own_namespace(lowers: &[PathBuf], dir: &Path, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
     // This thread's root, working directory and mounts are its own from here on; its
     // descriptors stay the process's, which is what makes the call sound.
     #[expect(deprecated, reason = "unsafe only with UnshareFlags::FILES, which is not given")]
     rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).map_err(sys("unshare", "mounts"))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(sys("make private", "/"))?;
+    if let Some((userns, parent)) = userns.zip(parent(lowers)) {
+        // Over the layers themselves: until Linux 6.15 overlayfs takes no mount that is attached nowhere.
+        let tree = idmapped(parent, userns)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let target = rustix::fs::open(parent, flags, Mode::empty()).map_err(sys("open", parent.display()))?;
+        sys::mount::attach(tree.as_fd(), target.as_fd()).map_err(|e| Error::io("attach", parent.display(), e))?;
+    }
     // Opened here: overlayfs takes only directories of the namespace that mounts (5.14).
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()));
@@ -159,7 +203,7 @@ mod tests {
                 std::fs::create_dir(own.join(name)).unwrap();
             }
             let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let root = way(&lowers, &own).unwrap();
+            let root = way(&lowers, &own, None).unwrap();
             let read = |name: &str| {
                 let fd = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).unwrap();
                 std::io::read_to_string(std::fs::File::from(fd)).unwrap()
@@ -175,5 +219,91 @@ mod tests {
             let path = own.to_str().unwrap();
             assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path) && !before.contains(path));
         }
+    }
+
+    /// `CLONE_NEWUSER`.
+    const NEWUSER: i32 = 0x1000_0000;
+
+    /// A user namespace whose id 0 is `outside`, held by nobody but the descriptor.
+    fn userns(outside: u32) -> OwnedFd {
+        let (said, saying) = std::io::pipe().unwrap();
+        // Its other end stays open in the child, which sleeps until it is killed.
+        let (held, _holding) = std::io::pipe().unwrap();
+        let child = sys::process::fork(|| {
+            use std::io::{Read, Write};
+            let made = sys::ns::unshare(NEWUSER);
+            let told = (&saying).write_all(&[u8::from(made.is_err())]);
+            u8::from(told.is_err() || (&held).read(&mut [0]).is_err())
+        })
+        .unwrap();
+        let mut failed = [1];
+        std::io::Read::read_exact(&mut &said, &mut failed).unwrap();
+        assert_eq!(failed, [0]);
+        for map in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{child}/{map}"), format!("0 {outside} 1000\n")).unwrap();
+        }
+        let namespace = sys::ns::open(Path::new(&format!("/proc/{child}/ns/user"))).unwrap();
+        let pidfd = sys::process::pidfd_open(child).unwrap();
+        sys::process::pidfd_signal(pidfd.as_fd(), 9).unwrap();
+        sys::process::wait(child).unwrap();
+        namespace
+    }
+
+    #[test]
+    fn both_ways_map_the_layers_and_write_with_the_hosts_ids() {
+        use std::os::unix::fs::MetadataExt;
+        let namespace = userns(700_000);
+        for way in [mount_by_context, mount_by_string] {
+            let dir = tempfile::tempdir().unwrap();
+            let lowers: Vec<PathBuf> = (0..3).map(|at| dir.path().join(format!("layers/{at}"))).collect();
+            for (at, lower) in lowers.iter().enumerate() {
+                std::fs::create_dir_all(lower).unwrap();
+                let file = lower.join(format!("f{at}"));
+                std::fs::write(&file, "below").unwrap();
+                let owner = u32::try_from(at * 7).unwrap();
+                std::os::unix::fs::chown(&file, Some(owner), Some(owner)).unwrap();
+            }
+            let own = dir.path().join("snapshot");
+            for name in ["", "upper", "work"] {
+                std::fs::create_dir(own.join(name)).unwrap();
+            }
+            let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let root = way(&lowers, &own, Some(namespace.as_fd())).unwrap();
+            let owner = |name: &str| {
+                let stat = rustix::fs::statat(&root, name, rustix::fs::AtFlags::empty()).unwrap();
+                (stat.st_uid, stat.st_gid)
+            };
+            assert_eq!(
+                ["f0", "f1", "f2"].map(owner),
+                [(700_000, 700_000), (700_007, 700_007), (700_014, 700_014)]
+            );
+            // Copied up, it keeps the ids of the namespace; the layer is as it was.
+            let flags = OFlags::WRONLY | OFlags::APPEND;
+            let file = rustix::fs::openat(&root, "f1", flags, Mode::empty()).unwrap();
+            rustix::io::write(file, b" above").unwrap();
+            let above = std::fs::metadata(own.join("upper/f1")).unwrap();
+            assert_eq!((above.uid(), above.len()), (700_007, 11));
+            let below = std::fs::metadata(lowers[1].join("f1")).unwrap();
+            assert_eq!((below.uid(), below.len()), (7, 5));
+            let after = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let path = dir.path().to_str().unwrap();
+            assert!(!after.contains(path) && !before.contains(path), "{after}");
+        }
+    }
+
+    #[test]
+    fn a_filesystem_without_idmapped_mounts_is_named() {
+        let namespace = userns(700_000);
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["upper", "work"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let lowers = [PathBuf::from("/proc/sys/net"), PathBuf::from("/proc/sys/kernel")];
+        let error = mount(&lowers, dir.path(), Some(namespace.as_fd())).unwrap_err();
+        assert_eq!(error.kind(), Kind::FailedPrecondition);
+        assert!(
+            error.to_string().contains("/proc/sys does not support idmapped mounts"),
+            "{error}"
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::stand_in::StandIn;
 use super::{Sources, facts, isolate_self, set_oom_score_adj};
 use crate::plan::Plan;
 use crate::sync::{Channel, Message};
-use crate::{CreateRequest, Error, bundle, init};
+use crate::{CreateRequest, Error, bundle, init, userns};
 
 /// Runs in the forked creator; its value is the exit code.
 pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
@@ -67,13 +67,16 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     req.driver.apply(&group, &first)?;
 
     let sources = Sources::open(&plan, &req, &group)?;
+    let entry = group.entry()?;
     set_oom_score_adj(plan.process.oom_score_adj)?;
+    if let Some(user) = &plan.user {
+        init::stdio::give_ahead(&req.stdio, &plan.process, &user.maps)?;
+    }
     for_children(&plan, &sources)?;
 
     // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
     let later = libc::CLONE_NEWCGROUP | sys::ns::NEWTIME;
     let flags = CLONE_PARENT | u64::from((plan.namespaces.new & !later).cast_unsigned());
-    let entry = group.entry()?;
     let born_in = entry.clone_into().map(|fd| fd.try_clone_to_owned()).transpose();
     let born_in = born_in.map_err(Error::sys("duplicate", "the cgroup's descriptor"))?;
     let args = CloneArgs {
@@ -116,10 +119,14 @@ fn refuse_if_populated(host: &cgroup::Host, path: &str) -> Result<(), Error> {
     }
 }
 
-/// The namespaces that take effect in children only.
+/// The namespaces that take effect in children only, and the user namespace, which owns what init is given anew.
 fn for_children(plan: &Plan, sources: &Sources) -> Result<(), Error> {
     for (fd, join) in sources.namespaces_for_children() {
         sys::ns::setns(fd, join.kind).map_err(Error::sys("join", join.path.display()))?;
+    }
+    // Last of what is done as the host's root: all that is made from here on belongs to the user namespace.
+    if let Some(user) = &sources.user {
+        userns::enter(user)?;
     }
     if plan.namespaces.is_new(sys::ns::NEWTIME) {
         sys::ns::unshare(sys::ns::NEWTIME).map_err(Error::sys("make", "time namespace"))?;
