@@ -74,7 +74,7 @@ impl Config {
             );
         }
         let slice = |part: &str| part.starts_with('-') || part.ends_with('-') || part.contains("--");
-        if self.cgroup_driver == CgroupDriver::Systemd && self.cgroup_root.split('/').any(slice) {
+        if self.cgroup_driver == crate::CgroupDriver::Systemd && self.cgroup_root.split('/').any(slice) {
             found.add(
                 "cgroup_root",
                 format!(

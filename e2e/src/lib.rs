@@ -12,6 +12,7 @@
 //!   in the storage layout of docker-registry; [`registry`]: that registry, started in a
 //!   node's network namespace; [`fake`]: a registry that lies, stalls or wants tokens.
 //! * [`kube`]: the real kubelet on a node, and a real control plane beside it.
+//! * [`cgroups`]: their names under each driver.
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
 //!
 //! May use: `proto` (client) and `spec`; no other crate of ours.
@@ -23,6 +24,7 @@
 
 pub mod bed;
 pub mod catalog;
+pub mod cgroups;
 pub mod companion;
 pub mod config;
 pub mod cri;

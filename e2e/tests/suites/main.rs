@@ -6,6 +6,7 @@
 
 mod bad;
 mod charts;
+mod cluster;
 mod cri;
 mod fixtures;
 mod image;

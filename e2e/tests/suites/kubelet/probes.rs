@@ -77,9 +77,9 @@ fn a_failing_liveness_probe_restarts_its_container_alone() {
         };
         let containers = [
             shell("exec", STAY, probe(json!({"exec": {"command": ["false"]}}))),
-            agnhost(
+            shell(
                 "http",
-                &["netexec", "--http-port=8080", "--udp-port=-1"],
+                "exec httpd -f -p 8080 -h /srv",
                 probe(json!({"httpGet": {"path": "/no-such-page", "port": 8080}})),
             ),
             shell("tcp", STAY, probe(json!({"tcpSocket": {"port": 9}}))),

@@ -1,5 +1,6 @@
 //! A process that does nothing, so that a scope of systemd has one until init is born in it.
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use sys::process::{self, pidfd_open, pidfd_signal};
 
 use crate::Error;
@@ -15,7 +16,7 @@ impl StandIn {
         let pid = process::fork(|| {
             // The creator may have died before this call: then the scope ends with the unit's other processes, of which
             // there are none, by the timeout below.
-            if sys::prctl::set_pdeathsig(libc::SIGKILL).is_ok() {
+            if set_parent_process_death_signal(Some(Signal::KILL)).is_ok() {
                 std::thread::sleep(std::time::Duration::from_secs(60));
             }
             0
