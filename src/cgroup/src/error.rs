@@ -39,6 +39,14 @@ pub enum Error {
         /// Bytes in use.
         usage: u64,
     },
+    /// A change was refused, and what had been changed before could not be taken back.
+    #[error("cgroup: {source}; what was changed before it could not be taken back: {stayed}")]
+    NotTakenBack {
+        /// Why the change was refused.
+        source: Box<Error>,
+        /// What stays changed, and why.
+        stayed: String,
+    },
     /// A path or a value that no cgroup can have.
     #[error("cgroup: {what} {value:?}: {why}")]
     Invalid {
@@ -56,18 +64,6 @@ pub enum Error {
         what: &'static str,
         /// The controller.
         controller: &'static str,
-    },
-    /// systemd refused.
-    #[error("cgroup: systemd: {op} {unit:?}: {message} ({name})")]
-    Systemd {
-        /// What was tried, as a verb.
-        op: &'static str,
-        /// The unit.
-        unit: String,
-        /// The name of systemd's error.
-        name: String,
-        /// Its words.
-        message: String,
     },
     /// No cgroup file system is mounted.
     #[error("cgroup: no cgroup file system is mounted on this host")]
@@ -88,6 +84,18 @@ pub enum Error {
         /// How long it was waited for.
         millis: u64,
     },
+    /// systemd did not do what it was asked.
+    #[error("systemd: {op} {unit}: {reason}")]
+    Systemd {
+        /// What was asked, as a verb.
+        op: &'static str,
+        /// Of which unit.
+        unit: String,
+        /// Whether it did not answer in time.
+        is_late: bool,
+        /// What it said.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -104,13 +112,9 @@ impl Error {
             Self::BelowUsage { .. } | Self::Invalid { .. } => Kind::InvalidArgument,
             Self::Missing { .. } | Self::NotMounted => Kind::Unimplemented,
             Self::Busy { .. } => Kind::FailedPrecondition,
-            Self::NotFrozen { .. } => Kind::DeadlineExceeded,
-            Self::Systemd { name, .. } => match name.rsplit('.').next() {
-                Some("timeout" | "NoReply" | "TimedOut") => Kind::DeadlineExceeded,
-                Some("InvalidArgs" | "PropertyReadOnly") => Kind::InvalidArgument,
-                Some("NoSuchUnit") => Kind::NotFound,
-                _ => Kind::Unavailable,
-            },
+            Self::NotFrozen { .. } | Self::Systemd { is_late: true, .. } => Kind::DeadlineExceeded,
+            Self::Systemd { .. } => Kind::Unavailable,
+            Self::NotTakenBack { .. } => Kind::Internal,
         }
     }
 
@@ -130,14 +134,14 @@ impl Error {
         }
     }
 
-    /// systemd has such a unit already.
-    pub(crate) fn is_unit_there(&self) -> bool {
-        matches!(self, Self::Systemd { name, .. } if name == "org.freedesktop.systemd1.UnitExists")
+    /// What lies beneath, in words.
+    pub(crate) fn reason(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
     }
 
-    /// systemd knows no such unit.
-    pub(crate) fn is_unit_missing(&self) -> bool {
-        matches!(self, Self::Systemd { name, .. } if name == "org.freedesktop.systemd1.NoSuchUnit")
+    /// The file is there, what it tells is switched off.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Path { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()))
     }
 
     pub(crate) fn is_missing_file(&self) -> bool {

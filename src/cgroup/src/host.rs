@@ -3,7 +3,10 @@
 //! subtree) paths are relative to what the mount shows: nothing above it can be reached.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::OnceLock;
+
+use thiserror::Error as ThisError;
 
 use crate::{Cgroup, Error, file, make, path};
 
@@ -11,6 +14,32 @@ use crate::{Cgroup, Error, file, make, path};
 pub(crate) const WANTED: [&str; 11] = [
     "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "io", "pids", "hugetlb", "rdma",
 ];
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriverKind {
+    /// We write to the cgroup file system ourselves.
+    Cgroupfs,
+    /// systemd makes a scope before a container is made, and takes it away after it; inside, we write ourselves.
+    Systemd,
+}
+
+/// A cgroup driver that this build does not have.
+#[derive(Debug, ThisError, PartialEq, Eq)]
+#[error("there is no cgroup driver {0:?}: \"cgroupfs\" and \"systemd\" are the ones")]
+pub struct UnknownDriver(String);
+
+impl FromStr for DriverKind {
+    type Err = UnknownDriver;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDriver> {
+        match text {
+            "cgroupfs" => Ok(Self::Cgroupfs),
+            "systemd" => Ok(Self::Systemd),
+            other => Err(UnknownDriver(other.chars().take(40).collect())),
+        }
+    }
+}
 
 /// Which kernel interface carries the controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +125,12 @@ impl Host {
             hierarchies,
             controllers,
         })
+    }
+
+    /// A cgroup by its path, there or not.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn at(&self, path: &str) -> Cgroup {
+        Cgroup::new(path.to_owned(), self.version, &self.hierarchies)
     }
 
     /// Which interface carries the controllers.
@@ -235,5 +270,12 @@ mod tests {
         let found = parse("25 21 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate\n");
         assert_eq!(Host::from_hierarchies(found).unwrap().version(), Version::V2);
         assert!(matches!(Host::from_hierarchies(Vec::new()), Err(Error::NotMounted)));
+    }
+
+    #[test]
+    fn drivers() {
+        assert_eq!("cgroupfs".parse(), Ok(DriverKind::Cgroupfs));
+        assert_eq!("systemd".parse::<DriverKind>(), Ok(DriverKind::Systemd));
+        assert!("openrc".parse::<DriverKind>().is_err());
     }
 }

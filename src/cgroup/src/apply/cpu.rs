@@ -16,7 +16,7 @@ use crate::{Error, Version};
     clippy::cast_precision_loss,
     reason = "1..=10000"
 )]
-pub(crate) fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,

@@ -2,15 +2,11 @@
 //!
 //! Init enters the cgroup by itself, when its mounts are made: what it took to set up is charged to the caller, not
 //! to a limit of a few megabytes or a share of the processor that the container may have.
-//!
-//! systemd starts a scope with a process in it or not at all: until init is born there, a stand-in keeps it.
 
 use std::os::fd::AsFd;
 
-use spec::runtime::LinuxResources;
 use sys::process::{CLONE_PARENT, CloneArgs, clone3};
 
-use super::stand_in::StandIn;
 use super::{Sources, facts, isolate_self, set_oom_score_adj};
 use crate::plan::Plan;
 use crate::sync::{Channel, Message};
@@ -31,6 +27,7 @@ pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
 fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let mut keep = req.stdio.fds();
     keep.extend(req.rootfs);
+    keep.extend(req.mounts.iter().map(|(_, fd)| *fd));
     keep.push(channel.as_fd());
     isolate_self(&keep)?;
 
@@ -39,17 +36,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     req.stdio.check(plan.process.terminal)?;
     let seccomp = init::seccomp::compile(plan.seccomp.as_ref())?;
 
-    let host = cgroup::Host::shared()?;
-    refuse_if_populated(host, &plan.cgroup_path)?;
-    let (group, stand_in) = match req.driver {
-        cgroup::DriverKind::Cgroupfs => (host.create(&plan.cgroup_path)?, None),
-        cgroup::DriverKind::Systemd => {
-            let stand_in = StandIn::start()?;
-            let description = format!("container {}", req.id);
-            let group = cgroup::systemd::start_scope(host, &plan.cgroup_path, stand_in.pid(), &description)?;
-            (group, Some(stand_in))
-        }
-    };
+    let group = group(req.driver, &plan.cgroup_path)?;
     let mut clamped = plan.clamped.clone();
     clamped.extend(group.unsupported(&plan.resources)?);
     channel.send(&Message::Planned {
@@ -59,12 +46,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         groups: plan.process.groups.clone(),
         clamped,
     })?;
-    // A stand-in would be counted: of the limits, that on processes comes when it is gone.
-    let (first, last) = match stand_in {
-        None => (plan.resources.clone(), None),
-        Some(_) => without_pids(&plan.resources),
-    };
-    req.driver.apply(&group, &first)?;
+    group.apply(&plan.resources)?;
 
     let sources = Sources::open(&plan, &req, &group)?;
     let entry = group.entry()?;
@@ -90,20 +72,19 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         entry,
     };
     let (pid, _pidfd) = clone3(&args, || init::run(&plan, inherited, channel)).map_err(Error::sys("clone", "init"))?;
-    channel.send(&Message::Spawned { pid })?;
-    drop(stand_in);
-    last.map_or(Ok(()), |last| Ok(req.driver.apply(&group, &last)?))
+    channel.send(&Message::Spawned { pid })
 }
 
-/// Limits but for that on processes, and that one alone.
-fn without_pids(limits: &LinuxResources) -> (LinuxResources, Option<LinuxResources>) {
-    let (mut first, mut last) = (limits.clone(), LinuxResources::default());
-    first.set_pids(None);
-    // An empty set of device rules is a set of rules: it must not follow the true one.
-    last.set_devices(None);
-    last.set_pids(*limits.pids());
-    let any = last.pids().is_some();
-    (first, any.then_some(last))
+/// The container's cgroup. A scope of systemd is there already, with the process in it that holds it open.
+fn group(driver: cgroup::DriverKind, path: &str) -> Result<cgroup::Cgroup, Error> {
+    let host = cgroup::Host::shared()?;
+    Ok(match driver {
+        cgroup::DriverKind::Cgroupfs => {
+            refuse_if_populated(host, path)?;
+            host.create(path)?
+        }
+        cgroup::DriverKind::Systemd => host.open(path)?,
+    })
 }
 
 /// A cgroup with processes belongs to somebody who lives.

@@ -8,7 +8,6 @@ pub(crate) mod create;
 mod idmap;
 pub(crate) mod join;
 mod sources;
-mod stand_in;
 
 use std::os::fd::BorrowedFd;
 
