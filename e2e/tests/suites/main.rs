@@ -7,8 +7,10 @@
 mod bad;
 mod charts;
 mod cluster;
+mod contract;
 mod cri;
 mod fixtures;
+mod fuzz;
 mod image;
 mod kubelet;
 mod logs;

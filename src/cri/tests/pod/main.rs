@@ -13,4 +13,6 @@ mod life;
 mod node;
 mod pace;
 mod registry;
+mod resize;
 mod streams;
+mod told;
