@@ -111,13 +111,22 @@ pub struct Process {
 #[must_use]
 pub fn living(init: u32) -> Vec<Process> {
     let proc = PathBuf::from(format!("/proc/{init}/root/proc"));
+    // Without a pid namespace of its own a node's processes are those in its slices and mounts.
+    let mounts = fs::read_link(format!("/proc/{init}/ns/mnt")).ok();
+    let is_own = |pid: u32| {
+        let by_slice = || {
+            fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).is_ok_and(|text| text.contains("/bh.slice/"))
+        };
+        let by_mounts = || fs::read_link(proc.join(pid.to_string()).join("ns/mnt")).ok() == mounts;
+        !cgroups::by_systemd() || pid != init && (by_slice() || by_mounts())
+    };
     let numbers = entries(&proc)
         .unwrap_or_default()
         .into_iter()
         .filter_map(|name| name.parse::<u32>().ok());
     let read = |pid: u32, file: &str| fs::read_to_string(proc.join(pid.to_string()).join(file)).unwrap_or_default();
     numbers
-        .filter(|pid| *pid != 1)
+        .filter(|pid| *pid != 1 && is_own(*pid))
         .map(|pid| Process {
             pid,
             comm: read(pid, "comm").trim().to_owned(),

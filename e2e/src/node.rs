@@ -103,8 +103,8 @@ mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
 ready=$2
 shift 3
 for directory; do
-    mkdir -p "$directory"
-    mount -t tmpfs -o mode=755 tmpfs "$directory"
+    # Another node may be removing it just now.
+    until mkdir -p "$directory" && mount -t tmpfs -o mode=755 tmpfs "$directory"; do sleep 0.1; done
 done
 ip link set lo up
 : > "$ready"
@@ -136,6 +136,8 @@ impl Node {
         }
         let ready = dir.path().join("ready");
         let disk = options.small_disk.map(|size| size.to_string()).unwrap_or_default();
+        // systemd takes the numbers of processes as its own namespace counts them (StartTransientUnit's PIDs).
+        let namespaces: &[&str] = if crate::cgroups::by_systemd() { &[] } else { &["--pid"] };
         let mut holder = Command::new("setpriv")
             .args([
                 "--pdeathsig",
@@ -143,16 +145,13 @@ impl Node {
                 "unshare",
                 "--mount",
                 "--net",
-                "--pid",
                 "--uts",
                 "--ipc",
                 "--fork",
                 "--kill-child",
-                "sh",
-                "-c",
-                SETUP,
-                "sh",
             ])
+            .args(namespaces)
+            .args(["sh", "-c", SETUP, "sh"])
             .arg(dir.path())
             .arg(&ready)
             .arg(disk)
@@ -478,5 +477,9 @@ impl Drop for Node {
         self.holder.kill().ok();
         self.holder.wait().ok();
         crate::leak::remove_cgroups(self);
+        for directory in self.options.private {
+            // Made by the set-up where it was not there; one with files in it is the machine's own.
+            fs::remove_dir(directory).ok();
+        }
     }
 }

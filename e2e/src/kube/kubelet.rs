@@ -344,6 +344,20 @@ impl Kubelet {
         self.get_https(&format!("/containerLogs/default/{pod}-{NAME}/{container}"))
     }
 
+    /// Waits until a container's log is as wanted: what a ready container has yet to write may come a little later.
+    ///
+    /// # Errors
+    /// Where it is not in time; it is in the message.
+    pub async fn logged(&self, pod: &str, container: &str, is: impl Fn(&str) -> bool) -> Result<String> {
+        let mut last = String::new();
+        let found = wait::until("the log is as wanted", Duration::from_secs(20), async || {
+            last = self.logs(pod, container)?;
+            Ok(is(&last).then(|| last.clone()))
+        });
+        let found = found.await;
+        found.with_context(|| format!("log of {container} in {pod}: {last:?}"))
+    }
+
     /// Directory of all that is the kubelet's.
     #[must_use]
     pub fn dir(&self) -> PathBuf {

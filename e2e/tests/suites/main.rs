@@ -6,6 +6,7 @@
 
 mod bad;
 mod charts;
+mod churn;
 mod cluster;
 mod contract;
 mod cri;

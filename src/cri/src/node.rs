@@ -99,7 +99,7 @@ fn cni_config(rt: &Runtime) -> serde_json::Value {
 
 /// Answers RuntimeConfig: the driver that the kubelet must use too.
 pub(crate) fn config(rt: &Runtime) -> cri::RuntimeConfigResponse {
-    let driver = match rt.driver {
+    let driver = match rt.groups.kind() {
         cgroup::DriverKind::Cgroupfs => cri::CgroupDriver::Cgroupfs,
         cgroup::DriverKind::Systemd => cri::CgroupDriver::Systemd,
     };

@@ -10,6 +10,7 @@ use crate::container::plan::HostFacts;
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::Events;
+use crate::groups::Groups;
 use crate::monitor::Spawner;
 use crate::store::db::Db;
 use crate::store::index::Index;
@@ -50,7 +51,7 @@ pub struct Runtime {
     pub(crate) stream: Arc<stream::Server>,
     pub(crate) cgroups: cgroup::Host,
     /// Who makes cgroups.
-    pub(crate) driver: cgroup::DriverKind,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) db: Db,
     pub(crate) index: Index,
@@ -99,16 +100,8 @@ impl Runtime {
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
         let host = host::facts(&config.runtime, cgroups.version())?;
-        let driver = match config.cgroup_driver {
-            config::CgroupDriver::Cgroupfs => cgroup::DriverKind::Cgroupfs,
-            config::CgroupDriver::Systemd => cgroup::DriverKind::Systemd,
-        };
-        let home = Home {
-            host: cgroups.clone(),
-            driver,
-            path: config.monitors_cgroup(),
-        };
-        let spawner = Spawner::new(&monitor, home).await?;
+        let groups = Arc::new(Groups::new(cgroups.clone(), config.cgroup_driver).await?);
+        let spawner = Spawner::new(&monitor, Arc::clone(&groups), config.monitors_cgroup()).await?;
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {
             paths,
@@ -118,7 +111,7 @@ impl Runtime {
             cni,
             stream,
             cgroups,
-            driver,
+            groups,
             spawner,
             db,
             index: Index::default(),

@@ -147,8 +147,12 @@ fn a_pod_that_is_changed_is_replaced() {
                 pod["metadata"]["uid"] != uid && e2e::kube::pods::is_ready(pod)
             })
             .await?;
-        let log = kubelet.logs("changed", "main")?;
-        ensure!(log == "two\n", "{log}");
+        kubelet
+            .logged("changed", "main", |log| {
+                log == "two
+"
+            })
+            .await?;
         Ok(())
     });
 }

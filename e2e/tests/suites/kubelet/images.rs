@@ -62,7 +62,7 @@ fn unused_images_go_when_the_disk_fills() {
             small_disk: Some(160),
             ..Options::default()
         },
-        config: json!({"evictionHard": {"imagefs.available": "75%"}, "imageMinimumGCAge": "0s", "evictionPressureTransitionPeriod": "1s"}),
+        config: json!({"evictionHard": {"imagefs.available": "75%"}, "imageMinimumGCAge": "1s", "evictionPressureTransitionPeriod": "1s"}),
         ..Settings::default()
     };
     test_with(settings, async |kubelet| -> Result<()> {

@@ -55,8 +55,9 @@ fn init_containers_sidecar_and_hooks_run_in_their_order() {
             "{:#}",
             status["status"]
         );
-        let log = kubelet.logs("order", "main")?;
-        ensure!(log == "first\nside\nlast\nhook\nmain\n", "{log:?}");
+        kubelet
+            .logged("order", "main", |log| log == "first\nside\nlast\nhook\nmain\n")
+            .await?;
         kubelet.delete("order")?;
         kubelet.gone("order").await?;
         let said = std::fs::read_to_string(out.join("pre-stop")).context("the hook before the stop did not run")?;
@@ -106,11 +107,14 @@ fn volumes_and_the_downward_api_are_inside() {
         kubelet.apply(&pod("volumes", &[main], spec))?;
         let status = kubelet.ready("volumes").await?;
         let ip = status["status"]["podIP"].as_str().unwrap_or_default().to_owned();
-        let log = kubelet.logs("volumes", "main")?;
         let wanted =
             format!("tmpfs\nof the host\napp=\"volumes\"\nvolumes-{NAME} {ip} {ADDRESS} 67108864\n1\nvolumes-{NAME}\n");
-        ensure!(log.starts_with(&wanted), "{log}\nwanted {wanted}");
-        ensure!(log.contains("10.96.0.10"), "{log}");
+        kubelet
+            .logged("volumes", "main", |log| {
+                log.starts_with(&wanted) && log.contains("10.96.0.10")
+            })
+            .await
+            .with_context(|| format!("wanted {wanted}"))?;
         ensure!(
             std::fs::read_to_string(host.join("written"))? == "written\n",
             "not written"
@@ -187,8 +191,14 @@ fn host_network_is_the_nodes() {
         ))?;
         // A kubelet without an API server tells no address of such a pod; the pod itself does.
         kubelet.ready("host").await?;
-        let log = kubelet.logs("host", "main")?;
-        ensure!(log == format!("inet {ADDRESS}\n"), "{log}");
+        kubelet
+            .logged("host", "main", |log| {
+                log == format!(
+                    "inet {ADDRESS}
+"
+                )
+            })
+            .await?;
         Ok(())
     });
 }
@@ -206,8 +216,51 @@ fn a_shared_pid_namespace_has_one_init_for_all() {
         );
         kubelet.apply(&pod("shared", &[one, two], json!({"shareProcessNamespace": true})))?;
         kubelet.ready("shared").await?;
-        let log = kubelet.logs("shared", "two")?;
-        ensure!(log == "1\n", "{log:?}");
+        kubelet
+            .logged("shared", "two", |log| {
+                log == "1
+"
+            })
+            .await?;
+        Ok(())
+    });
+}
+
+/// Root inside is nobody outside, and what it writes to a volume belongs to whom the pod thinks.
+#[test]
+fn a_pod_in_a_user_namespace_owns_its_volumes() {
+    test(async |kubelet| -> Result<()> {
+        let main = shell(
+            "main",
+            &format!("cat /proc/self/uid_map; id -u; touch /disk/file; stat -c %u /disk/file /etc/hosts; {STAY}"),
+            json!({"volumeMounts": [{"name": "disk", "mountPath": "/disk"}],
+                   "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1}}),
+        );
+        let spec = json!({"hostUsers": false, "volumes": [{"name": "disk", "emptyDir": {}}]});
+        kubelet.apply(&pod("apart", &[main], spec))?;
+        let status = kubelet.ready("apart").await?;
+        let log = kubelet.logged("apart", "main", |log| log.lines().count() >= 4).await?;
+        let lines: Vec<&str> = log.lines().collect();
+        let map: Vec<u64> = lines[0]
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        ensure!(
+            map.len() == 3 && map[0] == 0 && map[1] >= 65_536 && map[2] == 65_536,
+            "{log}"
+        );
+        ensure!(lines[1..4] == ["0", "0", "0"], "{log}");
+        let uid = status["metadata"]["uid"].as_str().context("no uid")?;
+        let file = kubelet
+            .dir()
+            .join("root/pods")
+            .join(uid)
+            .join("volumes/kubernetes.io~empty-dir/disk/file");
+        let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&file)?);
+        ensure!(
+            owner == 0,
+            "on the host the file is {owner}'s: the volume is not idmapped"
+        );
         Ok(())
     });
 }

@@ -47,8 +47,17 @@ fn logs_exec_attach_and_port_forward_work_over_both_protocols() {
         ];
         kubelet.apply(&pod("streams", &containers, json!({})))?;
         kubelet.ready("streams").await?;
-        let log = kubelet.logs("streams", "main")?;
-        ensure!(log.contains("one\n") && log.contains("two\n"), "{log}");
+        kubelet
+            .logged("streams", "main", |log| {
+                log.contains(
+                    "one
+",
+                ) && log.contains(
+                    "two
+",
+                )
+            })
+            .await?;
         let log = kubelet.get_https(&format!(
             "/containerLogs/default/streams-{NAME}/main?tailLines=1&timestamps=true"
         ))?;

@@ -21,6 +21,7 @@ use super::files::remove_tree;
 use super::teardown;
 use crate::blocking;
 use crate::error::Error;
+use crate::groups;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
 use crate::runtime::Runtime;
@@ -38,7 +39,7 @@ fn directory(rt: &Runtime, id: &SandboxId) -> PathBuf {
 }
 
 fn cgroup(driver: cgroup::DriverKind, id: &SandboxId, record: &SandboxRecord) -> String {
-    format!("{}/{}", record.cgroup, driver.container_name(id.as_str()))
+    format!("{}/{}", record.cgroup, groups::container_name(driver, id.as_str()))
 }
 
 fn bad(e: impl std::fmt::Display) -> Error {
@@ -109,8 +110,8 @@ fn spec(driver: cgroup::DriverKind, id: &SandboxId, record: &SandboxRecord) -> R
 /// Makes and starts it; its pid comes back.
 pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<i32, Error> {
     let dir = directory(rt, id);
-    let text =
-        serde_json::to_vec(&spec(rt.driver, id, record)?).map_err(|e| Error::at("encode", "the pod's init", &e))?;
+    let text = serde_json::to_vec(&spec(rt.groups.kind(), id, record)?)
+        .map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();
     let (client, written) = tokio::join!(
         rt.spawner.monitor(),
@@ -127,14 +128,20 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         container_id: id.to_string(),
         bundle: state_dir.clone(),
         state_dir,
-        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
+        cgroup_driver: rt.groups.name().into(),
         ..wire::Create::default()
     });
     let at = |e: Error| e.during("make the init of", format!("pod {id}"));
+    let group = cgroup(rt.groups.kind(), id, record);
+    let held = rt
+        .groups
+        .hold(&group, &format!("pod {id}"), || rt.spawner.stand_in())
+        .await?;
     let created = match client.call(create, vec![], DEADLINE).await.map_err(at)?.result {
         reply::Result::Created(created) => created,
         other => return Err(unexpected("Created", &other)),
     };
+    drop(held);
     match client
         .call(Verb::Start(wire::Start {}), vec![], DEADLINE)
         .await
@@ -157,7 +164,7 @@ pub(crate) async fn remove(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         drop(client.done(Verb::Discard(wire::Discard {}), DEADLINE).await);
     }
     if !record.cgroup.is_empty() {
-        teardown::remove_cgroup(rt, &cgroup(rt.driver, id, record)).await?;
+        teardown::remove_cgroup(rt, &cgroup(rt.groups.kind(), id, record)).await?;
     }
     blocking(move || remove_tree(&dir)).await
 }

@@ -168,7 +168,7 @@ fn cgroup_parent(driver: cgroup::DriverKind, text: &str) -> Result<Option<String
 /// The kubelet names a slice alone, others its path; where it lies is in its name.
 fn slice(text: &str, trimmed: &str) -> Result<String, Error> {
     let name = trimmed.rsplit('/').next().unwrap_or_default();
-    let path = cgroup::systemd::slice_path(name).map_err(|_| {
+    let path = cgroup::slice_path(name).map_err(|_| {
         Error::invalid(format!(
             "cgroup_parent {text:?} is no systemd slice, but this node's cgroup driver is systemd; set the kubelet's cgroupDriver to systemd"
         ))
