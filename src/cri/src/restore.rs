@@ -105,7 +105,10 @@ async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
         return Ok(());
     }
     let there = |path: &String| path.is_empty() || std::path::Path::new(path).exists();
-    let whole = record.boot_id == rt.boot_id && [&record.netns, &record.ipcns, &record.utsns].into_iter().all(there);
+    let whole = record.boot_id == rt.boot_id
+        && [&record.netns, &record.ipcns, &record.utsns, &record.userns]
+            .into_iter()
+            .all(there);
     let broken = status.phase == SandboxPhase::Ready && !whole;
     if broken {
         tracing::info!(pod = %id, "its namespaces are gone: not ready");
@@ -292,6 +295,7 @@ async fn sweep(rt: &Arc<Runtime>, known: &Known) {
             netns: text(rt.paths.network_namespace(&id)),
             ipcns: text(rt.paths.ipc_namespace(&id)),
             utsns: text(rt.paths.uts_namespace(&id)),
+            userns: text(rt.paths.user_namespace(&id)),
             cgroup: rt.config.pod_cgroup(&id),
             cgroup_owned: true,
             ..SandboxRecord::default()

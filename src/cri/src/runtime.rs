@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::groups::Groups;
 use crate::monitor::Spawner;
+use crate::sandbox::userns;
 use crate::store::db::Db;
 use crate::store::index::Index;
 use crate::store::names::Names;
@@ -46,6 +47,8 @@ pub struct Runtime {
     pub(crate) paths: Paths,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
+    /// Why pods cannot have user namespaces here; None where they can.
+    pub(crate) no_userns: Option<String>,
     pub(crate) images: Arc<image::Store>,
     pub(crate) cni: Arc<cni_invoke::Cni>,
     pub(crate) stream: Arc<stream::Server>,
@@ -102,11 +105,17 @@ impl Runtime {
         let host = host::facts(&config.runtime, cgroups.version())?;
         let groups = Arc::new(Groups::new(cgroups.clone(), config.cgroup_driver).await?);
         let spawner = Spawner::new(&monitor, Arc::clone(&groups), config.monitors_cgroup()).await?;
+        let userns = userns::probe(&spawner, &paths.namespaces(), &paths.layers()).await;
+        let no_userns = userns.err().map(|e| e.to_string());
+        if let Some(why) = &no_userns {
+            tracing::info!(why, "no user namespaces for pods");
+        }
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {
             paths,
             host,
             boot_id: host::boot_id()?,
+            no_userns,
             images,
             cni,
             stream,

@@ -14,3 +14,4 @@ pub(crate) mod stop;
 pub(crate) mod teardown;
 pub(crate) mod traffic;
 pub(crate) mod update;
+pub(crate) mod userns;

@@ -86,8 +86,14 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
         resolv_conf: &resolv_conf,
         boot_id: &rt.boot_id,
         driver: rt.groups.kind(),
+        lowest_id: rt.config.runtime.userns_min_host_id,
     };
     let mut plan = plan(id, request, &rt.paths, &node)?;
+    if let (false, Some(why)) = (plan.record.userns.is_empty(), &rt.no_userns) {
+        return Err(Error::precondition(format!(
+            "userns_options: this node has no user namespaces for pods: {why}"
+        )));
+    }
     network::attachment(&plan.record, true)?;
     let record = &mut plan.record;
     if record.cgroup.is_empty() {

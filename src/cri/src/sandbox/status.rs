@@ -108,6 +108,7 @@ pub(crate) fn status(
             "networkNamespace": record.netns,
             "ipcNamespace": record.ipcns,
             "utsNamespace": record.utsns,
+            "userNamespace": record.userns,
             "cgroup": record.cgroup,
             "hostname": record.hostname,
             "cniResult": cni,

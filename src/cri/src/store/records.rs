@@ -1,6 +1,7 @@
 //! The rows as they are written: records in protobuf (they carry the caller's CRI messages
 //! byte for byte and only ever grow fields), statuses in JSON (a person can read them).
 
+use image::IdShift;
 use prost::Message;
 use proto::cri;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,32 @@ pub(crate) struct SandboxRecord {
     /// Its process, in the daemon's pid namespace; 0 if there is none.
     #[prost(int32, tag = "14")]
     pub(crate) init_pid: i32,
+    /// The pinned user namespace; empty where the host's is used.
+    #[prost(string, tag = "20")]
+    pub(crate) userns: String,
+    /// The host's user that is the pod's user 0.
+    #[prost(uint32, tag = "21")]
+    pub(crate) first_uid: u32,
+    /// The host's group that is the pod's group 0.
+    #[prost(uint32, tag = "22")]
+    pub(crate) first_gid: u32,
+    /// How many ids the pod has.
+    #[prost(uint32, tag = "23")]
+    pub(crate) mapped_ids: u32,
+}
+
+impl SandboxRecord {
+    /// The ids of its user namespace.
+    pub(crate) fn shift(&self) -> IdShift {
+        if self.userns.is_empty() {
+            return IdShift::NONE;
+        }
+        IdShift {
+            uid: self.first_uid,
+            gid: self.first_gid,
+            size: self.mapped_ids,
+        }
+    }
 }
 
 /// What never changes about a container.

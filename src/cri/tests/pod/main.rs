@@ -16,3 +16,4 @@ mod registry;
 mod resize;
 mod streams;
 mod told;
+mod userns;
