@@ -20,7 +20,6 @@ mod counters;
 mod error;
 mod events;
 mod fdio;
-mod groups;
 mod host;
 mod image;
 mod instrument;
