@@ -6,11 +6,14 @@
 
 mod bad;
 mod charts;
+mod churn;
+mod cluster;
 mod contract;
 mod cri;
 mod fixtures;
 mod fuzz;
 mod image;
+mod kubelet;
 mod logs;
 mod oom;
 mod pair;

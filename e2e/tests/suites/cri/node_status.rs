@@ -119,10 +119,13 @@ fn e6_runtime_config_tells_the_cgroup_driver() {
             .runtime_config(v1::RuntimeConfigRequest {})
             .await?
             .into_inner();
+        let wanted = if e2e::cgroups::by_systemd() {
+            v1::CgroupDriver::Systemd
+        } else {
+            v1::CgroupDriver::Cgroupfs
+        };
         ensure!(
-            answer
-                .linux
-                .is_some_and(|linux| linux.cgroup_driver() == v1::CgroupDriver::Cgroupfs),
+            answer.linux.is_some_and(|linux| linux.cgroup_driver() == wanted),
             "{answer:?}"
         );
         let network = v1::NetworkConfig {
