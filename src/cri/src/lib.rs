@@ -2,7 +2,7 @@
 //!
 //! One verb is one file, read as a script: `sandbox/run.rs`, `container/create.rs`, …
 //! `service.rs` is the gRPC glue, `instrument.rs` logs and turns errors into statuses,
-//! `container/plan/` and `sandbox/plan.rs` decide (pure), `undo.rs` takes back, `store/`
+//! `encoded.rs` answers the lists from bytes, `container/plan/` and `sandbox/plan.rs` decide (pure), `undo.rs` takes back, `store/`
 //! remembers, `monitor/` talks to the processes that keep containers, `restore.rs` compares
 //! all of it with what is there when the daemon starts.
 //!
@@ -14,6 +14,7 @@
 
 mod clock;
 mod container;
+mod encoded;
 mod error;
 mod fdio;
 mod host;
@@ -30,6 +31,7 @@ mod store;
 mod streaming;
 mod undo;
 
+pub use encoded::Lists;
 pub use error::Error;
 pub use runtime::{Parts, Runtime};
 pub use service::{Services, services};
