@@ -36,7 +36,8 @@ pub struct Cri {
     pub runtime: RuntimeServiceClient<Channel>,
     /// The image service.
     pub images: ImageServiceClient<Channel>,
-    channel: Channel,
+    /// What both go through.
+    pub channel: Channel,
 }
 
 impl Cri {

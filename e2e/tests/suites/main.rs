@@ -6,8 +6,10 @@
 
 mod bad;
 mod charts;
+mod contract;
 mod cri;
 mod fixtures;
+mod fuzz;
 mod image;
 mod logs;
 mod pair;

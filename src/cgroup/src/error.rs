@@ -39,6 +39,14 @@ pub enum Error {
         /// Bytes in use.
         usage: u64,
     },
+    /// A change was refused, and what had been changed before could not be taken back.
+    #[error("cgroup: {source}; what was changed before it could not be taken back: {stayed}")]
+    NotTakenBack {
+        /// Why the change was refused.
+        source: Box<Error>,
+        /// What stays changed, and why.
+        stayed: String,
+    },
     /// A path or a value that no cgroup can have.
     #[error("cgroup: {what} {value:?}: {why}")]
     Invalid {
@@ -106,6 +114,7 @@ impl Error {
             Self::Busy { .. } => Kind::FailedPrecondition,
             Self::NotFrozen { .. } | Self::Systemd { is_late: true, .. } => Kind::DeadlineExceeded,
             Self::Systemd { .. } => Kind::Unavailable,
+            Self::NotTakenBack { .. } => Kind::Internal,
         }
     }
 
@@ -123,6 +132,16 @@ impl Error {
             value: value.chars().take(120).collect(),
             why,
         }
+    }
+
+    /// What lies beneath, in words.
+    pub(crate) fn reason(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
+    }
+
+    /// The file is there, what it tells is switched off.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Path { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()))
     }
 
     pub(crate) fn is_missing_file(&self) -> bool {

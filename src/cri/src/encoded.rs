@@ -185,9 +185,8 @@ impl UnaryService<cri::ListContainersRequest> for Containers {
     fn call(&mut self, request: Request<cri::ListContainersRequest>) -> Said {
         let rt = Arc::clone(&self.0);
         Box::pin(async move {
-            let (metadata, _, message) = request.into_parts();
-            let work = async { containers::encoded(&rt, &message) };
-            rpc("ListContainers", Weight::Look, "", &metadata, work).await
+            let work = |rt: Arc<Runtime>, message| async move { containers::encoded(&rt, &message) };
+            rpc("ListContainers", Weight::Look, &rt, request, work).await
         })
     }
 }
@@ -201,9 +200,8 @@ impl UnaryService<cri::ListPodSandboxRequest> for Sandboxes {
     fn call(&mut self, request: Request<cri::ListPodSandboxRequest>) -> Said {
         let rt = Arc::clone(&self.0);
         Box::pin(async move {
-            let (metadata, _, message) = request.into_parts();
-            let work = async { sandboxes::encoded(&rt, &message) };
-            rpc("ListPodSandbox", Weight::Look, "", &metadata, work).await
+            let work = |rt: Arc<Runtime>, message| async move { sandboxes::encoded(&rt, &message) };
+            rpc("ListPodSandbox", Weight::Look, &rt, request, work).await
         })
     }
 }

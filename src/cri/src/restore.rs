@@ -105,7 +105,10 @@ async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
         return Ok(());
     }
     let there = |path: &String| path.is_empty() || std::path::Path::new(path).exists();
-    let whole = record.boot_id == rt.boot_id && [&record.netns, &record.ipcns, &record.utsns].into_iter().all(there);
+    let whole = record.boot_id == rt.boot_id
+        && [&record.netns, &record.ipcns, &record.utsns, &record.userns]
+            .into_iter()
+            .all(there);
     let broken = status.phase == SandboxPhase::Ready && !whole;
     if broken {
         tracing::info!(pod = %id, "its namespaces are gone: not ready");
@@ -292,6 +295,7 @@ async fn sweep(rt: &Arc<Runtime>, known: &Known) {
             netns: text(rt.paths.network_namespace(&id)),
             ipcns: text(rt.paths.ipc_namespace(&id)),
             utsns: text(rt.paths.uts_namespace(&id)),
+            userns: text(rt.paths.user_namespace(&id)),
             cgroup: rt.config.pod_cgroup(&id),
             cgroup_owned: true,
             ..SandboxRecord::default()
@@ -316,7 +320,7 @@ async fn gc(rt: &Arc<Runtime>) {
         .map(|p| (p.id.to_string(), sandbox::network::IFNAME.to_owned()))
         .collect();
     // Waited for: GC and ADD must not meet (CNI 1.1, section GC). But not for ever.
-    match tokio::time::timeout(GC, rt.cni.gc(&valid)).await {
+    match tokio::time::timeout(GC, rt.counters.network("gc", rt.cni.gc(&valid))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "CNI GC was not possible"),
         Err(_) => tracing::warn!("CNI GC takes too long; given up"),

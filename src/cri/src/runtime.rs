@@ -7,8 +7,11 @@ use config::{Config, Paths};
 use proto::cri;
 
 use crate::container::plan::HostFacts;
+use crate::counters::Counters;
 use crate::error::Error;
+use crate::events::Events;
 use crate::monitor::Spawner;
+use crate::sandbox::userns;
 use crate::store::db::Db;
 use crate::store::index::Index;
 use crate::store::names::Names;
@@ -43,6 +46,8 @@ pub struct Runtime {
     pub(crate) paths: Paths,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
+    /// Why pods cannot have user namespaces here; None where they can.
+    pub(crate) no_userns: Option<String>,
     pub(crate) images: Arc<image::Store>,
     pub(crate) cni: Arc<cni_invoke::Cni>,
     pub(crate) stream: Arc<stream::Server>,
@@ -54,6 +59,8 @@ pub struct Runtime {
     pub(crate) container_names: Names<CreateRequest>,
     /// What UpdateRuntimeConfig said last.
     pub(crate) pod_cidr: RwLock<String>,
+    pub(crate) events: Events,
+    pub(crate) counters: Counters,
 }
 
 fn directories(paths: &Paths) -> Result<(), Error> {
@@ -98,11 +105,17 @@ impl Runtime {
             .create(&name)
             .map_err(|e| Error::at("make the cgroup", &name, &e))?;
         let spawner = Spawner::new(&monitor, monitors).await?;
+        let userns = userns::probe(&spawner, &paths.namespaces(), &paths.layers()).await;
+        let no_userns = userns.err().map(|e| e.to_string());
+        if let Some(why) = &no_userns {
+            tracing::info!(why, "no user namespaces for pods");
+        }
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {
             paths,
             host,
             boot_id: host::boot_id()?,
+            no_userns,
             images,
             cni,
             stream,
@@ -113,10 +126,17 @@ impl Runtime {
             pod_names: Names::new("pod"),
             container_names: Names::new("container"),
             pod_cidr: RwLock::default(),
+            events: Events::default(),
+            counters: Counters::default(),
             config,
         });
         restore::restore(&runtime, loaded).await;
         Ok(runtime)
+    }
+
+    /// Ends the streams that have no end of their own, so that the server can stop.
+    pub fn end_streams(&self) {
+        self.events.close();
     }
 
     /// The handler of this name exists.

@@ -104,7 +104,8 @@ pub fn pin(req: &PinRequest) -> Result<Pinned, Error> {
         None => None,
     };
     match &user {
-        Some(user) => owned(user, made)?,
+        Some(user) if made != 0 => owned(user, made)?,
+        Some(_) => {}
         None => sys::ns::unshare(made).map_err(Error::sys("make", "namespaces"))?,
     }
     if let Some(name) = &req.hostname {

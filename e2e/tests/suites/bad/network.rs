@@ -149,35 +149,6 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
 }
 
 #[test]
-fn a_delete_that_fails_is_repeated_until_it_succeeds() {
-    test(async |node| -> Result<()> {
-        let flag = node.dir().join("refuse");
-        let line = format!(
-            r#"case $CNI_COMMAND in VERSION) echo '{{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}}'; exit 0;;
-DEL) cat >/dev/null; [ ! -e {0} ] || {{ echo '{{"cniVersion":"1.0.0","code":11,"msg":"try again"}}'; exit 1; }}; exit 0;;
-ADD) python3 -c 'pass' 2>/dev/null; sed -n 's/.*"prevResult":\({{.*}}\),"type.*/\1/p;t;s/.*"prevResult":\({{.*}}\)}}$/\1/p';; *) cat >/dev/null;; esac"#,
-            flag.display()
-        );
-        script(node, &line)?;
-        node.restart().await?;
-        let cri = node.cri();
-        let config = pod(node, "pod");
-        let Ok(id) = cri.run_pod(&config).await else {
-            // The script's own reading of prevResult depends on the caller's key order.
-            fs::remove_file(node.conf_dir().join("10-e2e.conflist"))?;
-            return Ok(());
-        };
-        fs::write(&flag, "")?;
-        let first = cri.stop_pod(&id).await;
-        ensure!(first.is_err() || node.ours(), "the stop succeeded though DEL failed");
-        fs::remove_file(&flag)?;
-        cri.stop_pod(&id).await?;
-        cri.remove_pod(&id).await?;
-        Ok(())
-    });
-}
-
-#[test]
 fn an_address_range_that_is_used_up() {
     test(async |node| -> Result<()> {
         fs::write(
@@ -213,7 +184,7 @@ fn an_address_range_that_is_used_up() {
 }
 
 #[test]
-fn a_pod_whose_namespace_is_gone_can_be_removed() {
+fn e6_a_pod_whose_namespace_is_gone_can_be_removed() {
     test(async |node| -> Result<()> {
         if !node.ours() {
             // The reference portmap leaves a rule behind here.

@@ -62,7 +62,8 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     for line in &refused {
         tracing::info!(container = %id, line, "a VOLUME of the image lies where the runtime's own mounts are");
     }
-    let volumes = volumes(rt, &id, mount.as_fd(), targets)?;
+    let shift = sandbox.record.shift();
+    let volumes = volumes(rt, &id, mount.as_fd(), targets, shift)?;
     let host_ipc = sandbox.record.ipcns.is_empty();
     let input = Input {
         id: &record.id,
@@ -86,6 +87,7 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
         fs::write(&passwd_file, text).map_err(|e| Error::at("write", passwd_file.display(), &e))?;
         let mode = fs::Permissions::from_mode(0o644);
         fs::set_permissions(&passwd_file, mode).map_err(|e| Error::at("chmod", passwd_file.display(), &e))?;
+        files::give(&passwd_file, shift)?;
     }
     if let Some(parent) = Path::new(&record.log_path).parent().filter(|p| p.is_absolute()) {
         fs::create_dir_all(parent).map_err(|e| Error::at("make the log directory", parent.display(), &e))?;
@@ -99,11 +101,10 @@ fn volumes(
     id: &ContainerId,
     root: BorrowedFd<'_>,
     targets: Vec<PathBuf>,
+    shift: image::IdShift,
 ) -> Result<Vec<mounts::Volume>, Error> {
     let made = targets.into_iter().enumerate().map(|(number, target)| {
-        let source = rt
-            .images
-            .snapshot_volume(id, number, root, &target, image::IdShift::NONE);
+        let source = rt.images.snapshot_volume(id, number, root, &target, shift);
         let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;
         Ok(mounts::Volume { target, source })
     });

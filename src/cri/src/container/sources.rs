@@ -200,6 +200,7 @@ mod tests {
             propagation,
             readonly: false,
             recursive: false,
+            ids: None,
         }
     }
 

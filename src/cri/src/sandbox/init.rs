@@ -20,6 +20,7 @@ use spec::runtime::{
 use super::files::remove_tree;
 use super::teardown;
 use crate::blocking;
+use crate::container::plan;
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
@@ -65,6 +66,10 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
             namespaces.push(namespace(typ, path)?);
         }
     }
+    let maps = plan::id_maps(record)?;
+    if maps.is_some() {
+        namespaces.push(namespace(LinuxNamespaceType::User, &record.userns)?);
+    }
     let none = Capabilities::new;
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(none())
@@ -85,7 +90,7 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
         .oom_score_adj(-998)
         .build()
         .map_err(bad)?;
-    let linux = LinuxBuilder::default()
+    let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .cgroups_path(cgroup(id, record))
         .seccomp(seccomp::default_profile::<&str>(&[]))
@@ -93,6 +98,9 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
         .readonly_paths(Vec::<String>::new())
         .build()
         .map_err(bad)?;
+    if let Some((uids, gids)) = maps {
+        linux.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+    }
     let mut spec = SpecBuilder::default()
         .version("1.2.1")
         .root(RootBuilder::default().path("").readonly(true).build().map_err(bad)?)

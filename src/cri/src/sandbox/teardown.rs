@@ -18,7 +18,7 @@ use crate::store::records::SandboxRecord;
 /// container is left to use: the other namespaces and `/dev/shm`; each unmount waits for RCU.
 pub(crate) async fn network(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
     let network = async {
-        network::delete(&rt.cni, record).await?;
+        network::delete(rt, record).await?;
         let record = record.clone();
         blocking(move || namespaces::unpin_network(&record)).await
     };

@@ -1,6 +1,6 @@
 //! A pod in memory: its record, its status and the order of its verbs.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use prost::Message;
 use proto::cri;
@@ -8,6 +8,7 @@ use spec::SandboxId;
 
 use super::db::{Db, Row, Table};
 use super::records::{SandboxPhase, SandboxRecord, SandboxStatus, encode_status};
+use crate::container::stats::Sample;
 use crate::encoded::Listed;
 use crate::error::Error;
 
@@ -24,6 +25,8 @@ pub(crate) struct Sandbox {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Its part in lists.
     pub(crate) listed: Listed,
+    /// The last CPU reading, for the rate.
+    pub(crate) sample: Mutex<Option<Sample>>,
 }
 
 impl Sandbox {
@@ -35,6 +38,7 @@ impl Sandbox {
             status: RwLock::new(status),
             turn: tokio::sync::Mutex::new(()),
             listed: Listed::default(),
+            sample: Mutex::default(),
         }
     }
 
