@@ -12,4 +12,5 @@ mod logs;
 mod pair;
 mod pod;
 mod restart;
+mod rpcs;
 mod stream;

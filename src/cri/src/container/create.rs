@@ -57,10 +57,10 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
     });
     match rt.container_names.reserve(&key, &request)? {
         Reserved::Done(id) => match rt.index.find_container(&id)? {
-            Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(id),
+            Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(named(id)),
             _ => Err(rt.container_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &sandbox, &request.config).await) };
@@ -68,6 +68,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             waiter.wait().await
         }
     }
+}
+
+/// Says in the request's log lines which container it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("container_id", id.as_str());
+    id
 }
 
 fn ready(sandbox: &Sandbox) -> Result<(), Error> {
