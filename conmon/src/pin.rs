@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use proto::frame;
-use proto::monitor::{Done, Frame, Pin, Reply, frame::Body, reply};
+use proto::monitor::{Done, Frame, IdMapping, Pin, Reply, frame::Body, reply};
 
 use crate::error::Error;
 
@@ -18,7 +18,13 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     sysctls.sort();
+    let user = (!order.user.is_empty()).then(|| isolation::PinUser {
+        path: PathBuf::from(&order.user),
+        uids: order.uid_mappings.iter().map(map).collect(),
+        gids: order.gid_mappings.iter().map(map).collect(),
+    });
     let request = isolation::PinRequest {
+        user,
         network: path(&order.network),
         ipc: path(&order.ipc),
         uts: path(&order.uts),
@@ -26,9 +32,9 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
         sysctls,
         loopback_up: order.loopback_up,
     };
-    let result = match isolation::pin(&request) {
-        Ok(()) => reply::Result::Done(Done {}),
-        Err(error) => reply::Result::Failure(Error::from(error).to_wire()),
+    let (pinned, result) = match isolation::pin(&request) {
+        Ok(pinned) => (Some(pinned), reply::Result::Done(Done {})),
+        Err(error) => (None, reply::Result::Failure(Error::from(error).to_wire())),
     };
     let frame = Frame {
         body: Some(Body::Reply(Reply {
@@ -41,5 +47,15 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
     while !rest.is_empty() {
         rest = &rest[sys::cmsg::send(socket.as_fd(), rest, &[])?..];
     }
+    // After the answer: nobody waits for what this costs.
+    drop((socket, pinned));
     Ok(())
+}
+
+fn map(map: &IdMapping) -> isolation::IdMap {
+    isolation::IdMap {
+        inside: map.container_id,
+        outside: map.host_id,
+        size: map.size,
+    }
 }

@@ -10,6 +10,8 @@
 //! outside, so tests reach its socket by path. Its state is on a tmpfs, as `/run` is on a
 //! real node; [`Node::inside`] leads there from outside.
 
+mod reboot;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -92,6 +94,9 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs "$1/state"
 mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
 [ -z "$3" ] || mount -t tmpfs -o "size=${3}m" tmpfs "$1/root"
+# A reboot gives another one.
+cat /proc/sys/kernel/random/boot_id > "$1/boot_id"
+mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
 ip link set lo up
 : > "$2"
 exec env --ignore-signal=CHLD sleep infinity
@@ -183,6 +188,16 @@ impl Node {
         self.wait_ready()
             .await
             .with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
+    }
+
+    /// Starts the server and does not wait for it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn_daemon(&mut self) -> Result<()> {
+        let command = engine::command(self)?;
+        self.daemon = Some(Service::start(command, &self.log_path())?);
+        Ok(())
     }
 
     async fn wait_ready(&mut self) -> Result<()> {

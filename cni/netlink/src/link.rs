@@ -322,6 +322,19 @@ pub fn delete(name: &str) -> Message {
     message
 }
 
+/// Deletes the link with `index`, which is called `name`.
+pub(crate) fn delete_index(index: u32, name: &str) -> Message {
+    let mut message = Message::new(libc::RTM_DELLINK, 0, format!("delete link {name}"));
+    message.fixed(&header(0, index, 0, 0));
+    message
+}
+
+/// The link that a message of the kernel says is gone.
+pub(crate) fn gone(kind: u16, body: &[u8]) -> Option<u32> {
+    let index = body.get(4..8).filter(|_| kind == libc::RTM_DELLINK)?;
+    Some(ne32(index))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -309,6 +309,7 @@ fn namespaces_are_pinned_and_a_container_joins_them() {
         hostname: "pinned".to_owned(),
         sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned())].into(),
         loopback_up: true,
+        ..wire::Pin::default()
     };
     let (network, uts) = (pin.network.clone(), pin.uts.clone());
     let unpin = Unpin(vec![pin.network.clone(), pin.ipc.clone(), pin.uts.clone()]);

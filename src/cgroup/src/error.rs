@@ -84,6 +84,18 @@ pub enum Error {
         /// How long it was waited for.
         millis: u64,
     },
+    /// systemd did not do what it was asked.
+    #[error("systemd: {op} {unit}: {reason}")]
+    Systemd {
+        /// What was asked, as a verb.
+        op: &'static str,
+        /// Of which unit.
+        unit: String,
+        /// Whether it did not answer in time.
+        is_late: bool,
+        /// What it said.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -100,7 +112,8 @@ impl Error {
             Self::BelowUsage { .. } | Self::Invalid { .. } => Kind::InvalidArgument,
             Self::Missing { .. } | Self::NotMounted => Kind::Unimplemented,
             Self::Busy { .. } => Kind::FailedPrecondition,
-            Self::NotFrozen { .. } => Kind::DeadlineExceeded,
+            Self::NotFrozen { .. } | Self::Systemd { is_late: true, .. } => Kind::DeadlineExceeded,
+            Self::Systemd { .. } => Kind::Unavailable,
             Self::NotTakenBack { .. } => Kind::Internal,
         }
     }

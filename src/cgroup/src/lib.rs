@@ -18,6 +18,8 @@
 //! | `details`  | all counters and limits, for metrics                                        |
 //! | `pressure` | pressure stall information                                                  |
 //! | `events`   | the OOM counter and its notification                                        |
+//! | `slice`    | names of systemd's slices and where their cgroups lie                       |
+//! | `systemd`  | scopes and slices over D-Bus (feature `systemd`: the daemon alone has it)   |
 //!
 //! State belongs to the kernel: nothing is cached between calls. Controllers that are mounted but not
 //! in `host::WANTED` are left alone. May use: `spec`, `sys`.
@@ -33,8 +35,13 @@ mod host;
 mod make;
 mod path;
 mod pressure;
+#[cfg(feature = "systemd")]
+mod properties;
+mod slice;
 mod stats;
 mod stop;
+#[cfg(feature = "systemd")]
+mod systemd;
 mod update;
 
 pub use details::{Details, HugePages, Io};
@@ -44,4 +51,7 @@ pub use events::OomWatch;
 pub use fs::Cgroup;
 pub use host::{DriverKind, Host, UnknownDriver, Version};
 pub use pressure::{Pressure, Pressures, Stall};
+pub use slice::{slice_name, slice_path, unit_of};
 pub use stats::Stats;
+#[cfg(feature = "systemd")]
+pub use systemd::{Scope, Systemd};

@@ -137,7 +137,7 @@ pub(crate) async fn remove(rt: &Arc<Runtime>, request: cri::RemoveImageRequest) 
         .index
         .containers()
         .into_iter()
-        .find(|c| c.record.image_id == image.id.as_str());
+        .find(|c| c.record.uses_image(image.id.as_str()));
     if let Some(user) = user {
         return Err(Error::new(
             Kind::FailedPrecondition,

@@ -12,10 +12,13 @@ use tonic::{Request, Response, Status};
 use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
 
-use crate::error::Error;
+use crate::error::{Error, cut};
 use crate::runtime::Runtime;
 use crate::subject::{About, Subject};
 use crate::trace;
+
+/// Causes in the log are cut: they may hold the caller's arguments.
+const LONGEST_CAUSE: usize = 4096;
 
 /// Whether success is worth a line at the usual level: what changes something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,11 +126,13 @@ async fn observed<T>(
             Ok(Response::new(reply))
         }
         Err(error) => {
+            let text = error.to_string();
+            let text = cut(&text, LONGEST_CAUSE);
             let quiet = matches!(error.kind(), Kind::NotFound) && weight == Weight::Look;
             if quiet {
-                tracing::debug!(took, kind = %error.kind(), %error, "failed");
+                tracing::debug!(took, kind = %error.kind(), error = %text, "failed");
             } else {
-                tracing::warn!(took, kind = %error.kind(), %error, "failed");
+                tracing::warn!(took, kind = %error.kind(), error = %text, "failed");
             }
             Err(error.into())
         }

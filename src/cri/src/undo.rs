@@ -5,13 +5,13 @@
 //! fails, and appends what failed to the verb's own error. Every undo is safe to run twice
 //! and on something half made.
 //!
-//! Each push passes the fail point `<verb>.<step>`. Builds with the feature `failpoints`
-//! read the environment variable `BULKHEAD_FAILPOINT` (`run_pod.network=kill`, `=error`,
-//! `=sleep:MS`; several with commas); other builds contain nothing of it.
+//! Each push passes the fail point `<verb>.<step>` (`spec::failpoint`).
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+
+use spec::failpoint::Action;
 
 use crate::error::Error;
 
@@ -71,40 +71,19 @@ impl Undo {
 }
 
 /// Passes the fail point `<verb>.<step>`.
-#[cfg(not(feature = "failpoints"))]
-#[expect(clippy::unused_async, reason = "waits in builds with fail points")]
-pub(crate) async fn failpoint(_verb: &'static str, _step: &'static str) -> Result<(), Error> {
-    Ok(())
-}
-
-/// Passes the fail point `<verb>.<step>`.
-#[cfg(feature = "failpoints")]
 pub(crate) async fn failpoint(verb: &'static str, step: &'static str) -> Result<(), Error> {
-    let Ok(wanted) = std::env::var("BULKHEAD_FAILPOINT") else {
-        return Ok(());
-    };
-    let here = format!("{verb}.{step}");
-    let Some(action) = wanted
-        .split(',')
-        .filter_map(|one| one.split_once('='))
-        .find(|(at, _)| *at == here)
-    else {
-        return Ok(());
-    };
-    match action.1.split_once(':') {
-        Some(("sleep", ms)) => {
-            let ms = ms
-                .parse()
-                .map_err(|_| Error::invalid(format!("fail point {here}: {ms:?} is no number")))?;
-            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+    match spec::failpoint::action(verb, step) {
+        None => Ok(()),
+        Some(Action::Sleep(time)) => {
+            tokio::time::sleep(time).await;
             Ok(())
         }
-        _ if action.1 == "kill" => {
+        Some(Action::Kill) => {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-                .map_err(|e| Error::at("kill at fail point", &here, &e))?;
+                .map_err(|e| Error::at("kill at fail point", format!("{verb}.{step}"), &e))?;
             std::future::pending().await
         }
-        _ => Err(Error::new(spec::Kind::Internal, format!("fail point {here}"))),
+        Some(Action::Fail) => Err(Error::new(spec::Kind::Internal, format!("fail point {verb}.{step}"))),
     }
 }
 

@@ -13,6 +13,7 @@ use spec::{Digest, ImageId, Kind};
 use crate::content::{read_small, sha256};
 use crate::credentials::Credentials;
 use crate::error::Error;
+use crate::failpoint::failpoint;
 use crate::layer;
 use crate::manifest::{self, Descriptor, Document, Manifest};
 use crate::reference::Reference;
@@ -92,6 +93,7 @@ async fn pull(store: &Arc<Store>, reference: &Reference, auth: Option<Credential
     let config = read_config(&session, &manifest.config).await?;
     let (_, chain) = manifest::parse_config(&config, manifest.layers.len())?;
     let lease = store.layers.lease(&chain);
+    failpoint("pull_image", "config")?;
     let wanted: Vec<(Descriptor, Digest)> = manifest.layers.into_iter().zip(chain.iter().copied()).collect();
     stream::iter(wanted.into_iter().map(Ok))
         .try_for_each_concurrent(store.options.max_parallel_layers.max(1), |(descriptor, diff_id)| {
@@ -217,6 +219,7 @@ async fn fetch_layer(
     let blob = session.blob(descriptor.digest, descriptor.size).await?;
     let temp = TempDir::new(&store.layers_dir(), &store.janitor)?;
     let (temp, unpacked) = layer::fetch(blob, descriptor.digest, diff_id, temp).await?;
+    failpoint("pull_image", "unpacked")?;
     let ready = Layer {
         bytes: unpacked.bytes,
         inodes: unpacked.inodes,
@@ -231,5 +234,6 @@ async fn fetch_layer(
     temp.keep(&target)?;
     state.ready.insert(diff_id, ready);
     store.counts.fetched(descriptor.size);
-    Ok(())
+    drop(state);
+    failpoint("pull_image", "layer")
 }

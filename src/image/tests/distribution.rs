@@ -16,7 +16,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ::image::Credentials;
+use ::image::{Credentials, IdShift};
 use support::image::{Image, Layer, Pack, noise, sha, small};
 use support::tar::Tar;
 use support::{Bench, eventually, read_at};
@@ -137,9 +137,9 @@ async fn pulls_from_a_real_registry() {
             let pulled = store.pull(&name, None).await.unwrap();
             assert_eq!(pulled.id.with_algorithm(), image.id());
             let id = spec::ContainerId::random().unwrap();
-            store.snapshot_create(&id, &pulled.id).await.unwrap();
+            store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
             assert_eq!(
-                read_at(&store.snapshot_mount(&id).unwrap(), "etc/a").as_deref(),
+                read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/a").as_deref(),
                 Some(text)
             );
         }

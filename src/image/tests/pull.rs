@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::image::IdShift;
 use spec::{ContainerId, Kind};
 use support::image::{Content, Image, Layer, Pack, noise, sha, small};
 use support::registry::{Act, Registry};
@@ -78,8 +79,8 @@ async fn every_form_of_image_mounts() {
         assert!(pulled.size > 0);
 
         let id = ContainerId::random().unwrap();
-        store.snapshot_create(&id, &pulled.id).await.unwrap();
-        let root = store.snapshot_mount(&id).unwrap();
+        store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
+        let root = store.snapshot_mount(&id, None).unwrap();
         assert_eq!(read_at(&root, "etc/low").as_deref(), Some("low"));
         assert_eq!(read_at(&root, "etc/both").as_deref(), Some("high"));
         assert_eq!(read_at(&root, "etc/gone"), None);
@@ -147,7 +148,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     let store = bench.open();
     let before = store.pull(&registry.name("x:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &before.id).await.unwrap();
+    store.snapshot_create(&id, &before.id, IdShift::NONE).await.unwrap();
     drop(store);
     std::fs::create_dir(bench.root().join("layers/.tmp-left")).unwrap();
     std::fs::create_dir(bench.root().join("layers").join("e".repeat(64))).unwrap();
@@ -162,7 +163,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         (&after.id, &after.repo_tags, after.size, &after.repo_digests),
         (&before.id, &before.repo_tags, before.size, &before.repo_digests)
     );
-    assert!(read_at(&store.snapshot_mount(&id).unwrap(), "etc/low").is_some());
+    assert!(read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/low").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,12 +189,12 @@ async fn a_damaged_database_costs_a_pull_and_no_container() {
     let store = bench.open();
     let pulled = store.pull(&registry.name("x:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &pulled.id).await.unwrap();
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
     drop(store);
     std::fs::write(bench.root().join("bulkhead.db"), "rubbish that is no database header").unwrap();
     let store = bench.open();
     assert!(store.list().is_empty());
-    assert!(read_at(&store.snapshot_mount(&id).unwrap(), "etc/low").is_some());
+    assert!(read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/low").is_some());
     registry.forget();
     store.pull(&registry.name("x:1"), None).await.unwrap();
     assert_eq!(
@@ -227,7 +228,7 @@ async fn removal_keeps_what_containers_stand_on() {
     store.pull(&registry.name("two:a"), None).await.unwrap();
     assert_eq!(registry.count(&shared.digest), 1);
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &first.id).await.unwrap();
+    store.snapshot_create(&id, &first.id, IdShift::NONE).await.unwrap();
     store.remove(&registry.name("one:a")).await.unwrap();
     assert!(
         store.resolve(&registry.name("one:b")).unwrap().is_none(),
@@ -236,12 +237,12 @@ async fn removal_keeps_what_containers_stand_on() {
     store.settle(Duration::from_secs(5));
     assert_eq!(bench.layer_names().len(), 3);
     assert_eq!(
-        read_at(&store.snapshot_mount(&id).unwrap(), "etc/one").as_deref(),
+        read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/one").as_deref(),
         Some("1")
     );
     assert_eq!(
         store
-            .snapshot_create(&ContainerId::random().unwrap(), &first.id)
+            .snapshot_create(&ContainerId::random().unwrap(), &first.id, IdShift::NONE)
             .await
             .unwrap_err()
             .kind(),
@@ -374,8 +375,8 @@ async fn many_layers_below_a_long_path_mount() {
     let store = bench.open();
     let pulled = store.pull(&registry.name("x:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &pulled.id).await.unwrap();
-    let root = store.snapshot_mount(&id).unwrap();
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
+    let root = store.snapshot_mount(&id, None).unwrap();
     for at in [0, 63, 126] {
         assert_eq!(read_at(&root, &format!("etc/f{at}")).unwrap(), at.to_string());
     }
@@ -394,13 +395,13 @@ async fn images_without_layers_and_with_equal_layers() {
     let store = bench.open();
     let pulled = store.pull(&registry.name("none:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &pulled.id).await.unwrap();
-    write_at(&store.snapshot_mount(&id).unwrap(), "x", "y");
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
+    write_at(&store.snapshot_mount(&id, None).unwrap(), "x", "y");
     let pulled = store.pull(&registry.name("twice:1"), None).await.unwrap();
     assert_eq!(pulled.chain.len(), 3);
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &pulled.id).await.unwrap();
-    assert!(read_at(&store.snapshot_mount(&id).unwrap(), "etc/f").is_some());
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
+    assert!(read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/f").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -440,8 +441,8 @@ async fn directories_a_layer_does_not_describe_keep_their_owner() {
     let store = bench.open();
     let pulled = store.pull(&registry.name("x:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &pulled.id).await.unwrap();
-    let root = store.snapshot_mount(&id).unwrap();
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
+    let root = store.snapshot_mount(&id, None).unwrap();
     let of = |path: &str| {
         let stat = rustix::fs::statat(&root, path, rustix::fs::AtFlags::empty()).unwrap();
         (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid)
@@ -457,7 +458,7 @@ async fn directories_a_layer_does_not_describe_keep_their_owner() {
     drop(store);
     let store = bench.open();
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &pulled.id).await.unwrap();
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
     let upper = bench.root().join("snapshots").join(id.as_str()).join("upper");
     assert_eq!(std::fs::metadata(upper.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
 }
@@ -493,10 +494,10 @@ async fn usage_is_measured_without_a_walk_in_the_call() {
     assert_eq!(fs.mountpoint, bench.root());
     assert!(fs.used_bytes > 1 << 20 && fs.inodes_used >= 2 && fs.timestamp_ns > 0);
     let id = ContainerId::random().unwrap();
-    store.snapshot_create(&id, &pulled.id).await.unwrap();
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
     let first = store.snapshot_usage(&id).unwrap();
     assert!(first.timestamp_ns > 0 && first.used_bytes <= 4096);
-    write_at(&store.snapshot_mount(&id).unwrap(), "f", &"x".repeat(500_000));
+    write_at(&store.snapshot_mount(&id, None).unwrap(), "f", &"x".repeat(500_000));
     eventually("the walk has seen the file", || {
         store.snapshot_usage(&id).unwrap().used_bytes > 400_000 || {
             std::thread::sleep(Duration::from_millis(30));

@@ -23,9 +23,11 @@ mod parent;
 mod pin;
 mod plan;
 mod sync;
+mod userns;
 
 pub use create::{CreateRequest, Created, Stdio, User, create};
 pub use error::Error;
 pub use exec::{ExecRequest, Execed, PendingExec, exec};
 pub use init::reaper::ANNOTATION as INIT_ANNOTATION;
-pub use pin::{PinRequest, pin};
+pub use pin::{PinRequest, PinUser, Pinned, pin};
+pub use plan::userns::IdMap;

@@ -1,11 +1,12 @@
 //! What every crate shares: ids parsed once (`id`), the error kinds (`kind`), digests
-//! (`digest`), the record of a container's end (`exit`) and the OCI types (`runtime`,
-//! `image`), which nobody else imports from `oci-spec` directly.
+//! (`digest`), the record of a container's end (`exit`), fail points (`failpoint`) and the OCI
+//! types (`runtime`, `image`), which nobody else imports from `oci-spec` directly.
 //!
 //! May use: no crate of ours.
 
 pub mod digest;
 pub mod exit;
+pub mod failpoint;
 pub mod id;
 pub mod kind;
 

@@ -66,6 +66,12 @@ pub const SYS_RESOURCE: Caps = Caps(1 << 24);
 pub const MKNOD: Caps = Caps(1 << 27);
 
 impl Caps {
+    /// Every one that is known here.
+    #[must_use]
+    pub fn all() -> Self {
+        Self((1 << NAMES.len()) - 1)
+    }
+
     /// The set of one capability, by its name with or without `CAP_`, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

@@ -27,6 +27,18 @@ pub fn set_uid(uid: u32) -> io::Result<()> {
     Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
 }
 
+/// Sets the effective user id alone: the capabilities that root has by it go, and come back with it.
+///
+/// # Errors
+/// `InvalidInput` for 4294967295; else what setresuid(2) says.
+pub fn set_effective_uid(uid: u32) -> io::Result<()> {
+    Ok(rustix::thread::set_thread_res_uid(
+        None,
+        Uid::from_raw(checked(uid)?),
+        None,
+    )?)
+}
+
 /// Sets real, effective and saved group id.
 ///
 /// # Errors

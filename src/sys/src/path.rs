@@ -54,6 +54,12 @@ impl Root {
         Self { fd }
     }
 
+    /// The descriptor itself.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Opens `path` below the root with `flags` (close-on-exec is added).
     ///
     /// # Errors

@@ -12,7 +12,9 @@ use e2e::places;
 /// Every `(verb, step)`.
 pub(crate) fn all() -> Result<BTreeSet<(String, String)>> {
     let mut found = BTreeSet::new();
-    visit(&places::tree().join("src/cri/src"), &mut found)?;
+    for directory in ["src/cri/src", "src/image/src"] {
+        visit(&places::tree().join(directory), &mut found)?;
+    }
     Ok(found)
 }
 

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use super::failpoints;
 
+/// Three layers, the first of them also busybox's.
+const LAYERS: &str = "127.0.0.1:5000/layers:1";
+
 /// A pod and a container, and where they stand.
 struct Ship {
     config: v1::PodSandboxConfig,
@@ -40,8 +43,10 @@ impl Ship {
 
     /// Everything that comes before `verb`.
     async fn prepare(&mut self, cri: &Cri, verb: &str) -> Result<()> {
-        if verb == "run_pod" {
-            return Ok(());
+        match verb {
+            "run_pod" | "pull_image" => return Ok(()),
+            "remove_image" => return Ok(cri.pull(LAYERS).await.map(drop)?),
+            _ => {}
         }
         self.pod = cri.run_pod(&self.config).await?;
         if verb == "create_container" {
@@ -63,7 +68,8 @@ impl Ship {
             "remove_container" => cri.remove(&self.id).await?,
             "stop_pod" => cri.stop_pod(&self.pod).await?,
             "remove_pod" => cri.remove_pod(&self.pod).await?,
-            "pull_image" => cri.pull("127.0.0.1:5000/layers:1").await.map(drop)?,
+            "pull_image" => cri.pull(LAYERS).await.map(drop)?,
+            "remove_image" => cri.remove_image(LAYERS).await?,
             other => {
                 return Err(tonic::Status::unimplemented(format!(
                     "the matrix does not know the verb {other}"
@@ -73,8 +79,33 @@ impl Ship {
         Ok(())
     }
 
+    /// What `layers:1` is to contain, its lower layers' files among them; and that nothing of it is there twice.
+    async fn image_is_whole(&mut self, node: &Node, cri: &Cri, verb: &str) -> Result<()> {
+        if verb == "remove_image" {
+            ensure!(cri.image(LAYERS).await?.is_none(), "it is listed yet");
+            layers_on_disk(node, 1).await?;
+            cri.pull(LAYERS).await.context("pull what was removed")?;
+        }
+        layers_on_disk(node, 3).await?;
+        self.pod = cri.run_pod(&self.config).await?;
+        let container = e2e::container("whole", LAYERS, &["sleep", "100000"]);
+        let id = cri.run(&self.pod, &container, &self.config).await?;
+        let found = cri
+            .sh(
+                &id,
+                "cat /d/changed /d/kept; stat -c %s /zeroes; ls -A /opaque; stat -c %u /owned",
+            )
+            .await?;
+        ensure!(
+            found == "upperlower4194304\nseen\n1234\n",
+            "the image is not whole: {found:?}"
+        );
+        Ok(())
+    }
+
     /// After the new server's start: the verb again, as the kubelet would, and then the whole way down.
-    async fn recover(&mut self, cri: &Cri, verb: &str) -> Result<()> {
+    async fn recover(&mut self, node: &Node, verb: &str) -> Result<()> {
+        let cri = &node.cri();
         match verb {
             // The kubelet does not start twice what runs or has ended.
             "start_container" => {
@@ -84,6 +115,9 @@ impl Ship {
                 }
             }
             _ => self.perform(cri, verb).await.with_context(|| format!("{verb} again"))?,
+        }
+        if matches!(verb, "pull_image" | "remove_image") {
+            return self.image_is_whole(node, cri, verb).await;
         }
         if verb == "run_pod" {
             self.id = cri
@@ -97,6 +131,24 @@ impl Ship {
         }
         Ok(())
     }
+}
+
+/// Waits until `count` layers, and nothing else, are on the disk.
+async fn layers_on_disk(node: &Node, count: usize) -> Result<()> {
+    let directory = node.inside(&node.root_dir().join("layers"));
+    wait::until(
+        &format!("{count} layers are on the disk"),
+        Duration::from_secs(10),
+        async || {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(&directory)? {
+                names.push(entry?.file_name().to_string_lossy().into_owned());
+            }
+            let finished = names.iter().all(|name| !name.starts_with('.'));
+            Ok((finished && names.len() == count).then_some(()))
+        },
+    )
+    .await
 }
 
 fn options(point: &str, action: &str) -> Result<Option<Options>> {
@@ -155,7 +207,7 @@ async fn cell(verb: &str, step: &str, action: &str) -> Result<()> {
         node.start_daemon().await?;
         let cri = node.cri();
         ensure!(cri.image(BUSYBOX).await?.is_some(), "the image is lost");
-        ship.recover(&cri, verb).await?;
+        ship.recover(&node, verb).await?;
         let after = (
             cri.container_pid(&bystander).await?,
             cri.container_status(&bystander).await?,
@@ -202,7 +254,7 @@ fn row(verb: &str) {
     }
 }
 
-const VERBS: [&str; 8] = [
+const VERBS: [&str; 9] = [
     "run_pod",
     "create_container",
     "start_container",
@@ -211,6 +263,7 @@ const VERBS: [&str; 8] = [
     "stop_pod",
     "remove_pod",
     "pull_image",
+    "remove_image",
 ];
 
 #[test]
@@ -229,6 +282,8 @@ fn every_verb_of_the_sources_is_in_the_matrix() {
         "remove_container",
         "stop_pod",
         "remove_pod",
+        "pull_image",
+        "remove_image",
     ] {
         assert!(found.iter().any(|(of, _)| of == verb), "{verb} has no fail point");
     }
@@ -272,4 +327,9 @@ fn remove_pod_at_every_step() {
 #[test]
 fn pull_image_at_every_step() {
     row("pull_image");
+}
+
+#[test]
+fn remove_image_at_every_step() {
+    row("remove_image");
 }

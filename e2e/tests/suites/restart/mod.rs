@@ -4,4 +4,5 @@
 
 mod failpoints;
 mod matrix;
+mod reboot;
 mod survival;

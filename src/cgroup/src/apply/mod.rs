@@ -215,6 +215,14 @@ fn unified(
     Ok(())
 }
 
+/// The control files and values that `limits` come to on this host, before any is written.
+#[cfg(feature = "systemd")]
+pub(crate) fn files(host: &crate::Host, limits: &LinuxResources) -> Result<Vec<(String, String)>, Error> {
+    let anywhere = host.at("/");
+    let plan = plan(limits, Layout { dirs: &anywhere.dirs }, Current::default())?;
+    Ok(plan.writes.into_iter().map(|write| (write.file, write.value)).collect())
+}
+
 impl Cgroup {
     /// Writes limits, in the order that lets each one in. Device rules, where given, replace all earlier ones: what no
     /// rule allows is denied. Limits that are absent stay as they are.

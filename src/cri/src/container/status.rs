@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proto::cri;
 use serde_json::json;
 
+use super::image_volumes;
 use super::list::image_spec;
 use super::plan::{self, process, resources};
 use super::update;
@@ -51,7 +52,7 @@ pub(crate) fn message(container: &Container) -> Result<cri::ContainerStatus, Err
         message: text,
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: config.mounts.clone(),
+        mounts: image_volumes::echo(config, record),
         log_path: record.log_path.clone(),
         resources: resources.map(|linux| cri::ContainerResources {
             linux: Some(linux),

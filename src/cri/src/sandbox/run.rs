@@ -35,8 +35,8 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
     rt.check_handler(&request.runtime_handler)?;
     let request = Arc::new(request);
     match rt.pod_names.reserve(&key, &request)? {
-        Reserved::Done(id) => match rt.index.find_sandbox(&id)? {
-            Some(pod) if pod.phase() == SandboxPhase::Ready => Ok(named(id)),
+        Reserved::Taken(id) => match rt.index.find_sandbox(&id)? {
+            Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(named(id)),
             _ => Err(rt.pod_names.taken(&key, &id)),
         },
         Reserved::Join(waiter) => waiter.wait().await.map(named),

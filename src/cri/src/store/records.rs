@@ -103,6 +103,16 @@ pub(crate) struct ContainerRecord {
     /// First process, in the daemon's pid namespace.
     #[prost(int32, tag = "15")]
     pub(crate) pid: i32,
+    /// Images that it mounts as volumes, in the order of the request; as `image_id`.
+    #[prost(string, repeated, tag = "30")]
+    pub(crate) volume_images: Vec<String>,
+}
+
+impl ContainerRecord {
+    /// It runs from the image, or mounts it.
+    pub(crate) fn uses_image(&self, id: &str) -> bool {
+        self.image_id == id || self.volume_images.iter().any(|volume| volume == id)
+    }
 }
 
 /// Where a pod is in its life.

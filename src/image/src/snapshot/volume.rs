@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use spec::{ContainerId, Kind};
 
+use super::IdShift;
 use crate::error::{Error, sys};
 use crate::store::Store;
 
@@ -33,17 +34,22 @@ const MAX_DEPTH: usize = 256;
 
 impl Store {
     /// Makes volume `number` of a container, with a copy of what `root` (the container's root)
-    /// has at `path`; answers where it is.
+    /// has at `path`; answers where it is. `shift` is that of the container's user namespace.
     ///
     /// # Errors
     /// `InvalidArgument` where the image has something else than a directory there, and what
     /// the filesystem says otherwise.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that the volume is made from"
+    )]
     pub fn snapshot_volume(
         &self,
         id: &ContainerId,
         number: usize,
         root: BorrowedFd<'_>,
         path: &Path,
+        shift: IdShift,
     ) -> Result<PathBuf, Error> {
         let at = |e: Error| e.within(format!("volume {} of container {id}", path.display()));
         let parent = self.snapshot_dir(id).join("volumes");
@@ -52,13 +58,16 @@ impl Store {
             Err(e) => return Err(at(sys("mkdir", parent.display())(e))),
         }
         let volume = parent.join(number.to_string());
-        fill(&volume, root, path).map_err(at)?;
+        fill(&volume, root, path, shift).map_err(at)?;
         Ok(volume)
     }
 }
 
-fn fill(volume: &Path, root: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+fn fill(volume: &Path, root: BorrowedFd<'_>, path: &Path, shift: IdShift) -> Result<(), Error> {
     rustix::fs::mkdir(volume, Mode::from_raw_mode(0o755)).map_err(sys("mkdir", volume.display()))?;
+    // What is copied has the right owners already: the root shows the host's ids of the container's.
+    let owner = (Some(Uid::from_raw(shift.uid)), Some(Gid::from_raw(shift.gid)));
+    chownat(CWD, volume, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(sys("chown", volume.display()))?;
     let inside = path.strip_prefix("/").unwrap_or(path);
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -199,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path());
         let volume = dir.path().join("v");
-        fill(&volume, root.as_fd(), Path::new("/data")).unwrap();
+        fill(&volume, root.as_fd(), Path::new("/data"), IdShift::NONE).unwrap();
         let meta = std::fs::metadata(&volume).unwrap();
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (7, 8, 0o1777));
         assert_eq!(
@@ -229,13 +238,13 @@ mod tests {
         symlink("../../../..", dir.path().join("root/up")).unwrap();
         symlink("/data", dir.path().join("root/alias")).unwrap();
         let at = |name: &str| dir.path().join(name);
-        fill(&at("a"), root.as_fd(), Path::new("/alias")).unwrap();
+        fill(&at("a"), root.as_fd(), Path::new("/alias"), IdShift::NONE).unwrap();
         assert!(at("a/sub/file").exists());
-        fill(&at("b"), root.as_fd(), Path::new("/up")).unwrap();
+        fill(&at("b"), root.as_fd(), Path::new("/up"), IdShift::NONE).unwrap();
         assert!(at("b/data/sub/file").exists() && !at("b/secret").exists());
-        fill(&at("c"), root.as_fd(), Path::new("/not/there")).unwrap();
+        fill(&at("c"), root.as_fd(), Path::new("/not/there"), IdShift::NONE).unwrap();
         assert_eq!(std::fs::read_dir(at("c")).unwrap().count(), 0);
-        let error = fill(&at("d"), root.as_fd(), Path::new("/data/sub/file")).unwrap_err();
+        let error = fill(&at("d"), root.as_fd(), Path::new("/data/sub/file"), IdShift::NONE).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidArgument);
     }
 }

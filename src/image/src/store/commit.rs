@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use spec::{Digest, ImageId, Kind};
 
 use crate::error::{Error, sys};
+use crate::failpoint::failpoint;
 use crate::store::Store;
 use crate::store::catalog::Image;
 use crate::store::db::Record;
@@ -29,12 +30,14 @@ impl Store {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&dir, flags, Mode::empty()).map_err(sys("open", dir.display()))?;
         rustix::fs::syncfs(&fd).map_err(sys("sync", dir.display()))?;
+        failpoint("pull_image", "synced")?;
 
         let mut db = self.db();
         if let Some(known) = self.catalog().images.get(&record.id) {
             record.pulled_ns = known.pulled_ns;
         }
         db.put(&record, &layers, names)?;
+        failpoint("pull_image", "recorded")?;
         let mut inserted = Ok(());
         self.publish(&db, |catalog| {
             inserted = catalog.insert(&record);

@@ -4,7 +4,7 @@
 //! <root>/bulkhead.db          tables image_*: images, names, layers, chains
 //! <root>/image.lock           held while a store is open
 //! <root>/layers/<hex>/        one directory for each DiffID, independent of its parents
-//! <root>/snapshots/<id>/      upper/ work/ chain volumes/   (see `snapshot`)
+//! <root>/snapshots/<id>/      upper/ work/ chain volumes/ images/   (see `snapshot`)
 //! <root>/layers/.tmp-*        in the making;  `.gone-*` on the way out
 //! ```
 //! The database is the truth about images, the directories about layers and snapshots; `check`

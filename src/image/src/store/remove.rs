@@ -13,6 +13,7 @@ use std::time::Duration;
 use spec::{ContainerId, Digest, Kind};
 
 use crate::error::{Error, sys};
+use crate::failpoint::failpoint;
 use crate::store::Store;
 
 const FULL_DISK_PATIENCE: Duration = Duration::from_secs(10);
@@ -38,13 +39,15 @@ impl Store {
         // Whatever comes now, the image is not whole any more.
         self.publish(&db, |catalog| catalog.remove(&image.id));
         let digests = unused?;
+        failpoint("remove_image", "set_aside")?;
         let mut deleted = db.delete(std::slice::from_ref(&image.id), &digests);
         if deleted.as_ref().is_err_and(|e| e.kind() == Kind::ResourceExhausted) {
             // What was just renamed makes room as soon as it is deleted.
             self.janitor.settle(FULL_DISK_PATIENCE);
             deleted = db.delete(std::slice::from_ref(&image.id), &digests);
         }
-        deleted.map_err(|e| e.within(format!("forget image {}", image.id)))
+        deleted.map_err(|e| e.within(format!("forget image {}", image.id)))?;
+        failpoint("remove_image", "forgotten")
     }
 
     /// Removes layers that no image, snapshot or pull needs.

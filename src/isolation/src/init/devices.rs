@@ -18,23 +18,28 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 pub(super) fn make(root: &Root, devices: &Devices, host: &[OwnedFd]) -> Result<(), Error> {
-    if devices.bind {
-        for (node, host) in devices.nodes.iter().zip(host) {
-            let object = || node.path.display().to_string();
-            let target = root
-                .make_file(&node.path, 0o644, links(&node.path))
-                .map_err(Error::sys("make", object()))?;
-            sys::mount::attach(host.as_fd(), target.as_fd()).map_err(Error::sys("bind", object()))?;
-        }
-    } else {
-        for node in &devices.nodes {
-            one(root, node)?;
-        }
+    for (node, host) in devices.bound.iter().zip(host) {
+        let object = || node.path.display().to_string();
+        let target = root
+            .make_file(&node.path, 0o644, links(&node.path))
+            .map_err(Error::sys("make", object()))?;
+        sys::mount::attach(host.as_fd(), target.as_fd()).map_err(Error::sys("bind", object()))?;
+    }
+    for node in &devices.made {
+        one(root, node, &node.path)?;
     }
     if devices.links {
         link(root)?;
     }
     Ok(())
+}
+
+/// Makes the nodes that go into `dev`, a `/dev` that is not attached yet.
+pub(crate) fn make_ahead(dev: &Root, devices: &Devices) -> Result<(), Error> {
+    devices
+        .ahead
+        .iter()
+        .try_for_each(|node| one(dev, node, node.path.strip_prefix("/dev").unwrap_or(&node.path)))
 }
 
 /// An image may lay out its directories as it likes, but not with links below `/dev` (CVE-2026-47766).
@@ -46,10 +51,10 @@ fn links(path: &Path) -> Links {
     }
 }
 
-fn one(root: &Root, node: &Node) -> Result<(), Error> {
+fn one(root: &Root, node: &Node, path: &Path) -> Result<(), Error> {
     let object = || node.path.display().to_string();
     let (dir, name) = root
-        .parent(&node.path, 0o755, links(&node.path))
+        .parent(path, 0o755, links(&node.path))
         .map_err(Error::sys("make the directory of", object()))?;
     let device = makedev(node.major, node.minor);
     match mknodat(&dir, name, node.file_type, Mode::from_raw_mode(node.mode), device) {

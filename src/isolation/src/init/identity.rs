@@ -10,6 +10,14 @@ use sys::{cred, prctl};
 use crate::Error;
 use crate::plan::process::Process;
 
+/// Becomes root of the user namespace that this process has just come into: until then its ids exist on the host alone.
+pub(super) fn become_root() -> Result<(), Error> {
+    cred::set_groups(&[]).map_err(Error::sys("leave", "the host's groups"))?;
+    cred::set_gid(0).map_err(Error::sys("set gid", 0))?;
+    cred::set_uid(0).map_err(Error::sys("set uid", 0))?;
+    prctl::set_dumpable(false).map_err(Error::sys("make undumpable", "the process"))
+}
+
 /// Becomes what `process` says. With `to_load_seccomp` `CAP_SYS_ADMIN` stays until execve takes it (see `init`).
 pub(super) fn assume(process: &Process, to_load_seccomp: bool) -> Result<(), Error> {
     if process.no_new_privs {

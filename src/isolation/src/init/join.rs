@@ -26,6 +26,8 @@ pub(crate) struct Inherited<'a> {
     pub(crate) stdio: Stdio,
     pub(crate) seccomp: Option<Program>,
     pub(crate) entry: cgroup::Entry,
+    /// Whether the container has a user namespace of its own: joining one's own is EINVAL.
+    pub(crate) userns: bool,
     pub(crate) keyring: CString,
 }
 
@@ -54,16 +56,22 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
         stdio,
         seccomp: filter,
         entry,
+        userns,
         keyring,
     } = inherited;
+    let user = if userns { libc::CLONE_NEWUSER } else { 0 };
     let kinds =
         libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    let kinds = kinds | user;
     let joined = match sys::ns::setns(init, kinds | sys::ns::NEWTIME) {
         // A kernel without time namespaces has none to join.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sys::ns::setns(init, kinds),
         other => other,
     };
     joined.map_err(|error| gone(error, init_pid))?;
+    if userns {
+        identity::become_root()?;
+    }
     rustix::process::setsid().map_err(Error::sys("make", "session"))?;
     let root = Root::open("/").map_err(Error::sys("open", "the container's root"))?;
     let console = console::open(&root, process, channel)?;

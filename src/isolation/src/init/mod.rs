@@ -1,6 +1,7 @@
 //! The first process of a new container: from clone3 to execve. One thread; an error goes up `sync` and ends it.
 //!
-//!  1. session, namespaces joined
+//!  1. session; in a user namespace (which the creator has entered already) its root; other namespaces joined;
+//!     procfs and sysfs mounted, attached nowhere
 //!  2. the root filesystem attached, **pivot**: from here on no path of the host can be named at all
 //!  3. mounts, devices, terminal, working directory made: through the new root's handle
 //!  4. host name, sysctls, masked and read-only paths, read-only root
@@ -20,18 +21,18 @@
 
 mod console;
 mod cwd;
-mod devices;
+pub(crate) mod devices;
 mod execve;
 mod identity;
 pub(crate) mod join;
 mod limits;
 mod masks;
-mod mounts;
+pub(crate) mod mounts;
 mod namespaces;
 pub(crate) mod reaper;
 mod rootfs;
 pub(crate) mod seccomp;
-mod stdio;
+pub(crate) mod stdio;
 pub(crate) mod sysctl;
 
 use std::ffi::CString;
@@ -71,12 +72,15 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
     } = inherited;
     let process = &plan.process;
     rustix::process::setsid().map_err(Error::sys("make", "session"))?;
-    // Modes below are what they say; the process' own mask comes last.
-    sys::cred::set_umask(0);
+    if plan.user.is_some() {
+        identity::become_root()?;
+    }
     namespaces::join(&sources)?;
 
+    let kernel = mounts::kernel(plan)?;
+    let proc = sysctl::needs_procfs(&plan.sysctls)?;
     let root = rootfs::enter(&sources.rootfs)?;
-    mounts::make(&root, plan, &mut sources)?;
+    mounts::make(&root, plan, &mut sources, kernel)?;
     devices::make(&root, &plan.devices, &sources.devices)?;
     let console = console::open(&root, process, channel)?;
     if let Some(console) = &console {
@@ -85,7 +89,9 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
     cwd::make(&root, &process.cwd)?;
 
     namespaces::name(plan)?;
-    sysctl::write(&plan.sysctls)?;
+    if let Some(proc) = &proc {
+        sysctl::write(&plan.sysctls, proc)?;
+    }
     masks::mask(&root, &plan.masked)?;
     masks::make_readonly(&root, &plan.readonly)?;
     rootfs::finish(plan)?;

@@ -14,11 +14,27 @@ use crate::plan::mounts::{Mount, What, allowed_in_proc};
 
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
-pub(super) fn make(root: &Root, plan: &Plan, sources: &mut Sources) -> Result<(), Error> {
-    for (mount, source) in plan.mounts.iter().zip(std::mem::take(&mut sources.binds)) {
+/// procfs and sysfs of the plan, not attached yet; made while the host's own are still in sight. In a user namespace
+/// the kernel gives nobody more of them than what is already seen unobstructed (`mount_too_revealing`).
+pub(super) fn kernel(plan: &Plan) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let one = |mount: &Mount| match &mount.what {
+        What::Fs { fs, .. } if matches!(fs.as_str(), "proc" | "sysfs") => filesystem(mount).map(Some),
+        _ => Ok(None),
+    };
+    plan.mounts.iter().map(one).collect()
+}
+
+pub(super) fn make(root: &Root, plan: &Plan, sources: &mut Sources, kernel: Vec<Option<OwnedFd>>) -> Result<(), Error> {
+    let binds = std::mem::take(&mut sources.binds);
+    for ((mount, source), kernel) in plan.mounts.iter().zip(binds).zip(kernel) {
         match (&mount.what, source) {
-            (What::Fs { fs, source, options }, _) => {
-                let made = filesystem(mount, fs, source.as_deref(), options)?;
+            (What::Fs { .. }, _) => {
+                let ahead = if mount.target == Path::new("/dev") {
+                    sources.dev.take()
+                } else {
+                    kernel
+                };
+                let made = ahead.map_or_else(|| filesystem(mount), Ok)?;
                 attach(root, mount, made.as_fd(), true)?;
             }
             (What::Bind { recursive, .. }, Some(source)) => bind(root, mount, &source, *recursive)?,
@@ -33,12 +49,11 @@ fn name(mount: &Mount) -> String {
     format!("mounts[{}]", mount.target.display())
 }
 
-fn filesystem(
-    mount: &Mount,
-    fs: &str,
-    source: Option<&str>,
-    options: &[(String, Option<String>)],
-) -> Result<OwnedFd, Error> {
+/// The filesystem of a mount that is none of the host's, not attached yet.
+pub(crate) fn filesystem(mount: &Mount) -> Result<OwnedFd, Error> {
+    let What::Fs { fs, source, options } = &mount.what else {
+        return Err(Error::state(name(mount), "is no filesystem"));
+    };
     let build = || {
         let context = Context::open(fs)?;
         if let Some(source) = source {

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{FileType, Uid, fchown, fstat};
+use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use sys::path::file_type;
 
 use crate::plan::process::Process;
+use crate::plan::userns::Maps;
 use crate::{Error, Stdio};
 
 /// Puts the pipes or the terminal in place. The session has been made before.
@@ -35,6 +36,22 @@ fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
     } else {
         rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(Error::sys("duplicate", "a standard stream"))
     }
+}
+
+/// Gives the pipes to the user on the host's side, before a user namespace is entered: nobody in there can.
+pub(crate) fn give_ahead(stdio: &Stdio, process: &Process, maps: &Maps) -> Result<(), Error> {
+    let (uid, gid) = maps
+        .host_uid(process.uid)
+        .zip(maps.host_gid(process.gid))
+        .ok_or_else(|| Error::invalid("process.user", "is not mapped"))?;
+    for fd in stdio.fds() {
+        let kind = file_type(fd).map_err(Error::sys("stat", "a standard stream"))?;
+        if kind == FileType::Fifo {
+            fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(Error::sys("hand over", "a standard stream"))?;
+        }
+    }
+    Ok(())
 }
 
 /// A pipe or a terminal belongs to the user, so that `/dev/stdout` opens. Nothing else changes hands: a file or device

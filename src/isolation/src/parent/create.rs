@@ -10,7 +10,7 @@ use sys::process::{CLONE_PARENT, CloneArgs, clone3};
 use super::{Sources, facts, isolate_self, set_oom_score_adj};
 use crate::plan::Plan;
 use crate::sync::{Channel, Message};
-use crate::{CreateRequest, Error, bundle, init};
+use crate::{CreateRequest, Error, bundle, init, userns};
 
 /// Runs in the forked creator; its value is the exit code.
 pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
@@ -27,6 +27,7 @@ pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
 fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let mut keep = req.stdio.fds();
     keep.extend(req.rootfs);
+    keep.extend(req.mounts.iter().map(|(_, fd)| *fd));
     keep.push(channel.as_fd());
     isolate_self(&keep)?;
 
@@ -35,10 +36,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     req.stdio.check(plan.process.terminal)?;
     let seccomp = init::seccomp::compile(plan.seccomp.as_ref())?;
 
-    let cgroup::DriverKind::Cgroupfs = req.driver;
-    let host = cgroup::Host::shared()?;
-    refuse_if_populated(host, &plan.cgroup_path)?;
-    let group = host.create(&plan.cgroup_path)?;
+    let group = group(req.driver, &plan.cgroup_path)?;
     let mut clamped = plan.clamped.clone();
     clamped.extend(group.unsupported(&plan.resources)?);
     channel.send(&Message::Planned {
@@ -51,13 +49,16 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     group.apply(&plan.resources)?;
 
     let sources = Sources::open(&plan, &req, &group)?;
+    let entry = group.entry()?;
     set_oom_score_adj(plan.process.oom_score_adj)?;
+    if let Some(user) = &plan.user {
+        init::stdio::give_ahead(&req.stdio, &plan.process, &user.maps)?;
+    }
     for_children(&plan, &sources)?;
 
     // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
     let later = libc::CLONE_NEWCGROUP | sys::ns::NEWTIME;
     let flags = CLONE_PARENT | u64::from((plan.namespaces.new & !later).cast_unsigned());
-    let entry = group.entry()?;
     let born_in = entry.clone_into().map(|fd| fd.try_clone_to_owned()).transpose();
     let born_in = born_in.map_err(Error::sys("duplicate", "the cgroup's descriptor"))?;
     let args = CloneArgs {
@@ -74,6 +75,18 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     channel.send(&Message::Spawned { pid })
 }
 
+/// The container's cgroup. A scope of systemd is there already, with the process in it that holds it open.
+fn group(driver: cgroup::DriverKind, path: &str) -> Result<cgroup::Cgroup, Error> {
+    let host = cgroup::Host::shared()?;
+    Ok(match driver {
+        cgroup::DriverKind::Cgroupfs => {
+            refuse_if_populated(host, path)?;
+            host.create(path)?
+        }
+        cgroup::DriverKind::Systemd => host.open(path)?,
+    })
+}
+
 /// A cgroup with processes belongs to somebody who lives.
 fn refuse_if_populated(host: &cgroup::Host, path: &str) -> Result<(), Error> {
     match host.open(path) {
@@ -87,10 +100,14 @@ fn refuse_if_populated(host: &cgroup::Host, path: &str) -> Result<(), Error> {
     }
 }
 
-/// The namespaces that take effect in children only.
+/// The namespaces that take effect in children only, and the user namespace, which owns what init is given anew.
 fn for_children(plan: &Plan, sources: &Sources) -> Result<(), Error> {
     for (fd, join) in sources.namespaces_for_children() {
         sys::ns::setns(fd, join.kind).map_err(Error::sys("join", join.path.display()))?;
+    }
+    // Last of what is done as the host's root: all that is made from here on belongs to the user namespace.
+    if let Some(user) = &sources.user {
+        userns::enter(user)?;
     }
     if plan.namespaces.is_new(sys::ns::NEWTIME) {
         sys::ns::unshare(sys::ns::NEWTIME).map_err(Error::sys("make", "time namespace"))?;

@@ -30,15 +30,17 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
     let process = bundle::process(req.process_json)?;
     let spec = bundle::read(req.bundle)?;
     let mut clamped = Vec::new();
-    let mut plan = plan::process::plan(&process, &facts()?, true, &mut clamped)?;
+    let user = spec.linux().as_ref().map(plan::userns::plan).transpose()?.flatten();
+    let facts = facts()?;
+    let mut plan = plan::process::plan(&process, &facts.within(user.as_ref()), true, &mut clamped)?;
+    plan.check_mapped(user.as_ref())?;
     req.stdio.check(plan.terminal)?;
     if plan.oom_score_adj.is_none() {
         // As the container itself; clamped the same way.
         let own = spec.process().as_ref().and_then(|process| process.oom_score_adj());
-        plan.oom_score_adj = own.map(|own| own.max(facts().map_or(own, |facts| facts.oom_score_adj)));
+        plan.oom_score_adj = own.map(|own| own.max(facts.oom_score_adj));
     }
     let seccomp = init::seccomp::compile(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()))?;
-    let cgroup::DriverKind::Cgroupfs = req.driver;
     let group = cgroup::Host::shared()?.open(req.cgroup_path)?;
     channel.send(&Message::Planned {
         cgroup_path: req.cgroup_path.to_owned(),
@@ -49,6 +51,9 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
     })?;
 
     set_oom_score_adj(plan.oom_score_adj)?;
+    if let Some(user) = &user {
+        init::stdio::give_ahead(&req.stdio, &plan, &user.maps)?;
+    }
     sys::ns::setns(req.init, libc::CLONE_NEWPID).map_err(|error| init::join::gone(error, req.init_pid))?;
     let entry = group.entry()?;
     let born_in = entry.clone_into().map(|fd| fd.try_clone_to_owned()).transpose();
@@ -63,6 +68,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         stdio: req.stdio,
         seccomp,
         entry,
+        userns: user.is_some(),
         keyring: init::keyring_name(req.cgroup_path),
     };
     let (pid, _pidfd) =

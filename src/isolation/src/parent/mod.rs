@@ -5,6 +5,7 @@
 //! which its child inherits: until execve nothing in the container can open `/proc/<pid>/…` of it (CVE-2016-9962).
 
 pub(crate) mod create;
+mod idmap;
 pub(crate) mod join;
 mod sources;
 
@@ -20,6 +21,8 @@ pub(crate) use sources::Sources;
 /// Closes what is not in `keep`, becomes undumpable.
 fn isolate_self(keep: &[BorrowedFd<'_>]) -> Result<(), Error> {
     sys::process::close_all_but(keep).map_err(Error::sys("close", "inherited descriptors"))?;
+    // Modes are what they say, here and in the new process; its own mask comes last.
+    sys::cred::set_umask(0);
     sys::prctl::set_dumpable(false).map_err(Error::sys("make undumpable", "the creator"))
 }
 
@@ -40,6 +43,7 @@ fn facts() -> Result<Facts<'static>, Error> {
     Ok(Facts {
         caps,
         oom_score_adj,
+        may_raise_limits: caps.contains(SYS_RESOURCE),
         hard_limit: &hard_limit,
     })
 }

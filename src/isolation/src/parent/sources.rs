@@ -6,13 +6,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Gid, StatxFlags, Uid};
 use sys::mount::{Attr, Propagation};
+use sys::path::Root;
 
+use super::idmap;
 use crate::plan::Plan;
 use crate::plan::mounts::{Mount, What};
 use crate::plan::namespaces::Join;
-use crate::{CreateRequest, Error};
+use crate::plan::userns::User;
+use crate::{CreateRequest, Error, init, userns};
 
 /// Descriptors of the host's objects, in the order of the plan.
 #[derive(Debug)]
@@ -29,22 +32,29 @@ pub(crate) struct Sources {
     pub(crate) namespaces: Vec<(OwnedFd, Join)>,
     /// The host's own device nodes, where none can be made.
     pub(crate) devices: Vec<OwnedFd>,
+    /// The user namespace.
+    pub(crate) user: Option<OwnedFd>,
+    /// The `/dev` of a container in a user namespace, with its nodes.
+    pub(crate) dev: Option<OwnedFd>,
 }
 
 impl Sources {
     pub(super) fn open(plan: &Plan, req: &CreateRequest<'_>, group: &cgroup::Cgroup) -> Result<Self, Error> {
         let wants_cgroups = plan.mounts.iter().any(|mount| mount.what == What::Cgroup);
+        let user = plan.user.as_ref().map(user).transpose()?;
         Ok(Self {
             rootfs: rootfs(plan, req)?,
-            binds: plan
-                .mounts
-                .iter()
-                .map(|mount| bind(mount, req.bundle))
-                .collect::<Result<_, _>>()?,
+            binds: binds(plan, req, user.as_ref())?,
+            dev: if plan.devices.ahead.is_empty() {
+                None
+            } else {
+                dev(plan)?
+            },
+            user,
             cgroups: if wants_cgroups { cgroups(group)? } else { Vec::new() },
             unified: group.version() == cgroup::Version::V2,
             namespaces: plan.namespaces.join.iter().map(namespace).collect::<Result<_, _>>()?,
-            devices: if plan.devices.bind { devices(plan)? } else { Vec::new() },
+            devices: devices(plan)?,
         })
     }
 
@@ -94,6 +104,35 @@ fn rootfs(plan: &Plan, req: &CreateRequest<'_>) -> Result<OwnedFd, Error> {
     Ok(tree)
 }
 
+/// The sources of the bind mounts: as given, or opened and their ids mapped. Those that are given come mapped.
+fn binds(plan: &Plan, req: &CreateRequest<'_>, user: Option<&OwnedFd>) -> Result<Vec<Option<OwnedFd>>, Error> {
+    for (place, _) in &req.mounts {
+        if !matches!(plan.mounts.get(*place), Some(mount) if matches!(mount.what, What::Bind { .. })) {
+            let field = format!("mounts[{place}]");
+            return Err(Error::invalid(
+                field,
+                "is no bind mount, and yet its source came with the request",
+            ));
+        }
+    }
+    let source = |(place, mount): (usize, &Mount)| match req.mounts.iter().find(|(given, _)| *given == place) {
+        Some((_, fd)) => {
+            let object = || format!("the source of mounts[{}]", mount.target.display());
+            fd.try_clone_to_owned()
+                .map(Some)
+                .map_err(Error::sys("duplicate", object()))
+        }
+        None => {
+            let tree = bind(mount, req.bundle)?;
+            if let (Some(tree), Some(map)) = (&tree, &mount.idmap) {
+                idmap::set(tree, mount, map, plan.user.as_ref().zip(user))?;
+            }
+            Ok(tree)
+        }
+    };
+    plan.mounts.iter().enumerate().map(source).collect()
+}
+
 fn bind(mount: &Mount, bundle: &Path) -> Result<Option<OwnedFd>, Error> {
     let What::Bind { source, recursive } = &mount.what else {
         return Ok(None);
@@ -138,6 +177,37 @@ fn namespace(join: &Join) -> Result<(OwnedFd, Join), Error> {
     Ok((fd, join.clone()))
 }
 
+/// The user namespace: the one of a file, or a new one.
+fn user(user: &User) -> Result<OwnedFd, Error> {
+    match &user.join {
+        Some(path) => {
+            let kind = libc::CLONE_NEWUSER;
+            namespace(&Join {
+                kind,
+                path: path.clone(),
+            })
+            .map(|(fd, _)| fd)
+        }
+        None => userns::make(&user.maps),
+    }
+}
+
+/// The `/dev` of the plan, mounted here, where nodes on it can be made and opened, and given to the container's root.
+fn dev(plan: &Plan) -> Result<Option<OwnedFd>, Error> {
+    let Some(user) = &plan.user else { return Ok(None) };
+    let Some(mount) = plan.mounts.iter().find(|mount| mount.target == Path::new("/dev")) else {
+        return Ok(None);
+    };
+    let made = init::mounts::filesystem(mount)?;
+    let (uid, gid) = user.maps.root()?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+        .map_err(Error::sys("change the owner of", "/dev"))?;
+    let root = Root::from_fd(made);
+    init::devices::make_ahead(&root, &plan.devices)?;
+    Ok(Some(root.into_fd()))
+}
+
 fn cgroups(group: &cgroup::Cgroup) -> Result<Vec<(String, OwnedFd)>, Error> {
     let mut out = Vec::new();
     for (mount, dir) in group.dirs() {
@@ -158,5 +228,5 @@ fn cgroups(group: &cgroup::Cgroup) -> Result<Vec<(String, OwnedFd)>, Error> {
 fn devices(plan: &Plan) -> Result<Vec<OwnedFd>, Error> {
     let open =
         |path: &PathBuf| sys::mount::open_tree(CWD, path, false).map_err(Error::sys("open the host's", path.display()));
-    plan.devices.nodes.iter().map(|node| open(&node.path)).collect()
+    plan.devices.bound.iter().map(|node| open(&node.path)).collect()
 }

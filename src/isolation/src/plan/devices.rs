@@ -9,9 +9,11 @@ use sys::path::clean;
 
 use super::Facts;
 use super::mounts::{Mount, What};
+use super::userns::User;
 use crate::Error;
 
-/// One node.
+/// One node. Its owner is the host's: a device that the host keeps from others than its root stays out of reach for the
+/// root of a user namespace, as with a node that is bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) path: PathBuf,
@@ -26,12 +28,15 @@ pub(crate) struct Node {
 /// What to do about `/dev`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Devices {
-    /// The nodes to make.
-    pub(crate) nodes: Vec<Node>,
+    /// Nodes that init makes.
+    pub(crate) made: Vec<Node>,
+    /// Nodes that the creator makes, in the `/dev` that it mounts for a container in a user namespace: nobody can make
+    /// one there, and on a tmpfs that is mounted there none could be opened.
+    pub(crate) ahead: Vec<Node>,
+    /// The host's nodes of the same path, bound: this host, or the user namespace, does not let us make any.
+    pub(crate) bound: Vec<Node>,
     /// Whether `/dev/fd`, `/dev/stdin`, … and `/dev/ptmx` are made: not in a `/dev` bound from elsewhere.
     pub(crate) links: bool,
-    /// Bind the host's node of the same path: this host does not let us make nodes.
-    pub(crate) bind: bool,
 }
 
 const DEFAULT: [(&str, u32, u32); 6] = [
@@ -43,7 +48,12 @@ const DEFAULT: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-pub(super) fn plan(given: &[LinuxDevice], mounts: &[Mount], facts: &Facts<'_>) -> Result<Devices, Error> {
+pub(super) fn plan(
+    given: &[LinuxDevice],
+    mounts: &[Mount],
+    facts: &Facts<'_>,
+    user: Option<&User>,
+) -> Result<Devices, Error> {
     let bound = mounts
         .iter()
         .any(|mount| mount.target == Path::new("/dev") && matches!(mount.what, What::Bind { .. }));
@@ -51,14 +61,15 @@ pub(super) fn plan(given: &[LinuxDevice], mounts: &[Mount], facts: &Facts<'_>) -
         // A privileged container with the host's /dev: it has all nodes, and none may be made in the host's.
         return Ok(Devices::default());
     }
+    let root = user.map_or(Ok((0, 0)), |user| user.maps.root())?;
     let default = |(name, major, minor): (&str, u32, u32)| Node {
         path: Path::new("/dev").join(name),
         file_type: FileType::CharacterDevice,
         major,
         minor,
         mode: 0o666,
-        uid: 0,
-        gid: 0,
+        uid: root.0,
+        gid: root.1,
     };
     let mut nodes: Vec<Node> = DEFAULT.into_iter().map(default).collect();
     for device in given {
@@ -69,11 +80,23 @@ pub(super) fn plan(given: &[LinuxDevice], mounts: &[Mount], facts: &Facts<'_>) -
     }
     // A bind mount over a node takes its place.
     nodes.retain(|node| !mounts.iter().any(|mount| mount.target == node.path));
-    Ok(Devices {
-        nodes,
+    let mut devices = Devices {
         links: true,
-        bind: !facts.caps.contains(MKNOD),
-    })
+        ..Devices::default()
+    };
+    if !facts.caps.contains(MKNOD) {
+        devices.bound = nodes;
+    } else if user.is_none() {
+        devices.made = nodes;
+    } else {
+        let tmpfs = |mount: &Mount| matches!(&mount.what, What::Fs { fs, .. } if fs == "tmpfs");
+        let dev = mounts
+            .iter()
+            .any(|mount| mount.target == Path::new("/dev") && tmpfs(mount));
+        let inside = |node: &Node| dev && node.path.starts_with("/dev");
+        (devices.ahead, devices.bound) = nodes.into_iter().partition(inside);
+    }
+    Ok(devices)
 }
 
 fn node(device: &LinuxDevice) -> Result<Node, Error> {

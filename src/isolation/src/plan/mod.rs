@@ -2,7 +2,7 @@
 //!
 //! What the host withholds is decided here, before anything is done: clamped with a reason where safety does not
 //! suffer (`oom_score_adj`, limits, capabilities without which the process has less, not more), refused otherwise.
-//! User namespaces and idmapped mounts will add a field here and a step in `init`; until then they are refused.
+//! Ids in the plan are the container's; where the host is concerned, `userns` translates.
 
 pub(crate) mod devices;
 pub(crate) mod mounts;
@@ -10,6 +10,7 @@ pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod resources;
 pub(crate) mod sysctl;
+pub(crate) mod userns;
 mod validate;
 
 use std::path::PathBuf;
@@ -25,16 +26,30 @@ use crate::Error;
 pub(crate) struct Facts<'a> {
     /// Its permitted and bounding capabilities, intersected.
     pub(crate) caps: Caps,
-    /// Its own `oom_score_adj`: the lowest without `CAP_SYS_RESOURCE`.
+    /// The lowest `oom_score_adj` that it can set: its own without `CAP_SYS_RESOURCE`.
     pub(crate) oom_score_adj: i32,
+    /// Whether a hard limit can be raised.
+    pub(crate) may_raise_limits: bool,
     /// Its hard limit of a resource.
     pub(crate) hard_limit: &'a dyn Fn(Resource) -> Option<u64>,
+}
+
+impl Facts<'_> {
+    /// What they are inside `user`: it has every capability there, and none over the host, which alone raises limits.
+    pub(crate) fn within(&self, user: Option<&userns::User>) -> Self {
+        Self {
+            caps: if user.is_some() { Caps::all() } else { self.caps },
+            may_raise_limits: self.may_raise_limits && user.is_none(),
+            ..*self
+        }
+    }
 }
 
 /// Everything that the creator and init need to know.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) namespaces: namespaces::Namespaces,
+    pub(crate) user: Option<userns::User>,
     pub(crate) rootfs: PathBuf,
     pub(crate) rootfs_readonly: bool,
     pub(crate) rootfs_propagation: Option<(Propagation, bool)>,
@@ -67,13 +82,21 @@ impl Plan {
         let mut clamped = Vec::new();
         let reaper = validate::reaper(spec)?;
         let namespaces = namespaces::plan(linux)?;
+        let user = userns::plan(linux)?;
+        let inside = &facts.within(user.as_ref());
         let process = spec
             .process()
             .as_ref()
             .ok_or_else(|| Error::invalid("process", "is missing"))?;
-        let process = process::plan(process, facts, !reaper, &mut clamped)?;
-        let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default())?;
-        let devices = devices::plan(linux.devices().as_deref().unwrap_or_default(), &mounts, facts)?;
+        let process = process::plan(process, inside, !reaper, &mut clamped)?;
+        process.check_mapped(user.as_ref())?;
+        let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), user.is_some())?;
+        let devices = devices::plan(
+            linux.devices().as_deref().unwrap_or_default(),
+            &mounts,
+            facts,
+            user.as_ref(),
+        )?;
         let root = spec.root().as_ref();
         Ok(Self {
             rootfs: root.map_or_else(PathBuf::new, |root| root.path().clone()),
@@ -90,6 +113,7 @@ impl Plan {
             personality: process::personality(linux.personality().as_ref())?,
             seccomp: linux.seccomp().clone(),
             namespaces,
+            user,
             mounts,
             devices,
             process,
@@ -101,3 +125,5 @@ impl Plan {
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod userns_tests;

@@ -10,6 +10,7 @@ use sys::mount::{
 };
 use sys::path::{Links, clean};
 
+use super::userns::{Maps, maps};
 use super::validate::propagation;
 use crate::Error;
 
@@ -25,6 +26,17 @@ pub(crate) struct Mount {
     pub(crate) tree_attr: Attr,
     /// What follows and whether all below follows too.
     pub(crate) propagation: (Propagation, bool),
+    /// Ids of the source, mapped.
+    pub(crate) idmap: Option<IdMapped>,
+}
+
+/// How the ids of a bind mount's source are mapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMapped {
+    /// The ids; without, the container's own maps.
+    pub(crate) maps: Option<Maps>,
+    /// Also on what is mounted below.
+    pub(crate) recursive: bool,
 }
 
 /// What is mounted.
@@ -43,6 +55,14 @@ pub(crate) enum What {
 }
 
 impl Mount {
+    /// Of a bind mount; else nothing.
+    pub(crate) fn source(&self) -> &Path {
+        match &self.what {
+            What::Bind { source, .. } => source,
+            _ => Path::new(""),
+        }
+    }
+
     /// How links on the way to the target are treated: where the kernel's own filesystems go, the image must not
     /// have planted one (CVE-2019-19921, CVE-2026-41579).
     pub(crate) fn links(&self) -> Links {
@@ -56,8 +76,16 @@ impl Mount {
     }
 }
 
-pub(super) fn plan(mounts: &[spec::runtime::Mount]) -> Result<Vec<Mount>, Error> {
-    mounts.iter().map(one).collect()
+pub(super) fn plan(mounts: &[spec::runtime::Mount], userns: bool) -> Result<Vec<Mount>, Error> {
+    let mounts: Vec<Mount> = mounts.iter().map(one).collect::<Result<_, _>>()?;
+    let without = |mount: &&Mount| !userns && mount.idmap.as_ref().is_some_and(|idmap| idmap.maps.is_none());
+    match mounts.iter().find(without) {
+        Some(mount) => Err(Error::invalid(
+            format!("mounts[{}]", mount.target.display()),
+            "the option idmap needs mappings or a user namespace",
+        )),
+        None => Ok(mounts),
+    }
 }
 
 fn one(mount: &spec::runtime::Mount) -> Result<Mount, Error> {
@@ -68,10 +96,6 @@ fn one(mount: &spec::runtime::Mount) -> Result<Mount, Error> {
     let target = clean(mount.destination());
     if target == Path::new("/") {
         return Err(Error::invalid(field(), "the root is not a mount's destination"));
-    }
-    let maps = [mount.uid_mappings(), mount.gid_mappings()];
-    if maps.iter().any(|map| map.as_ref().is_some_and(|map| !map.is_empty())) {
-        return Err(Error::unsupported(field(), "idmapped mounts are not supported yet"));
     }
     let mut options = Options::default();
     for option in mount.options().iter().flatten() {
@@ -102,13 +126,40 @@ fn one(mount: &spec::runtime::Mount) -> Result<Mount, Error> {
         }
     };
     check_proc(&target, &what).map_err(|why| Error::invalid(field(), why))?;
+    let idmap = idmap(mount, options.idmap, &what, &field)?;
     Ok(Mount {
         target,
         what,
         attr: options.attr,
         tree_attr: options.tree_attr,
         propagation: options.propagation.unwrap_or((Propagation::Private, true)),
+        idmap,
     })
+}
+
+/// Mappings mean `idmap`; `idmap` without mappings means the container's.
+fn idmap(
+    mount: &spec::runtime::Mount,
+    wanted: Option<bool>,
+    what: &What,
+    field: &dyn Fn() -> String,
+) -> Result<Option<IdMapped>, Error> {
+    let (uids, gids) = (maps(mount.uid_mappings()), maps(mount.gid_mappings()));
+    let maps = if uids.is_empty() && gids.is_empty() {
+        None
+    } else {
+        Some(Maps::new(&field(), uids, gids)?)
+    };
+    if maps.is_none() && wanted.is_none() {
+        return Ok(None);
+    }
+    if !matches!(what, What::Bind { .. }) {
+        return Err(Error::unsupported(field(), "only bind mounts can be idmapped"));
+    }
+    Ok(Some(IdMapped {
+        maps,
+        recursive: wanted.unwrap_or(false),
+    }))
 }
 
 fn text(path: Option<&Path>) -> Option<String> {
@@ -171,6 +222,8 @@ struct Options {
     attr: Attr,
     tree_attr: Attr,
     propagation: Option<(Propagation, bool)>,
+    /// Whether ids are mapped, and also on what is mounted below.
+    idmap: Option<bool>,
     data: Vec<(String, Option<String>)>,
 }
 
@@ -194,7 +247,8 @@ impl Options {
             "defaults" | "async" | "nolazytime" | "nomand" | "loud" | "silent" | "norelatime" | "nostrictatime" => {}
             "remount" => return Err("a mount is made once"),
             "tmpcopyup" => return Err("is not supported yet"),
-            "idmap" | "ridmap" => return Err("idmapped mounts are not supported yet"),
+            "idmap" => self.idmap = Some(self.idmap.unwrap_or(false)),
+            "ridmap" => self.idmap = Some(true),
             _ => match option.split_once('=') {
                 Some((key, value)) => self.data.push((key.to_owned(), Some(value.to_owned()))),
                 None => self.data.push((option.to_owned(), None)),

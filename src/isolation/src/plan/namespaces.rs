@@ -16,7 +16,7 @@ pub(crate) struct Join {
     pub(crate) path: PathBuf,
 }
 
-/// What becomes of each kind. What is in neither list stays the caller's.
+/// What becomes of each kind but the user namespace. What is in neither list stays the caller's.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Namespaces {
     /// Made anew: the mask of their `CLONE_NEW*`.
@@ -53,6 +53,7 @@ fn kind(of: LinuxNamespaceType) -> (libc::c_int, &'static str) {
 
 pub(super) fn plan(linux: &Linux) -> Result<Namespaces, Error> {
     let mut out = Namespaces::default();
+    let mut user = false;
     for namespace in linux.namespaces().as_deref().unwrap_or_default() {
         let (kind, name) = kind(namespace.typ());
         let field = || format!("linux.namespaces[{name}]");
@@ -60,7 +61,12 @@ pub(super) fn plan(linux: &Linux) -> Result<Namespaces, Error> {
             return Err(Error::invalid(field(), "is there twice"));
         }
         if kind == libc::CLONE_NEWUSER {
-            return Err(Error::unsupported(field(), "user namespaces are not supported yet"));
+            if user {
+                return Err(Error::invalid(field(), "is there twice"));
+            }
+            // Planned in `userns`: it is made or joined before all others, by the creator.
+            user = true;
+            continue;
         }
         match namespace.path() {
             Some(path) if path.is_absolute() => {

@@ -7,11 +7,12 @@ use spec::runtime::{
     Capabilities, IOPriorityClass, LinuxCapabilities, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, PosixRlimit, Scheduler,
 };
-use sys::cap::{Caps, SYS_RESOURCE};
+use sys::cap::Caps;
 use sys::rlimit::Limit;
 use sys::sched::SchedAttr;
 
 use super::Facts;
+use super::userns::User;
 use crate::Error;
 use crate::sync::MAX_GROUPS;
 
@@ -45,6 +46,26 @@ pub(crate) struct Process {
     /// Class and level.
     pub(crate) io_priority: Option<(u16, u16)>,
     pub(crate) scheduler: Option<SchedAttr>,
+}
+
+impl Process {
+    /// Its ids exist in the user namespace.
+    pub(crate) fn check_mapped(&self, user: Option<&User>) -> Result<(), Error> {
+        let Some(User { maps, .. }) = user else { return Ok(()) };
+        let missing = |field: &str, id: u32| {
+            Err(Error::invalid(
+                field,
+                format!("{id} is not mapped in the user namespace"),
+            ))
+        };
+        if maps.host_uid(self.uid).is_none() {
+            return missing("process.user.uid", self.uid);
+        }
+        let mut groups = [self.gid].into_iter().chain(self.groups.iter().copied());
+        groups
+            .find(|gid| maps.host_gid(*gid).is_none())
+            .map_or(Ok(()), |gid| missing("process.user.gid", gid))
+    }
 }
 
 /// `needs_program` is false for the built-in reaper.
@@ -213,7 +234,7 @@ fn limits(
         if limit.soft() > limit.hard() {
             return Err(Error::invalid("process.rlimits", format!("{name}: soft is above hard")));
         }
-        let have = if facts.caps.contains(SYS_RESOURCE) {
+        let have = if facts.may_raise_limits {
             None
         } else {
             (facts.hard_limit)(resource)
@@ -245,7 +266,7 @@ fn oom_score_adj(given: Option<i32>, facts: &Facts<'_>, clamped: &mut Vec<String
             format!("{given} is not from -1000 to 1000"),
         ));
     }
-    if given >= facts.oom_score_adj || facts.caps.contains(SYS_RESOURCE) {
+    if given >= facts.oom_score_adj {
         return Ok(Some(given));
     }
     let lowest = facts.oom_score_adj;

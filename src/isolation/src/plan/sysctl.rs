@@ -2,9 +2,10 @@
 //! value smuggled past a check became `kernel.core_pattern`).
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::namespaces::Namespaces;
+use super::userns::Maps;
 use crate::Error;
 
 /// One value below `/proc/sys`.
@@ -14,6 +15,36 @@ pub(crate) struct Sysctl {
     pub(crate) path: PathBuf,
     /// As written.
     pub(crate) value: String,
+}
+
+impl Sysctl {
+    /// The value as the host's root writes it for a user namespace: the one sysctl that holds ids has the container's in
+    /// the spec and the host's in its file. Clipped to what is mapped.
+    pub(crate) fn for_groups(self, maps: &Maps) -> Result<Self, Error> {
+        if self.path != Path::new("sys/net/ipv4/ping_group_range") {
+            return Ok(self);
+        }
+        let invalid = |why: &str| Error::invalid("linux.sysctl[\"net.ipv4.ping_group_range\"]", why);
+        let ids: Option<Vec<u32>> = self.value.split_whitespace().map(|id| id.parse().ok()).collect();
+        let Some([first, last]) = ids.as_deref() else {
+            return Err(invalid("is not two numbers"));
+        };
+        // "1 0" is how it says "nobody", in any namespace.
+        if first > last {
+            return Ok(self);
+        }
+        let map = maps
+            .gids
+            .iter()
+            .find(|map| (map.inside..=map.inside + (map.size - 1)).contains(first));
+        let map = map.ok_or_else(|| invalid("its first group is not mapped in the user namespace"))?;
+        let last = (*last).min(map.inside + (map.size - 1));
+        let outside = |id: u32| map.outside + (id - map.inside);
+        Ok(Self {
+            value: format!("{} {}", outside(*first), outside(last)),
+            ..self
+        })
+    }
 }
 
 pub(super) fn plan(sysctls: Option<&HashMap<String, String>>, namespaces: &Namespaces) -> Result<Vec<Sysctl>, Error> {

@@ -19,19 +19,20 @@ fn at_most_100(_: Resource) -> Option<u64> {
     Some(100)
 }
 
-fn host(caps: Caps) -> Facts<'static> {
+pub(crate) fn host(caps: Caps) -> Facts<'static> {
     Facts {
         caps,
-        oom_score_adj: 0,
+        oom_score_adj: if caps.contains(SYS_RESOURCE) { -1000 } else { 0 },
+        may_raise_limits: caps.contains(SYS_RESOURCE),
         hard_limit: &no_limit,
     }
 }
 
-fn all() -> Caps {
+pub(crate) fn all() -> Caps {
     Caps((1 << 41) - 1)
 }
 
-fn base() -> Value {
+pub(crate) fn base() -> Value {
     json!({
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs"},
@@ -40,11 +41,11 @@ fn base() -> Value {
     })
 }
 
-fn plan_on(spec: Value, facts: &Facts<'_>) -> Result<Plan, Error> {
+pub(crate) fn plan_on(spec: Value, facts: &Facts<'_>) -> Result<Plan, Error> {
     Plan::new("id", &serde_json::from_value(spec).unwrap(), facts)
 }
 
-fn plan(spec: Value) -> Result<Plan, Error> {
+pub(crate) fn plan(spec: Value) -> Result<Plan, Error> {
     plan_on(spec, &host(all()))
 }
 
@@ -71,10 +72,6 @@ fn fields_that_nothing_reads_are_refused_by_name() {
     for (pointer, value) in [
         ("/hooks", json!({"prestart": hook})),
         ("/hooks", json!({"poststop": hook})),
-        (
-            "/linux/uidMappings",
-            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
-        ),
         ("/linux/mountLabel", json!("x")),
         ("/linux/intelRdt", json!({"closID": "x"})),
         ("/linux/netDevices", json!({"eth0": {}})),
@@ -106,10 +103,6 @@ fn namespaces_are_new_or_joined_and_a_mount_namespace_is_a_must() {
     assert_eq!(plan.namespaces.join[0].kind, libc::CLONE_NEWNET);
     assert!(plan.namespaces.is_private(libc::CLONE_NEWNET) && !plan.namespaces.is_new(libc::CLONE_NEWNET));
     assert_eq!(refused("/linux/namespaces", json!([])).0, Kind::Unimplemented);
-    assert_eq!(
-        refused("/linux/namespaces", json!([{"type": "mount"}, {"type": "user"}])).0,
-        Kind::Unimplemented
-    );
     let twice = json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid", "path": "/x"}]);
     assert_eq!(refused("/linux/namespaces", twice).0, Kind::InvalidArgument);
     let relative = json!([{"type": "mount"}, {"type": "pid", "path": "x"}]);
@@ -222,16 +215,19 @@ fn mounts_that_make_no_sense_are_refused() {
         json!({"destination": "/proc", "source": "/s", "options": ["bind"]}),
         json!({"destination": "/proc", "type": "tmpfs"}),
         json!({"destination": "/proc/self", "type": "proc"}),
+        json!({"destination": "/x", "source": "/s", "options": ["bind", "idmap"]}),
+        json!({"destination": "/x", "source": "/s", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}),
     ] {
         assert_eq!(mount(bad.clone()).unwrap_err().kind(), Kind::InvalidArgument, "{bad}");
     }
     for bad in [
         json!({"destination": "/x", "source": "/s", "options": ["bind", "size=1"]}),
-        json!({"destination": "/x", "source": "/s", "options": ["bind", "idmap"]}),
         json!({"destination": "/x", "type": "tmpfs", "options": ["tmpcopyup"]}),
         json!({"destination": "/x", "type": "tmpfs", "options": ["remount"]}),
         json!({"destination": "/x", "type": "cgroup", "options": ["memory"]}),
-        json!({"destination": "/x", "type": "tmpfs", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}),
+        json!({"destination": "/x", "type": "tmpfs", "options": ["idmap"],
+               "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+               "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}),
     ] {
         assert_eq!(mount(bad.clone()).unwrap_err().kind(), Kind::Unimplemented, "{bad}");
     }
@@ -257,7 +253,7 @@ fn links_are_refused_where_the_kernels_filesystems_go() {
 #[test]
 fn a_bound_dev_gets_no_nodes_and_a_listed_node_takes_the_place_of_a_default() {
     let plain = plan(base()).unwrap().devices;
-    assert_eq!((plain.nodes.len(), plain.links, plain.bind), (6, true, false));
+    assert_eq!((plain.made.len(), plain.links, plain.bound.len()), (6, true, 0));
     let bound = with(
         "/mounts",
         json!([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}]),
@@ -266,16 +262,12 @@ fn a_bound_dev_gets_no_nodes_and_a_listed_node_takes_the_place_of_a_default() {
     .devices;
     assert_eq!(bound, devices::Devices::default());
     let listed = json!([{"path": "/dev/./null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}]);
-    let nodes = with("/linux/devices", listed).unwrap().devices.nodes;
+    let nodes = with("/linux/devices", listed).unwrap().devices.made;
     assert_eq!((nodes.len(), nodes[5].mode), (6, 0o600));
     let covered = json!([{"destination": "/dev/null", "source": "/s", "options": ["bind"]}]);
-    assert_eq!(with("/mounts", covered).unwrap().devices.nodes.len(), 5);
-    assert!(
-        plan_on(base(), &host(all().minus(sys::cap::MKNOD)))
-            .unwrap()
-            .devices
-            .bind
-    );
+    assert_eq!(with("/mounts", covered).unwrap().devices.made.len(), 5);
+    let withheld = plan_on(base(), &host(all().minus(sys::cap::MKNOD))).unwrap();
+    assert_eq!(withheld.devices.bound.len(), 6);
     for bad in [
         json!({"path": "dev/x", "type": "c", "major": 1, "minor": 1}),
         json!({"path": "/dev/x", "type": "c", "major": -1, "minor": 1}),
@@ -413,9 +405,8 @@ fn limits_and_scores_are_clamped_only_where_the_host_withholds() {
         (Some(1000), Some(-999), 0)
     );
     let bound = Facts {
-        caps: all().minus(SYS_RESOURCE),
-        oom_score_adj: 0,
         hard_limit: &at_most_100,
+        ..host(all().minus(SYS_RESOURCE))
     };
     let less = plan_on(spec.clone(), &bound).unwrap();
     let limit = less.process.limits[0].1;

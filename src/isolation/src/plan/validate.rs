@@ -40,8 +40,6 @@ pub(super) fn supported(spec: &Spec) -> Result<(), Error> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let net_devices = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
     refuse(net_devices, "linux.netDevices", NOT_YET)?;
-    refuse(some(linux.uid_mappings()), "linux.uidMappings", NOT_YET)?;
-    refuse(some(linux.gid_mappings()), "linux.gidMappings", NOT_YET)?;
     refuse(
         text(linux.mount_label()),
         "linux.mountLabel",

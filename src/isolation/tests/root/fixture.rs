@@ -126,6 +126,18 @@ impl Bundle {
         self.spec["mounts"].as_array_mut().unwrap().push(mount);
     }
 
+    /// Puts the container into a new user namespace, and gives it its root filesystem.
+    pub(crate) fn map(&mut self, host: u32) {
+        let map = json!([{"containerID": 0, "hostID": host, "size": 65536}]);
+        self.spec["linux"]["uidMappings"] = map.clone();
+        self.spec["linux"]["gidMappings"] = map;
+        self.spec["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"type": "user"}));
+        outside(&["chown", "-hR", &format!("{host}:{host}"), self.root().to_str().unwrap()]);
+    }
+
     pub(crate) fn write(&self) {
         fs::write(self.dir.join("config.json"), serde_json::to_vec(&self.spec).unwrap()).unwrap();
     }
@@ -140,6 +152,7 @@ impl Bundle {
             id: &self.id,
             bundle: &self.dir,
             rootfs: None,
+            mounts: Vec::new(),
             driver: cgroup::DriverKind::Cgroupfs,
             stdio,
         })

@@ -14,3 +14,4 @@ mod hostile;
 mod identity;
 mod mounts;
 mod pin;
+mod userns;

@@ -41,6 +41,7 @@ fn in_child(f: impl FnOnce() -> bool) {
 
 fn request(dir: &Path) -> PinRequest {
     PinRequest {
+        user: None,
         network: Some(dir.join("net/ns")),
         ipc: Some(dir.join("ipc")),
         uts: Some(dir.join("uts")),
