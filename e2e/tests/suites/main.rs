@@ -19,5 +19,6 @@ mod oom;
 mod pair;
 mod pod;
 mod restart;
+mod rpcs;
 mod stream;
 mod stress;

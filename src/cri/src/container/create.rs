@@ -65,11 +65,11 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             Some(c)
                 if c.with_status(|s| s.phase == Phase::Created && !s.removing) && *c.config()? == request.config =>
             {
-                Ok(id)
+                Ok(named(id))
             }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &sandbox, &request.config).await) };
@@ -77,6 +77,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             waiter.wait().await
         }
     }
+}
+
+/// Says in the request's log lines which container it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("container_id", id.as_str());
+    id
 }
 
 fn ready(sandbox: &Sandbox) -> Result<(), Error> {

@@ -36,10 +36,10 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
     let request = Arc::new(request);
     match rt.pod_names.reserve(&key, &request)? {
         Reserved::Taken(id) => match rt.index.find_sandbox(&id)? {
-            Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(id),
+            Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(named(id)),
             _ => Err(rt.pod_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &request).await) };
@@ -47,6 +47,12 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
             waiter.wait().await
         }
     }
+}
+
+/// Says in the request's log lines which pod it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("pod_id", id.as_str());
+    id
 }
 
 async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<String, Error> {
