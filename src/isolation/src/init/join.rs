@@ -28,6 +28,7 @@ pub(crate) struct Inherited<'a> {
     pub(crate) entry: cgroup::Entry,
     /// Whether the container has a user namespace of its own: joining one's own is EINVAL.
     pub(crate) userns: bool,
+    pub(crate) keeps_orphans: bool,
     pub(crate) keyring: CString,
 }
 
@@ -57,6 +58,7 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
         seccomp: filter,
         entry,
         userns,
+        keeps_orphans,
         keyring,
     } = inherited;
     let user = if userns { libc::CLONE_NEWUSER } else { 0 };
@@ -81,6 +83,10 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
     join_keyring(&keyring)?;
     stdio::install(stdio, console, process)?;
     sys::signal::reset().map_err(Error::sys("reset", "signals"))?;
+    if keeps_orphans {
+        // It outlives execve and is not inherited (prctl(2)).
+        sys::prctl::set_child_subreaper(true).map_err(Error::sys("keep", "orphans"))?;
+    }
     limits::set(process)?;
     identity::assume(process, filter.is_some() && !process.no_new_privs)?;
     cwd::enter(&root, &process.cwd)?;

@@ -49,6 +49,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         gid: plan.gid,
         groups: Vec::new(),
         clamped,
+        hooks: (false, false),
     })?;
 
     set_oom_score_adj(plan.oom_score_adj)?;
@@ -70,6 +71,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         seccomp,
         entry,
         userns: user.is_some(),
+        keeps_orphans: req.keeps_orphans,
         keyring: init::keyring_name(req.cgroup_path),
     };
     let (pid, _pidfd) =

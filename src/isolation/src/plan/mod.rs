@@ -5,6 +5,7 @@
 //! Ids in the plan are the container's; where the host is concerned, `userns` translates.
 
 pub(crate) mod devices;
+pub(crate) mod hooks;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
@@ -68,6 +69,7 @@ pub(crate) struct Plan {
     pub(crate) personality: Option<u64>,
     /// Run the built-in reaper in the place of a program.
     pub(crate) reaper: bool,
+    pub(crate) hooks: hooks::Hooks,
     pub(crate) clamped: Vec<String>,
 }
 
@@ -118,6 +120,7 @@ impl Plan {
             devices,
             process,
             reaper,
+            hooks: hooks::plan(spec)?,
             clamped,
         })
     }

@@ -68,10 +68,7 @@ fn mount(value: Value) -> Result<mounts::Mount, Error> {
 
 #[test]
 fn fields_that_nothing_reads_are_refused_by_name() {
-    let hook = json!([{"path": "/x"}]);
     for (pointer, value) in [
-        ("/hooks", json!({"prestart": hook})),
-        ("/hooks", json!({"poststop": hook})),
         ("/linux/mountLabel", json!("x")),
         ("/linux/intelRdt", json!({"closID": "x"})),
         ("/linux/netDevices", json!({"eth0": {}})),
