@@ -76,6 +76,14 @@ impl Config {
         match (&self.stream.tls_cert, &self.stream.tls_key) {
             (Some(_), None) => found.add("stream.tls_cert", "needs stream.tls_key beside it"),
             (None, Some(_)) => found.add("stream.tls_key", "needs stream.tls_cert beside it"),
+            // The URL is the only credential of a session, and what is typed in it may be a password.
+            (None, None) if !self.stream.listen.ip().is_loopback() => found.add(
+                "stream.listen",
+                format!(
+                    "{} can be reached from other machines: set stream.tls_cert and stream.tls_key, or listen on 127.0.0.1",
+                    self.stream.listen
+                ),
+            ),
             _ => {}
         }
         if self.cni.bin_dirs.is_empty() {

@@ -44,8 +44,10 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Makes it, up to just before execve.
-    pub(crate) fn create(request: &wire::Create, rootfs: Option<&OwnedFd>) -> Result<Self, Error> {
+    /// Makes it, up to just before execve. `fds` are those that [`wire::Create`] names.
+    pub(crate) fn create(request: &wire::Create, fds: &[OwnedFd]) -> Result<Self, Error> {
+        let (rootfs, mounts) = fds.split_at(usize::from(request.rootfs_fd).min(fds.len()));
+        let places = request.mount_fds.iter().map(|place| *place as usize);
         let driver = request
             .cgroup_driver
             .parse::<cgroup::DriverKind>()
@@ -67,7 +69,8 @@ impl Container {
         let created = isolation::create(isolation::CreateRequest {
             id: &request.container_id,
             bundle: &bundle,
-            rootfs: rootfs.map(|fd| fd.as_fd()),
+            rootfs: rootfs.first().map(|fd| fd.as_fd()),
+            mounts: places.zip(mounts).map(|(place, fd)| (place, fd.as_fd())).collect(),
             driver,
             stdio,
         })?;

@@ -48,7 +48,7 @@ impl Monitor {
                 pid: sys::process::own_pid(),
             })),
             Some(Verb::Create(create)) => {
-                let fds = if create.rootfs_fd {
+                let fds = if create.rootfs_fd || !create.mount_fds.is_empty() {
                     self.peers[peer].take_fds()
                 } else {
                     Vec::new()
@@ -97,15 +97,19 @@ impl Monitor {
         if !matches!(self.phase, Phase::Starting) {
             return Err(Error::too_early_or_late("this monitor has a container already"));
         }
-        if request.rootfs_fd && fds.len() != 1 {
+        if fds.len() != usize::from(request.rootfs_fd) + request.mount_fds.len() {
             return Err(Error::state(
                 Kind::InvalidArgument,
-                "one descriptor, that of the root, must come with Create",
+                format!(
+                    "{} descriptors came with Create, not that of the root and {} of mounts",
+                    fds.len(),
+                    request.mount_fds.len()
+                ),
             ));
         }
         let state_dir = open_dir(&request.state_dir)?;
         let listener = socket::listen(&state_dir)?;
-        let container = match Container::create(request, fds.first()) {
+        let container = match Container::create(request, fds) {
             Ok(container) => container,
             Err(error) => {
                 socket::remove(&state_dir);

@@ -190,6 +190,16 @@ impl Node {
             .with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
     }
 
+    /// Starts the server and does not wait for it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn_daemon(&mut self) -> Result<()> {
+        let command = engine::command(self)?;
+        self.daemon = Some(Service::start(command, &self.log_path())?);
+        Ok(())
+    }
+
     async fn wait_ready(&mut self) -> Result<()> {
         let socket = self.socket();
         let Some(daemon) = self.daemon.as_mut() else {

@@ -15,8 +15,8 @@ use crate::monitor::Frame;
 /// The longest frame that is sent or believed: a process with a large environment fits.
 pub const MAX_FRAME: usize = 16 << 20;
 
-/// The most descriptors that come with one frame (stdin, stdout, stderr), with room to grow.
-pub const MAX_FDS: usize = 8;
+/// The most descriptors that come with one frame: a root and its mounts are the most there are.
+pub const MAX_FDS: usize = 64;
 
 const PREFIX: usize = 4;
 

@@ -6,13 +6,14 @@
 //! configuration of now. It halts at the first plugin that fails, as the specification says: an
 //! address must not come free while rules still lead to it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use cni_types::{AddResult, NetworkList, PluginConf, Version, name};
 use serde_json::{Map, Value, json};
 
-use crate::cache::Cached;
+use crate::cache::{Cache, Cached};
 use crate::error::Error;
 use crate::exec::{self, Invocation};
 use crate::turn::Turn;
@@ -166,9 +167,7 @@ impl Cni {
     /// Why not.
     pub async fn status(&self) -> Result<(), Error> {
         let network = self.configured()?;
-        for plugin in &network.list.plugins {
-            exec::find(&plugin.plugin, &network.list.name, &self.options.bin_dirs)?;
-        }
+        self.installed(&network.list)?;
         if network.list.version >= Version::STATUS {
             let nobody = Attachment::default();
             let step = Step::new((self, &Turn::default()), &network.list, "STATUS", &nobody);
@@ -177,6 +176,14 @@ impl Cni {
             }
         }
         Ok(())
+    }
+
+    /// Whether every plugin of a list is there. One that is missing can neither add nor delete: where it is asked
+    /// last, what those before it gave (an address, a bridge port) could not be given back until it is installed.
+    fn installed(&self, list: &NetworkList) -> Result<(), Error> {
+        list.plugins
+            .iter()
+            .try_for_each(|plugin| exec::find(&plugin.plugin, &list.name, &self.options.bin_dirs).map(drop))
     }
 
     /// Attaches a pod to the network. When any plugin fails, what was done is undone by DEL.
@@ -193,6 +200,7 @@ impl Cni {
             let path = attachment.netns.as_deref().unwrap_or(Path::new("")).display();
             return Err(Error::Attachment(format!("{path:?} is no network namespace")));
         }
+        self.installed(&network.list)?;
         cache.put(&network.list, attachment, None)?;
         let failed = match step.add().await {
             Ok((value, result)) => match cache.put(&network.list, attachment, Some(value)) {
@@ -303,9 +311,19 @@ impl Cni {
                 .iter()
                 .any(|(container, ifname)| (container, ifname) == (&attachment.container_id, &attachment.ifname))
         };
+        // Of hundreds of pods that are there, no record is read: only those of others are of interest.
+        let known: HashSet<String> = self
+            .network()
+            .iter()
+            .flat_map(|network| {
+                valid
+                    .iter()
+                    .map(|(id, ifname)| Cache::name(&network.list.name, id, ifname))
+            })
+            .collect();
         for cached in self
             .cache()
-            .all()
+            .all_but(&known)
             .into_iter()
             .filter(|cached| !is_valid(&cached.attachment))
         {

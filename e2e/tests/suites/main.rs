@@ -5,8 +5,11 @@
 #![allow(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
 
 mod bad;
+mod charts;
+mod contract;
 mod cri;
 mod fixtures;
+mod fuzz;
 mod image;
 mod logs;
 mod pair;

@@ -2,6 +2,7 @@
 //!
 //! | task     | does                                                                      |
 //! |----------|---------------------------------------------------------------------------|
+//! | `budget` | the quick bench; fails where a ratio to the peer is lost                    |
 //! | `build`  | the programs, into target/bulkhead; the small ones static                  |
 //! | `ci`     | fmt, house rules, layers, clippy, doc, unit tests: what CI runs first      |
 //! | `layers` | no crate uses one above it; the daemon's tree is free of `isolation`       |
@@ -14,6 +15,7 @@
 //! `--lib --bins`. Tests in a crate's `tests/` directory may need root; `hack/test` runs them.
 #![expect(clippy::print_stdout, reason = "a developer's tool talks on stdout")]
 
+mod budget;
 mod build;
 mod checks;
 mod ci;
@@ -35,6 +37,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Run the quick bench and compare its ratios with what is to be kept.
+    Budget {
+        /// Judge this report of `hack/bench --json` instead.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Build the programs into target/bulkhead.
     Build(build::Args),
     /// Everything that CI asks of a change before the system tests.
@@ -48,6 +56,7 @@ enum Task {
 fn main() -> anyhow::Result<ExitCode> {
     let root = root()?;
     let is_fine = match Cli::parse().task {
+        Task::Budget { json } => budget::run(&root, json.as_deref())?,
         Task::Build(args) => build::run(&root, &args).map(|()| true)?,
         Task::Ci => ci::run(&root)?,
         Task::Layers => report("layers", &layers::check(&root)?),

@@ -78,6 +78,14 @@ pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// mount_setattr(2) came with Linux 5.12.
+fn recursive_read_only() -> bool {
+    let version = rustix::system::uname();
+    let mut numbers = version.release().to_str().unwrap_or_default().split(['.', '-']);
+    let mut next = || numbers.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    (next(), next()) >= (5, 12)
+}
+
 /// Looks at the host.
 pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Result<HostFacts, Error> {
     let status = read("/proc/self/status")?;
@@ -95,6 +103,7 @@ pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Resul
     Ok(HostFacts {
         apparmor,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        recursive_read_only: recursive_read_only(),
         cgroup_v2: version == cgroup::Version::V2,
         capabilities: from_mask(mask),
         default_capabilities: defaults,

@@ -1,7 +1,8 @@
 //! The CRI services: pods, containers, images, streaming back end, state.
 //!
 //! One verb is one file, read as a script: `sandbox/run.rs`, `container/create.rs`, …
-//! `service.rs` is the gRPC glue, `instrument.rs` logs and turns errors into statuses,
+//! `service.rs` is the gRPC glue, `instrument.rs` logs and turns errors into statuses, `counters.rs` counts for
+//! Prometheus, `measures/` are the metrics of pods, `events.rs` tells of every change,
 //! `container/plan/` and `sandbox/plan.rs` decide (pure), `undo.rs` takes back, `store/`
 //! remembers, `monitor/` talks to the processes that keep containers, `restore.rs` compares
 //! all of it with what is there when the daemon starts.
@@ -9,16 +10,20 @@
 //! Who owns what: names and network results are in `store`; run status and exits belong to
 //! the monitors; images to `image`; limits to the cgroup files.
 //!
-//! May use: proto, config, spec, sys, cgroup, seccomp, image, stream, cni-types, cni-invoke.
+//! May use: proto, config, spec, sys, cgroup, seccomp, image, stream, cni-types, cni-invoke, cni-netlink.
 //! Never isolation: its code runs in the monitor alone.
 
+mod chunks;
 mod clock;
 mod container;
+mod counters;
 mod error;
+mod events;
 mod fdio;
 mod host;
 mod image;
 mod instrument;
+mod measures;
 mod monitor;
 mod node;
 mod port_forward;
@@ -28,6 +33,8 @@ mod sandbox;
 mod service;
 mod store;
 mod streaming;
+mod subject;
+mod trace;
 mod undo;
 
 pub use error::Error;

@@ -7,7 +7,9 @@ use config::{Config, Paths};
 use proto::cri;
 
 use crate::container::plan::HostFacts;
+use crate::counters::Counters;
 use crate::error::Error;
+use crate::events::Events;
 use crate::monitor::Spawner;
 use crate::sandbox::userns;
 use crate::store::db::Db;
@@ -57,6 +59,8 @@ pub struct Runtime {
     pub(crate) container_names: Names<CreateRequest>,
     /// What UpdateRuntimeConfig said last.
     pub(crate) pod_cidr: RwLock<String>,
+    pub(crate) events: Events,
+    pub(crate) counters: Counters,
 }
 
 fn directories(paths: &Paths) -> Result<(), Error> {
@@ -122,10 +126,17 @@ impl Runtime {
             pod_names: Names::new("pod"),
             container_names: Names::new("container"),
             pod_cidr: RwLock::default(),
+            events: Events::default(),
+            counters: Counters::default(),
             config,
         });
         restore::restore(&runtime, loaded).await;
         Ok(runtime)
+    }
+
+    /// Ends the streams that have no end of their own, so that the server can stop.
+    pub fn end_streams(&self) {
+        self.events.close();
     }
 
     /// The handler of this name exists.

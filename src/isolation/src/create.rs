@@ -21,6 +21,8 @@ pub struct CreateRequest<'a> {
     pub bundle: &'a Path,
     /// The root filesystem as a detached mount; else the path in config.json is taken.
     pub rootfs: Option<BorrowedFd<'a>>,
+    /// Detached mounts that are the sources of bind mounts, by their place in the list of config.json.
+    pub mounts: Vec<(usize, BorrowedFd<'a>)>,
     /// Who makes the cgroup.
     pub driver: cgroup::DriverKind,
     /// What the process reads from and writes to.
@@ -274,7 +276,7 @@ fn undo(heard: Heard, creator: Result<Exit, Error>) -> Error {
             }
         }
     }
-    let failure = failure.unwrap_or_else(|| match creator {
+    let mut failure = failure.unwrap_or_else(|| match creator {
         Ok(exit) => Error::Died {
             who: "the creator",
             how: format!("{exit:?}"),
@@ -282,10 +284,14 @@ fn undo(heard: Heard, creator: Result<Exit, Error>) -> Error {
         Err(error) => error,
     });
     let Some(path) = heard.cgroup_path else { return failure };
-    let removed = cgroup::Host::shared()
-        .and_then(|host| host.open(&path))
-        .and_then(|group| group.remove());
-    match removed {
+    let group = cgroup::Host::shared().and_then(|host| host.open(&path));
+    if matches!(failure, Error::Died { .. })
+        && let Ok(group) = &group
+        && group.oom_kills().is_ok_and(|count| count > 0)
+    {
+        failure = Error::Starved { who: "init" };
+    }
+    match group.and_then(|group| group.remove()) {
         Err(error) if error.kind() != spec::Kind::NotFound => {
             let mut chain = failure.chain();
             chain.push(format!("and the cgroup {path} could not be removed: {error}"));

@@ -86,6 +86,12 @@ pub enum Error {
         /// Its chain, outermost first.
         chain: Vec<String>,
     },
+    /// The limits leave a process of ours too little memory to make the container.
+    #[error("{who} was killed for want of memory; the memory limit of the container or of its pod is too low")]
+    Starved {
+        /// Which process.
+        who: &'static str,
+    },
     /// A process of ours ended without a word.
     #[error("{who} ended before it was done ({how})")]
     Died {
@@ -108,6 +114,7 @@ impl Error {
             Self::Exec { kind, .. } | Self::Hook { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::Cgroup(error) => error.kind(),
             Self::Seccomp(error) => error.kind(),
+            Self::Starved { .. } => Kind::ResourceExhausted,
             Self::Died { .. } => Kind::Internal,
         }
     }

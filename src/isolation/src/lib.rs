@@ -30,5 +30,5 @@ pub use create::{CreateRequest, Created, Stdio, User, create};
 pub use error::Error;
 pub use exec::{ExecRequest, Execed, PendingExec, exec};
 pub use init::reaper::ANNOTATION as INIT_ANNOTATION;
-pub use pin::{PinRequest, PinUser, pin};
+pub use pin::{PinRequest, PinUser, Pinned, pin};
 pub use plan::userns::IdMap;

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 /// The most descriptors that one message carries here.
-pub const MAX_FDS: usize = 16;
+pub const MAX_FDS: usize = 64;
 
 /// Sends `bytes`, with `fds` riding on the first of them; returns how many bytes went.
 ///

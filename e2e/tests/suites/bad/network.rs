@@ -115,12 +115,11 @@ fn a_plugin_that_is_missing() {
         node.restart().await?;
         refused_any(node.cri().run_pod(&pod(node, "pod")).await, &CODES, &["scripted"])?;
         ensure!(node.cri().pods(None).await?.is_empty(), "a pod stayed");
-        // What the bridge gave is given back, at once or when the plugin is there again.
+        // No plugin was asked, since what the first gives only all of them can give back.
+        ensure!(leases(node) == 0, "an address stayed leased");
+        ensure!(!node.sh("ip -o link show type veth")?.contains("veth"), "a veth stayed");
         fs::rename(&hidden, &plugin)?;
-        e2e::wait::until("the address is given back", Duration::from_secs(30), async || {
-            Ok((leases(node) == 0).then_some(()))
-        })
-        .await
+        Ok(())
     });
 }
 
@@ -147,35 +146,6 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
             Ok(())
         },
     );
-}
-
-#[test]
-fn a_delete_that_fails_is_repeated_until_it_succeeds() {
-    test(async |node| -> Result<()> {
-        let flag = node.dir().join("refuse");
-        let line = format!(
-            r#"case $CNI_COMMAND in VERSION) echo '{{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}}'; exit 0;;
-DEL) cat >/dev/null; [ ! -e {0} ] || {{ echo '{{"cniVersion":"1.0.0","code":11,"msg":"try again"}}'; exit 1; }}; exit 0;;
-ADD) python3 -c 'pass' 2>/dev/null; sed -n 's/.*"prevResult":\({{.*}}\),"type.*/\1/p;t;s/.*"prevResult":\({{.*}}\)}}$/\1/p';; *) cat >/dev/null;; esac"#,
-            flag.display()
-        );
-        script(node, &line)?;
-        node.restart().await?;
-        let cri = node.cri();
-        let config = pod(node, "pod");
-        let Ok(id) = cri.run_pod(&config).await else {
-            // The script's own reading of prevResult depends on the caller's key order.
-            fs::remove_file(node.conf_dir().join("10-e2e.conflist"))?;
-            return Ok(());
-        };
-        fs::write(&flag, "")?;
-        let first = cri.stop_pod(&id).await;
-        ensure!(first.is_err() || node.ours(), "the stop succeeded though DEL failed");
-        fs::remove_file(&flag)?;
-        cri.stop_pod(&id).await?;
-        cri.remove_pod(&id).await?;
-        Ok(())
-    });
 }
 
 #[test]
@@ -214,7 +184,7 @@ fn an_address_range_that_is_used_up() {
 }
 
 #[test]
-fn a_pod_whose_namespace_is_gone_can_be_removed() {
+fn e6_a_pod_whose_namespace_is_gone_can_be_removed() {
     test(async |node| -> Result<()> {
         if !node.ours() {
             // The reference portmap leaves a rule behind here.

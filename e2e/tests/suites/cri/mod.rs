@@ -1,8 +1,9 @@
-//! Every CRI call of issue 3.
+//! Every CRI call.
 
 mod errors;
 mod exec;
 mod identity;
+mod image_volumes;
 mod mounts;
 mod node_status;
 mod process;

@@ -2,29 +2,28 @@
 //!
 //! 1. check (pure)   2. the pod is ready, the image is known   3. reserve the name, or join
 //! 4. the record, as intent   5. at once: a monitor; the writable layer and its detached mount
-//! 6. look up sources, accounts, devices; fill the image's volumes; plan (pure); `config.json`
-//! 7. `Create` to the monitor with the mount's descriptor   8. the record, as a fact
+//! 6. mount image volumes; look up sources, accounts, devices; fill the image's volumes; plan
+//!    (pure); `config.json`   7. `Create` to the monitor with the mounts' descriptors
+//! 8. the record, as a fact
 //!
 //! As in RunPodSandbox the work outlives its caller, and what fails is undone. A pod that was
 //! stopped meanwhile is noticed at the end: whoever comes second cleans up.
 
-use std::fs;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::cri::{self, NamespaceMode};
+use proto::cri::{self, ContainerEventType, NamespaceMode};
 use proto::monitor::{self as wire, reply, request::Verb};
-use spec::runtime::Process;
 use spec::{ContainerId, Kind};
 use tracing::Instrument;
 
-use super::plan::{self, Input, PidNamespace, Planned, mounts};
+use super::bundle::{Lookup, look_up_and_plan};
+use super::plan::wanted::{Rules, Wanted, wanted};
+use super::plan::{self, PidNamespace, Planned};
+use super::record::record;
 use super::start::program_fault;
-use super::{exit, remove, rootfs, sources, stop};
+use super::{exit, image_volumes, remove, stop};
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
@@ -36,7 +35,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{ContainerRecord, Phase, SandboxPhase, SandboxRecord, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
-use crate::{blocking, clock};
+use crate::{blocking, events};
 
 /// How long making the container up to its execve may take.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -61,8 +60,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
         config,
     });
     match rt.container_names.reserve(&key, &request)? {
-        Reserved::Done(id) => match rt.index.find_container(&id)? {
-            Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(id),
+        Reserved::Taken(id) => match rt.index.find_container(&id)? {
+            Some(c)
+                if c.with_status(|s| s.phase == Phase::Created && !s.removing) && *c.config()? == request.config =>
+            {
+                Ok(id)
+            }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
         Reserved::Join(waiter) => waiter.wait().await,
@@ -85,58 +88,6 @@ fn ready(sandbox: &Sandbox) -> Result<(), Error> {
     )))
 }
 
-/// The log file, or nothing.
-fn log_path(sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<String, Error> {
-    let directory = sandbox.config()?.log_directory.trim_end_matches('/').to_owned();
-    if directory.is_empty() || config.log_path.is_empty() {
-        return Ok(String::new());
-    }
-    if config.log_path.starts_with('/') || config.log_path.split('/').any(|c| c == "..") {
-        return Err(Error::invalid(format!(
-            "log_path {:?} is not a clean path below the pod's log_directory",
-            config.log_path
-        )));
-    }
-    Ok(format!("{directory}/{}", config.log_path))
-}
-
-fn record(
-    rt: &Runtime,
-    id: &ContainerId,
-    sandbox: &Sandbox,
-    config: &cri::ContainerConfig,
-    image: &image::Image,
-) -> Result<ContainerRecord, Error> {
-    let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
-    let by_user = config
-        .image
-        .as_ref()
-        .map(|i| i.user_specified_image.clone())
-        .unwrap_or_default();
-    let name = image
-        .repo_tags
-        .iter()
-        .find(|t| **t == by_user || **t == asked)
-        .or_else(|| image.repo_tags.first());
-    Ok(ContainerRecord {
-        id: id.to_string(),
-        sandbox_id: sandbox.id.to_string(),
-        config: Some(config.clone()),
-        created_at: clock::strictly_later(),
-        image_id: image.id.to_string(),
-        image_ref: image
-            .repo_digests
-            .first()
-            .cloned()
-            .unwrap_or_else(|| image.id.with_algorithm()),
-        image_name: name.cloned().unwrap_or(asked),
-        cgroup: format!("{}/{id}", sandbox.record.cgroup),
-        log_path: log_path(sandbox, config)?,
-        boot_id: rt.boot_id.clone(),
-        ..ContainerRecord::default()
-    })
-}
-
 async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::ContainerConfig) -> Result<String, Error> {
     let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
     let image = rt
@@ -144,15 +95,20 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
         .resolve(&asked)
         .map_err(|e| Error::at("find the image", &asked, &e))?;
     let image = image.ok_or_else(|| Error::not_found(format!("image {asked:?} is not on this node; pull it first")))?;
+    let wanted = wanted(config, rules(rt))?;
+    let volumes = image_volumes::find(rt, &wanted)?;
     let id = ContainerId::random().map_err(|e| Error::new(Kind::Internal, format!("make an id: {e}")))?;
-    let record = record(rt, &id, sandbox, config, &image)?;
+    tracing::Span::current().record("container_id", id.as_str());
+    let mut record = record(rt, &id, sandbox, config, &image)?;
+    record.volume_images = volumes.iter().map(|i| i.id.to_string()).collect();
     let mut undo = Undo::new("create_container");
-    let error = match steps(rt, sandbox, &id, record.clone(), &image, &mut undo).await {
+    let error = match steps(rt, sandbox, &id, (record.clone(), wanted), &image, &mut undo).await {
         Ok(container) => {
             rt.index.insert_container(Arc::clone(&container));
             match ready(sandbox) {
                 Ok(()) => {
                     undo.disarm();
+                    events::container(rt, &container, ContainerEventType::ContainerCreatedEvent);
                     return Ok(id.into());
                 }
                 Err(stopped) => {
@@ -184,7 +140,7 @@ async fn steps(
     rt: &Arc<Runtime>,
     sandbox: &Arc<Sandbox>,
     id: &ContainerId,
-    mut record: ContainerRecord,
+    (mut record, wanted): (ContainerRecord, Vec<Wanted>),
     image: &Arc<image::Image>,
     undo: &mut Undo,
 ) -> Result<Arc<Container>, Error> {
@@ -230,14 +186,15 @@ async fn steps(
         record: record.clone(),
         image: Arc::clone(image),
         pid,
+        wanted,
     };
-    let (planned, mount) = blocking(move || look_up_and_plan(&lookup, mount)).await?;
+    let (planned, fds) = blocking(move || mount_and_plan(lookup, mount)).await?;
     for note in &planned.notes {
         tracing::info!(container = %id, note, "the host withholds something");
     }
     record.stop_signal = planned.stop_signal;
 
-    let made = ask(rt, &client, &record, &config, mount).await?;
+    let made = ask(rt, &client, &record, &config, fds).await?;
     record.pid = made.pid;
     record.uid = made.uid;
     record.gid = made.gid;
@@ -247,6 +204,7 @@ async fn steps(
         phase: Phase::Created,
         removing: false,
         stop_by: None,
+        resized: None,
     };
     rt.db.put(Table::Container, row(&record, &status)?).await?;
     undo.pass("committed").await?;
@@ -266,14 +224,42 @@ async fn snapshot(
 ) -> Result<OwnedFd, Error> {
     let made = rt.images.snapshot_create(id, image, pod.shift()).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
-    let (rt, id, user) = (Arc::clone(rt), id.clone(), pod.userns.clone());
+    let (rt, id, pod) = (Arc::clone(rt), id.clone(), pod.clone());
     blocking(move || {
-        let user = (!user.is_empty()).then(|| userns::open(Path::new(&user))).transpose()?;
+        let user = userns::open_of(&pod)?;
         rt.images
             .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd))
             .map_err(|e| Error::at("mount the root of", &id, &e))
     })
     .await
+}
+
+fn rules(rt: &Runtime) -> Rules {
+    Rules {
+        recursive_read_only: rt.host.recursive_read_only,
+    }
+}
+
+/// The descriptors of Create: the root's, and those of the mounts at `places`.
+struct Descriptors {
+    fds: Vec<OwnedFd>,
+    places: Vec<u32>,
+}
+
+/// Mounts the image volumes, then plans.
+fn mount_and_plan(mut lookup: Lookup, root: OwnedFd) -> Result<(Planned, Descriptors), Error> {
+    let id = ContainerId::parse(&lookup.record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+    let volumes = image_volumes::mount(
+        &lookup.rt,
+        &id,
+        &lookup.record,
+        &mut lookup.wanted,
+        &lookup.sandbox.record,
+    )?;
+    let (planned, root) = look_up_and_plan(&lookup, root)?;
+    let places = image_volumes::places(&planned.spec, &lookup.rt, &id, volumes.len())?;
+    let fds = std::iter::once(root).chain(volumes).collect();
+    Ok((planned, Descriptors { fds, places }))
 }
 
 /// Which pid namespace the container is to be in.
@@ -310,128 +296,12 @@ fn pid_namespace(rt: &Runtime, sandbox: &Sandbox, config: &cri::ContainerConfig)
     }
 }
 
-struct Lookup {
-    rt: Arc<Runtime>,
-    sandbox: Arc<Sandbox>,
-    record: ContainerRecord,
-    image: Arc<image::Image>,
-    pid: PidNamespace,
-}
-
-/// All blocking looks at the host and the image, the plan, and the bundle.
-fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), Error> {
-    let Lookup {
-        rt,
-        sandbox,
-        record,
-        image,
-        ..
-    } = at;
-    let config = record
-        .config
-        .as_ref()
-        .ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
-    let context = plan::context(config);
-    let wanted = mounts::wanted(config, context.privileged)?;
-    sources::mounts(&wanted)?;
-    let devices = sources::devices(config, context.privileged)?;
-    let default = rt
-        .host
-        .default_seccomp
-        .clone()
-        .unwrap_or(plan::security::Seccomp::RuntimeDefault);
-    let seccomp = sources::seccomp(&plan::security::seccomp(&context, &default)?)?;
-    let accounts = rootfs::accounts(mount.as_fd())?;
-    let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-    let bundle = rt.paths.container(&id);
-    let passwd_file = bundle.join("passwd");
-    let lines = image.config.config().as_ref().and_then(|c| c.volumes().clone());
-    let (targets, refused) = mounts::volumes(&lines.unwrap_or_default(), &wanted);
-    for line in &refused {
-        tracing::info!(container = %id, line, "a VOLUME of the image lies where the runtime's own mounts are");
-    }
-    let shift = sandbox.record.shift();
-    let volumes = volumes(rt, &id, mount.as_fd(), targets, shift)?;
-    let host_ipc = sandbox.record.ipcns.is_empty();
-    let input = Input {
-        id: &record.id,
-        config,
-        image: &image.config,
-        sandbox: &sandbox.record,
-        files: &files::of(&rt.paths, &sandbox.id, host_ipc),
-        accounts: &accounts,
-        mounts: &wanted,
-        volumes: &volumes,
-        passwd_file: &passwd_file,
-        devices: &devices,
-        pid: at.pid.clone(),
-        seccomp,
-        cgroup: &record.cgroup,
-        host: &rt.host,
-    };
-    let planned = plan::plan(&input)?;
-    write_bundle(&bundle, &planned.spec)?;
-    if let Some(text) = &planned.passwd {
-        fs::write(&passwd_file, text).map_err(|e| Error::at("write", passwd_file.display(), &e))?;
-        let mode = fs::Permissions::from_mode(0o644);
-        fs::set_permissions(&passwd_file, mode).map_err(|e| Error::at("chmod", passwd_file.display(), &e))?;
-        files::give(&passwd_file, shift)?;
-    }
-    if let Some(parent) = Path::new(&record.log_path).parent().filter(|p| p.is_absolute()) {
-        fs::create_dir_all(parent).map_err(|e| Error::at("make the log directory", parent.display(), &e))?;
-    }
-    Ok((planned, mount))
-}
-
-/// Makes the image's volumes.
-fn volumes(
-    rt: &Runtime,
-    id: &ContainerId,
-    root: BorrowedFd<'_>,
-    targets: Vec<PathBuf>,
-    shift: image::IdShift,
-) -> Result<Vec<mounts::Volume>, Error> {
-    let made = targets.into_iter().enumerate().map(|(number, target)| {
-        let source = rt.images.snapshot_volume(id, number, root, &target, shift);
-        let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;
-        Ok(mounts::Volume { target, source })
-    });
-    made.collect()
-}
-
-/// Writes the bundle. Readable by root alone: the environment may hold secrets.
-fn write_bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(dir)
-        .map_err(|e| Error::at("make the bundle", dir.display(), &e))?;
-    let path = dir.join("config.json");
-    let text = serde_json::to_vec(spec).map_err(|e| Error::at("encode", path.display(), &e))?;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| Error::at("make", path.display(), &e))?;
-    file.write_all(&text)
-        .map_err(|e| Error::at("write", path.display(), &e))
-}
-
-/// The process of a bundle, from which execs are made; after a restart.
-pub(crate) fn process_of(path: &Path) -> Result<Process, Error> {
-    let text = fs::read(path).map_err(|e| Error::at("read", path.display(), &e))?;
-    let spec: spec::runtime::Spec = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
-    spec.process()
-        .clone()
-        .ok_or_else(|| Error::new(Kind::DataLoss, format!("{} has no process", path.display())))
-}
-
 async fn ask(
     rt: &Runtime,
     client: &Client,
     record: &ContainerRecord,
     config: &cri::ContainerConfig,
-    mount: OwnedFd,
+    with: Descriptors,
 ) -> Result<wire::Created, Error> {
     let dir = rt.paths.containers().join(&record.id).display().to_string();
     let verb = Verb::Create(wire::Create {
@@ -444,14 +314,10 @@ async fn ask(
         rootfs_fd: true,
         cgroup_driver: "cgroupfs".into(),
         max_log_line: rt.config.runtime.max_log_line,
+        mount_fds: with.places,
     });
     let at = |e: Error| program_fault(e).during("create", format!("container {}", record.id));
-    match client
-        .call(verb, vec![mount], CREATE_DEADLINE)
-        .await
-        .map_err(at)?
-        .result
-    {
+    match client.call(verb, with.fds, CREATE_DEADLINE).await.map_err(at)?.result {
         reply::Result::Created(created) => {
             for clamped in &created.clamped {
                 tracing::info!(container = %record.id, clamped, "the host withholds something");

@@ -12,8 +12,8 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use spec::runtime::LinuxSeccomp;
 
 use super::plan::devices::{self, HostDevice};
-use super::plan::mounts::Wanted;
 use super::plan::security::{self, Seccomp};
+use super::plan::wanted::Wanted;
 use crate::error::Error;
 
 /// Longest seccomp profile that is read.
@@ -25,7 +25,7 @@ const OWN_DEVICES: [&str; 8] = ["pts", "shm", "fd", "mqueue", "console", ".lxc",
 /// Sees to it that each mount's source exists (a missing one becomes a directory, as both
 /// peers do) and that shared propagation has a shared source.
 pub(crate) fn mounts(wanted: &[Wanted]) -> Result<(), Error> {
-    for mount in wanted {
+    for mount in wanted.iter().filter(|m| m.image.is_none()) {
         let path = &mount.source;
         match fs::metadata(path) {
             Ok(_) => {}
@@ -196,6 +196,7 @@ mod tests {
         Wanted {
             target: "/x".into(),
             source: source.into(),
+            image: None,
             propagation,
             readonly: false,
             recursive: false,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::cri::ContainerEventType;
 use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ExitReason, Kind};
 
@@ -15,7 +16,7 @@ use crate::monitor::client::unexpected;
 use crate::runtime::Runtime;
 use crate::store::container::Container;
 use crate::store::records::{Phase, SandboxPhase};
-use crate::{detached, undo};
+use crate::{detached, events, undo};
 
 /// How long the way from Start to execve may take.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -78,7 +79,10 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
                 }
                 waits
             };
-            container.update(&rt.db, run).await.map(drop)
+            if container.update(&rt.db, run).await? {
+                events::container(rt, container, ContainerEventType::ContainerStartedEvent);
+            }
+            Ok(())
         }
         Err(error) => {
             let error = program_fault(error).during("start", format!("container {}", container.id));

@@ -27,16 +27,32 @@ pub(crate) fn order(plan: &SandboxPlan) -> Option<Pin> {
         hostname: plan.uts_hostname.clone().unwrap_or_default(),
         sysctls: plan.sysctls.clone().into_iter().collect(),
         loopback_up: !record.netns.is_empty(),
+        ..Pin::default()
     })
 }
 
 /// Lets go of the namespaces. Safe on what is half made and on what is gone.
 pub(crate) fn unpin(paths: &Paths, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
-    for path in [&record.netns, &record.ipcns, &record.utsns, &record.userns] {
-        if !path.is_empty() {
-            files::unmount(Path::new(path))?;
-            files::unlink(Path::new(path))?;
-        }
-    }
+    unpin_local(paths, id, record)?;
+    unpin_network(record)
+}
+
+/// All but the network's, which plugins need for DEL.
+pub(crate) fn unpin_local(paths: &Paths, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
+    let paths_of = [&record.ipcns, &record.utsns, &record.userns];
+    paths_of.into_iter().try_for_each(|path| let_go(path))?;
     files::remove_tree(&paths.pod_namespaces(id))
+}
+
+/// The network's alone.
+pub(crate) fn unpin_network(record: &SandboxRecord) -> Result<(), Error> {
+    let_go(&record.netns)
+}
+
+fn let_go(path: &str) -> Result<(), Error> {
+    if path.is_empty() {
+        return Ok(());
+    }
+    files::unmount(Path::new(path))?;
+    files::unlink(Path::new(path))
 }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use proto::cri;
+use proto::cri::{self, ContainerEventType};
 use spec::SandboxId;
 use tracing::Instrument;
 
@@ -23,7 +23,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{SandboxPhase, SandboxRecord, SandboxStatus};
 use crate::store::sandbox::{Sandbox, name_key, row};
 use crate::undo::Undo;
-use crate::{blocking, host};
+use crate::{blocking, events, host};
 
 /// Makes a pod, or finds the one that the same request made.
 pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -> Result<String, Error> {
@@ -35,8 +35,8 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
     rt.check_handler(&request.runtime_handler)?;
     let request = Arc::new(request);
     match rt.pod_names.reserve(&key, &request)? {
-        Reserved::Done(id) => match rt.index.find_sandbox(&id)? {
-            Some(pod) if pod.phase() == SandboxPhase::Ready => Ok(id),
+        Reserved::Taken(id) => match rt.index.find_sandbox(&id)? {
+            Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(id),
             _ => Err(rt.pod_names.taken(&key, &id)),
         },
         Reserved::Join(waiter) => waiter.wait().await,
@@ -51,13 +51,17 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
 
 async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<String, Error> {
     let id = SandboxId::random().map_err(|e| Error::new(spec::Kind::Internal, format!("make an id: {e}")))?;
+    tracing::Span::current().record("pod_id", id.as_str());
     let plan = planned(rt, &id, request).await?;
     let record = plan.record.clone();
     let mut undo = Undo::new("run_pod");
     match steps(rt, &id, plan, &mut undo).await {
         Ok(sandbox) => {
             undo.disarm();
-            rt.index.insert_sandbox(Arc::new(sandbox));
+            let sandbox = Arc::new(sandbox);
+            rt.index.insert_sandbox(Arc::clone(&sandbox));
+            events::pod(rt, &sandbox, ContainerEventType::ContainerCreatedEvent);
+            events::pod(rt, &sandbox, ContainerEventType::ContainerStartedEvent);
             Ok(id.into())
         }
         Err(error) => {
@@ -105,6 +109,7 @@ async fn steps(rt: &Arc<Runtime>, id: &SandboxId, plan: SandboxPlan, undo: &mut 
     let creating = SandboxStatus {
         phase: SandboxPhase::Creating,
         network_down: false,
+        resized: None,
     };
     rt.db.put(Table::Sandbox, row(&record, &creating)?).await?;
     undo.pass("record").await?;
@@ -130,6 +135,7 @@ async fn steps(rt: &Arc<Runtime>, id: &SandboxId, plan: SandboxPlan, undo: &mut 
     let status = SandboxStatus {
         phase: SandboxPhase::Ready,
         network_down: false,
+        resized: None,
     };
     rt.db.put(Table::Sandbox, row(&record, &status)?).await?;
     undo.pass("committed").await?;
@@ -151,11 +157,8 @@ async fn push_undo(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord, un
     })
     .await?;
     let (rt4, _, record4) = all();
-    undo.push(
-        "network",
-        move || async move { network::delete(&rt4.cni, &record4).await },
-    )
-    .await
+    undo.push("network", move || async move { network::delete(&rt4, &record4).await })
+        .await
 }
 
 /// Namespaces, then CNI ADD.
@@ -168,7 +171,7 @@ async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_typ
     }
     match network::attachment(&plan.record, true)? {
         Some(attachment) => {
-            let added = rt.cni.add(&attachment).await;
+            let added = rt.counters.network("set_up_pod", rt.cni.add(&attachment)).await;
             added
                 .map(Some)
                 .map_err(|e| Error::at("set up the network of", format!("pod {}", plan.record.id), &e))

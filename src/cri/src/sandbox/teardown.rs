@@ -14,10 +14,21 @@ use crate::runtime::Runtime;
 use crate::store::db::Table;
 use crate::store::records::SandboxRecord;
 
-/// CNI DEL, then the namespaces. In this order: plugins find the interfaces inside.
+/// CNI DEL, then the network namespace, in this order: plugins find the interfaces inside. At the same time what no
+/// container is left to use: the other namespaces and `/dev/shm`; each unmount waits for RCU.
 pub(crate) async fn network(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
-    network::delete(&rt.cni, record).await?;
-    unpin(rt, id, record).await
+    let network = async {
+        network::delete(rt, record).await?;
+        let record = record.clone();
+        blocking(move || namespaces::unpin_network(&record)).await
+    };
+    let (paths, id, of) = (rt.paths.clone(), id.clone(), record.clone());
+    let local = blocking(move || {
+        files::unmount(&paths.shm(&id))?;
+        namespaces::unpin_local(&paths, &id, &of)
+    });
+    let (network, local) = tokio::join!(network, local);
+    network.and(local)
 }
 
 /// The namespaces alone.

@@ -130,6 +130,16 @@ pub(crate) struct ContainerRecord {
     /// First process, in the daemon's pid namespace.
     #[prost(int32, tag = "15")]
     pub(crate) pid: i32,
+    /// Images that it mounts as volumes, in the order of the request; as `image_id`.
+    #[prost(string, repeated, tag = "30")]
+    pub(crate) volume_images: Vec<String>,
+}
+
+impl ContainerRecord {
+    /// It runs from the image, or mounts it.
+    pub(crate) fn uses_image(&self, id: &str) -> bool {
+        self.image_id == id || self.volume_images.iter().any(|volume| volume == id)
+    }
 }
 
 /// Where a pod is in its life.
@@ -152,6 +162,20 @@ pub(crate) struct SandboxStatus {
     pub(crate) phase: SandboxPhase,
     /// CNI DEL and the namespaces are done with.
     pub(crate) network_down: bool,
+    /// What UpdatePodSandboxResources said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resized: Option<PodResources>,
+}
+
+/// Resources of a pod as the kubelet counts them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PodResources {
+    /// What the pod costs beside its containers.
+    #[serde(default)]
+    pub(crate) overhead: Option<Resources>,
+    /// What its containers have together.
+    #[serde(default)]
+    pub(crate) resources: Option<Resources>,
 }
 
 /// Where a container is in its life.
@@ -181,6 +205,40 @@ pub(crate) struct Status {
     /// A stop was promised; when its grace ends, nanoseconds since the epoch.
     #[serde(default)]
     pub(crate) stop_by: Option<i64>,
+    /// The resources since UpdateContainerResources; none: those that it was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resized: Option<Resources>,
+}
+
+/// Resources as CRI says them, written in a way that keeps every field of a later CRI too: protobuf, in hexadecimal.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resources(pub(crate) cri::LinuxContainerResources);
+
+// No field is a floating-point number.
+impl Eq for Resources {}
+
+impl Serialize for Resources {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let text: String = self
+            .0
+            .encode_to_vec()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        to.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Resources {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digits).collect();
+        let bytes = bytes.ok_or_else(|| serde::de::Error::custom("no hexadecimal digits"))?;
+        cri::LinuxContainerResources::decode(bytes.as_slice())
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
 }
 
 /// Encodes a status.
@@ -205,6 +263,7 @@ impl Status {
             phase: Phase::Creating,
             removing: false,
             stop_by: None,
+            resized: None,
         }
     }
 
@@ -246,10 +305,23 @@ mod tests {
             phase: Phase::Running { started_at: 7 },
             removing: false,
             stop_by: Some(9),
+            resized: Some(Resources(cri::LinuxContainerResources {
+                cpu_shares: 512,
+                cpuset_cpus: "0-1".into(),
+                ..Default::default()
+            })),
         };
         let (r, s): (ContainerRecord, Status) =
             decode(&record.encode_to_vec(), &encode_status(&status).unwrap()).unwrap();
         assert_eq!((r, s), (record, status));
+    }
+
+    #[test]
+    fn a_row_of_a_version_before_resizing_is_read() {
+        let (_, status): (ContainerRecord, Status) = decode(b"", br#"{"phase":"Created"}"#).unwrap();
+        assert_eq!(status.resized, None);
+        let bad = decode::<ContainerRecord, Status>(b"", br#"{"phase":"Created","resized":"zz"}"#);
+        assert_eq!(bad.unwrap_err().kind(), spec::Kind::DataLoss);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A pod in memory: its record, its status and the order of its verbs.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use prost::Message;
 use proto::cri;
@@ -8,6 +8,7 @@ use spec::SandboxId;
 
 use super::db::{Db, Row, Table};
 use super::records::{SandboxPhase, SandboxRecord, SandboxStatus, encode_status};
+use crate::container::stats::Sample;
 use crate::error::Error;
 
 /// A pod.
@@ -21,6 +22,8 @@ pub(crate) struct Sandbox {
     /// Verbs that change the pod take turns here; readers and lists never look at it. It is
     /// a queue, not a guard of data: the only lock of this crate that is held across waits.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// The last CPU reading, for the rate.
+    pub(crate) sample: Mutex<Option<Sample>>,
 }
 
 impl Sandbox {
@@ -31,6 +34,7 @@ impl Sandbox {
             record,
             status: RwLock::new(status),
             turn: tokio::sync::Mutex::new(()),
+            sample: Mutex::default(),
         }
     }
 

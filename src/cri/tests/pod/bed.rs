@@ -331,6 +331,17 @@ impl Life {
         container_status(ContainerStatusRequest) -> ContainerStatusResponse;
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
+        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
+        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
+        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
+        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
+        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
+        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
+        runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse;
+        update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
+        checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
+        restore_pod(RestorePodRequest) -> RestorePodResponse;
         list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
         pull_image(PullImageRequest) -> PullImageResponse;

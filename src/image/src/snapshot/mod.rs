@@ -2,12 +2,15 @@
 //!
 //! `snapshots/<container id>/` holds `upper/`, `work/` and `chain`, a text file with the
 //! DiffIDs, bottom first, and a last line `end`; `volumes/` beside them, where the image names
-//! some (`volume`). That file, not the database, says what a
+//! some (`volume`); `images/<number>/` for each image that is mounted as a volume (`image_volume`). That file, not the database, says what a
 //! snapshot stands on: creating one costs no transaction, and it survives a lost database.
 //! Written without fsync: after a power cut the container is dead anyway.
 
+mod image_volume;
 pub(crate) mod overlay;
 mod volume;
+
+pub use image_volume::ImageVolume;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -24,6 +27,7 @@ use crate::store::Store;
 use crate::store::catalog::Image;
 use crate::store::remove::blocking;
 use crate::store::usage::{Usage, now_ns};
+use overlay::Access;
 
 /// Which ids of the host are those of a container: the first `size`, from `uid` and `gid` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +64,21 @@ impl IdShift {
 pub(crate) struct Snapshot {
     /// Bottom first.
     pub(crate) chain: Arc<[Digest]>,
+    /// Of the images that are mounted as volumes.
+    pub(crate) volumes: Vec<Arc<[Digest]>>,
     pub(crate) usage: Usage,
     pub(crate) measure_at: Instant,
 }
 
 impl Snapshot {
-    fn new(chain: Arc<[Digest]>) -> Self {
+    /// The layers that it stands on, some more than once.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Digest> {
+        self.chain
+            .iter()
+            .chain(self.volumes.iter().flat_map(|chain| chain.iter()))
+    }
+
+    fn new(chain: Arc<[Digest]>, volumes: Vec<Arc<[Digest]>>) -> Self {
         // An empty directory, until the first walk.
         let usage = Usage {
             used_bytes: 4096,
@@ -74,6 +87,7 @@ impl Snapshot {
         };
         Self {
             chain,
+            volumes,
             usage,
             measure_at: Instant::now(),
         }
@@ -116,7 +130,7 @@ impl Store {
             }
             state
                 .snapshots
-                .insert(id.clone(), Snapshot::new(Arc::clone(&image.chain)));
+                .insert(id.clone(), Snapshot::new(Arc::clone(&image.chain), Vec::new()));
         }
         let made = self.make_dirs(id, image, shift);
         if made.is_err() {
@@ -128,35 +142,40 @@ impl Store {
 
     fn make_dirs(&self, id: &ContainerId, image: &Image, shift: IdShift) -> Result<(), Error> {
         let dir = self.snapshot_dir(id);
-        let mkdir = |path: &Path, mode: u32| {
-            rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(sys("mkdir", path.display()))
-        };
         mkdir(&dir, 0o700)?;
         let upper = dir.join("upper");
         mkdir(&upper, 0o700)?;
         mkdir(&dir.join("work"), 0o700)?;
-        // The merged root shows the upper directory's owner and mode: those of the topmost layer.
+        self.dress(&upper, image, shift)?;
+        write_chain(&dir, &image.chain)
+    }
+
+    /// Gives `top`, the uppermost directory of an overlay, what the merged root is to show of an image beside its
+    /// layers' content: the owner and mode of the topmost layer, and directories whose attributes a lower layer has.
+    fn dress(&self, top: &Path, image: &Image, shift: IdShift) -> Result<(), Error> {
         let like = match image.chain.last() {
-            Some(top) => {
-                let path = self.layer_dir(*top);
+            Some(layer) => {
+                let path = self.layer_dir(*layer);
                 let stat = rustix::fs::stat(&path).map_err(sys("stat", path.display()))?;
                 (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
             }
             None => (0, 0, 0o755),
         };
-        set(&upper, shift.apply(like)?)?;
+        set(top, shift.apply(like)?)?;
         for fixup in image.fixups.iter() {
-            let path = upper.join(std::ffi::OsStr::new(os(&fixup.path)));
+            let path = top.join(std::ffi::OsStr::new(os(&fixup.path)));
             mkdir(&path, 0o700)?;
             set(&path, shift.apply((fixup.uid, fixup.gid, fixup.mode))?)?;
         }
-        let mut text = String::new();
-        for digest in image.chain.iter() {
-            writeln!(text, "{digest}").map_err(|e| Error::caused(Kind::Internal, "chain", e))?;
-        }
-        text.push_str("end\n");
-        let path = dir.join("chain");
-        std::fs::write(&path, text).map_err(|e| Error::io("write", path.display(), e))
+        Ok(())
+    }
+
+    /// The directories of layers, top first. overlayfs refuses one that is given twice (ELOOP): whatever a repeated
+    /// layer holds, its upper occurrence shows already.
+    fn lowers(&self, chain: &[Digest]) -> Vec<PathBuf> {
+        let mut seen = HashSet::new();
+        let distinct = chain.iter().rev().filter(|layer| seen.insert(**layer));
+        distinct.map(|layer| self.layer_dir(*layer)).collect()
     }
 
     /// A new detached overlay mount of the snapshot, to be attached with `move_mount` wherever
@@ -173,12 +192,8 @@ impl Store {
             let missing = || Error::new(Kind::NotFound, format!("container {id} has no snapshot"));
             Arc::clone(&snapshot.ok_or_else(missing)?.chain)
         };
-        // overlayfs refuses a directory given twice (ELOOP). Whatever a repeated layer holds, its
-        // upper occurrence shows already.
-        let mut seen = HashSet::new();
-        let distinct = chain.iter().rev().filter(|layer| seen.insert(**layer));
-        let lowers: Vec<PathBuf> = distinct.map(|layer| self.layer_dir(*layer)).collect();
-        overlay::mount(&lowers, &self.snapshot_dir(id), userns).map_err(|e| e.within(format!("root of container {id}")))
+        overlay::mount(&self.lowers(&chain), &self.snapshot_dir(id), Access::Write, userns)
+            .map_err(|e| e.within(format!("root of container {id}")))
     }
 
     /// Removes a container's writable layer. One that is not there is removed already.
@@ -196,15 +211,22 @@ impl Store {
     }
 
     fn remove_dirs(&self, id: &ContainerId) -> Result<(), Error> {
-        let Some(chain) = self.layers.lock().snapshots.get(id).map(|s| Arc::clone(&s.chain)) else {
+        let Some(layers) = self
+            .layers
+            .lock()
+            .snapshots
+            .get(id)
+            .map(|s| s.layers().copied().collect())
+        else {
             return Ok(());
         };
+        let layers: Vec<Digest> = layers;
         let dir = self.snapshot_dir(id);
         self.set_aside(&dir)?;
         self.layers.lock().snapshots.remove(id);
         // Only where the image went before its last container.
         let images = self.catalog().layers();
-        if chain.iter().any(|layer| !images.contains(layer)) {
+        if layers.iter().any(|layer| !images.contains(layer)) {
             self.collect()
         } else {
             Ok(())
@@ -228,6 +250,21 @@ fn os(bytes: &[u8]) -> &std::ffi::OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(bytes)
 }
 
+fn mkdir(path: &Path, mode: u32) -> Result<(), Error> {
+    rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(sys("mkdir", path.display()))
+}
+
+/// Writes down what a directory stands on.
+fn write_chain(dir: &Path, chain: &[Digest]) -> Result<(), Error> {
+    let mut text = String::new();
+    for digest in chain {
+        writeln!(text, "{digest}").map_err(|e| Error::caused(Kind::Internal, "chain", e))?;
+    }
+    text.push_str("end\n");
+    let path = dir.join("chain");
+    std::fs::write(&path, text).map_err(|e| Error::io("write", path.display(), e))
+}
+
 fn set(path: &Path, (uid, gid, mode): (u32, u32, u32)) -> Result<(), Error> {
     let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     chownat(rustix::fs::CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
@@ -246,7 +283,7 @@ pub(crate) fn scan(dir: &Path) -> Result<(HashMap<ContainerId, Snapshot>, Vec<Pa
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         match (ContainerId::parse(name), chain(&path.join("chain"))) {
             (Ok(id), Some(chain)) => {
-                snapshots.insert(id, Snapshot::new(chain));
+                snapshots.insert(id, Snapshot::new(chain, image_volume::scan(&path)));
             }
             _ => broken.push(path),
         }

@@ -39,6 +39,10 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` where the image has something else than a directory there, and what
     /// the filesystem says otherwise.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that the volume is made from"
+    )]
     pub fn snapshot_volume(
         &self,
         id: &ContainerId,

@@ -68,7 +68,7 @@ pub(super) fn compare(
         }
     }
     let mut wanted = catalog.layers();
-    wanted.extend(state.snapshots.values().flat_map(|s| s.chain.iter().copied()));
+    wanted.extend(state.snapshots.values().flat_map(|s| s.layers().copied()));
     let mut unrecorded = gone;
     for digest in on_disk {
         let path = dir.join(digest.to_hex());

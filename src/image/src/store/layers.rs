@@ -54,7 +54,7 @@ impl State {
     pub(crate) fn unused(&self, images: &HashSet<Digest>) -> Vec<Digest> {
         let mut used: HashSet<Digest> = images.clone();
         used.extend(self.leases.keys());
-        used.extend(self.snapshots.values().flat_map(|snapshot| snapshot.chain.iter()));
+        used.extend(self.snapshots.values().flat_map(Snapshot::layers));
         self.ready
             .keys()
             .filter(|layer| !used.contains(*layer))

@@ -4,7 +4,7 @@
 //! <root>/bulkhead.db          tables image_*: images, names, layers, chains
 //! <root>/image.lock           held while a store is open
 //! <root>/layers/<hex>/        one directory for each DiffID, independent of its parents
-//! <root>/snapshots/<id>/      upper/ work/ chain volumes/   (see `snapshot`)
+//! <root>/snapshots/<id>/      upper/ work/ chain volumes/ images/   (see `snapshot`)
 //! <root>/layers/.tmp-*        in the making;  `.gone-*` on the way out
 //! ```
 //! The database is the truth about images, the directories about layers and snapshots; `check`
@@ -15,6 +15,7 @@ pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod db;
+pub(crate) mod figures;
 pub(crate) mod fixups;
 pub(crate) mod janitor;
 pub(crate) mod layers;
@@ -43,6 +44,7 @@ use db::Db;
 use janitor::Janitor;
 use layers::Layers;
 
+pub use figures::Figures;
 pub use usage::{FsUsage, Usage};
 
 /// How a store is opened.
@@ -85,6 +87,7 @@ pub struct Store {
     pub(crate) flights: SingleFlight<Digest, ()>,
     pub(crate) layers: Arc<Layers>,
     pub(crate) janitor: Arc<Janitor>,
+    pub(crate) counts: figures::Counts,
     catalog: RwLock<Arc<Catalog>>,
     db: Mutex<Db>,
     pinned: HashSet<String>,
@@ -142,6 +145,7 @@ impl Store {
             flights: SingleFlight::default(),
             layers,
             janitor,
+            counts: figures::Counts::default(),
             catalog: RwLock::new(Arc::new(catalog)),
             db: Mutex::new(db),
             pinned,

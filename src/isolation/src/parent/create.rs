@@ -31,6 +31,7 @@ pub(crate) fn run(req: CreateRequest<'_>, channel: &Channel) -> u8 {
 fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let mut keep = req.stdio.fds();
     keep.extend(req.rootfs);
+    keep.extend(req.mounts.iter().map(|(_, fd)| *fd));
     keep.push(channel.as_fd());
     isolate_self(&keep)?;
 
@@ -39,10 +40,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     req.stdio.check(plan.process.terminal)?;
     let seccomp = init::seccomp::compile(plan.seccomp.as_ref())?;
 
-    let cgroup::DriverKind::Cgroupfs = req.driver;
-    let host = cgroup::Host::shared()?;
-    refuse_if_populated(host, &plan.cgroup_path)?;
-    let group = host.create(&plan.cgroup_path)?;
+    let group = group(req.driver, &plan.cgroup_path)?;
     let mut clamped = plan.clamped.clone();
     clamped.extend(group.unsupported(&plan.resources)?);
     channel.send(&Message::Planned {
@@ -113,6 +111,18 @@ fn staging(plan: &Plan, bundle: &Path) -> Result<PathBuf, Error> {
         }
     }
     Ok(path)
+}
+
+/// The container's cgroup. A scope of systemd is there already, with the process in it that holds it open.
+fn group(driver: cgroup::DriverKind, path: &str) -> Result<cgroup::Cgroup, Error> {
+    let host = cgroup::Host::shared()?;
+    Ok(match driver {
+        cgroup::DriverKind::Cgroupfs => {
+            refuse_if_populated(host, path)?;
+            host.create(path)?
+        }
+        cgroup::DriverKind::Systemd => host.open(path)?,
+    })
 }
 
 /// A cgroup with processes belongs to somebody who lives.

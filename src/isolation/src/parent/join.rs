@@ -41,7 +41,6 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         plan.oom_score_adj = own.map(|own| own.max(facts.oom_score_adj));
     }
     let seccomp = init::seccomp::compile(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()))?;
-    let cgroup::DriverKind::Cgroupfs = req.driver;
     let group = cgroup::Host::shared()?.open(req.cgroup_path)?;
     channel.send(&Message::Planned {
         cgroup_path: req.cgroup_path.to_owned(),

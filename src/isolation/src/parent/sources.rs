@@ -42,16 +42,9 @@ impl Sources {
     pub(super) fn open(plan: &Plan, req: &CreateRequest<'_>, group: &cgroup::Cgroup) -> Result<Self, Error> {
         let wants_cgroups = plan.mounts.iter().any(|mount| mount.what == What::Cgroup);
         let user = plan.user.as_ref().map(user).transpose()?;
-        let binds = plan.mounts.iter().map(|mount| {
-            let tree = bind(mount, req.bundle)?;
-            if let (Some(tree), Some(map)) = (&tree, &mount.idmap) {
-                idmap::set(tree, mount, map, plan.user.as_ref().zip(user.as_ref()))?;
-            }
-            Ok(tree)
-        });
         Ok(Self {
             rootfs: rootfs(plan, req)?,
-            binds: binds.collect::<Result<_, Error>>()?,
+            binds: binds(plan, req, user.as_ref())?,
             dev: if plan.devices.ahead.is_empty() {
                 None
             } else {
@@ -109,6 +102,35 @@ fn rootfs(plan: &Plan, req: &CreateRequest<'_>) -> Result<OwnedFd, Error> {
     };
     sys::mount::set_attr(tree.as_fd(), true, private).map_err(Error::sys("make private", path.display()))?;
     Ok(tree)
+}
+
+/// The sources of the bind mounts: as given, or opened and their ids mapped. Those that are given come mapped.
+fn binds(plan: &Plan, req: &CreateRequest<'_>, user: Option<&OwnedFd>) -> Result<Vec<Option<OwnedFd>>, Error> {
+    for (place, _) in &req.mounts {
+        if !matches!(plan.mounts.get(*place), Some(mount) if matches!(mount.what, What::Bind { .. })) {
+            let field = format!("mounts[{place}]");
+            return Err(Error::invalid(
+                field,
+                "is no bind mount, and yet its source came with the request",
+            ));
+        }
+    }
+    let source = |(place, mount): (usize, &Mount)| match req.mounts.iter().find(|(given, _)| *given == place) {
+        Some((_, fd)) => {
+            let object = || format!("the source of mounts[{}]", mount.target.display());
+            fd.try_clone_to_owned()
+                .map(Some)
+                .map_err(Error::sys("duplicate", object()))
+        }
+        None => {
+            let tree = bind(mount, req.bundle)?;
+            if let (Some(tree), Some(map)) = (&tree, &mount.idmap) {
+                idmap::set(tree, mount, map, plan.user.as_ref().zip(user))?;
+            }
+            Ok(tree)
+        }
+    };
+    plan.mounts.iter().enumerate().map(source).collect()
 }
 
 fn bind(mount: &Mount, bundle: &Path) -> Result<Option<OwnedFd>, Error> {

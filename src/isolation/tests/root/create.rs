@@ -180,6 +180,7 @@ fn a_rootfs_may_come_as_a_detached_mount() {
         id: &bundle.id,
         bundle: &bundle.dir,
         rootfs: Some(tree.as_fd()),
+        mounts: Vec::new(),
         driver: cgroup::DriverKind::Cgroupfs,
         stdio,
     })

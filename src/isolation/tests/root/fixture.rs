@@ -152,6 +152,7 @@ impl Bundle {
             id: &self.id,
             bundle: &self.dir,
             rootfs: None,
+            mounts: Vec::new(),
             driver: cgroup::DriverKind::Cgroupfs,
             stdio,
         })

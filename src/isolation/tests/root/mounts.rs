@@ -1,6 +1,7 @@
 //! Mounts, masks, devices, propagation, sysctls.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
@@ -113,7 +114,7 @@ fn options_of_bind_mounts_hold_for_the_mount_alone_or_for_all_below() {
             sys::mount::set_attr_at(c"/", true, private)?;
             let tmpfs = sys::mount::Context::open("tmpfs")?.mount(0)?;
             let sub = sys::path::Root::open(format!("{source}/sub"))?;
-            sys::mount::attach(std::os::fd::AsFd::as_fd(&tmpfs), std::os::fd::AsFd::as_fd(&sub))
+            sys::mount::attach(tmpfs.as_fd(), sub.as_fd())
         };
         if run().is_err() {
             return 1;
@@ -248,4 +249,39 @@ fn a_listed_device_that_the_image_has_as_something_else_is_refused() {
         rustix::fs::major(fs::metadata(bundle.root().join("dev/null")).unwrap().rdev()),
         1
     );
+}
+
+#[test]
+fn a_mount_may_come_as_a_descriptor_and_the_host_never_has_it() {
+    let mut bundle = Bundle::shell("cat /volume/file; touch /volume/x");
+    bundle.add_mount(
+        json!({"destination": "/volume", "type": "bind", "source": "/not/there", "options": ["bind", "ro"]}),
+    );
+    bundle.write();
+    let place = bundle.spec["mounts"].as_array().unwrap().len() - 1;
+    let context = sys::mount::Context::open("tmpfs").unwrap();
+    let made = context.mount(0).unwrap();
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+    let file = rustix::fs::openat(&made, "file", flags, rustix::fs::Mode::RUSR).unwrap();
+    rustix::io::write(file, b"given\n").unwrap();
+    let request = |place: usize, stdio| isolation::CreateRequest {
+        id: &bundle.id,
+        bundle: &bundle.dir,
+        rootfs: None,
+        mounts: vec![(place, made.as_fd())],
+        driver: cgroup::DriverKind::Cgroupfs,
+        stdio,
+    };
+    let (stdio, pipes) = crate::fixture::pipes();
+    let mut created = isolation::create(request(place, stdio)).unwrap();
+    created.start().unwrap();
+    let output = crate::fixture::finish(created.pidfd, pipes);
+    assert_eq!(output.out, "given\n", "{output:?}");
+    assert!(output.err.contains("Read-only file system"), "{output:?}");
+
+    // Not for a mount that has no source, and not for one that is not there.
+    for place in [0, place + 1] {
+        let error = isolation::create(request(place, crate::fixture::pipes().0)).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{:?}", error.chain());
+    }
 }

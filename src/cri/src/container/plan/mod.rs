@@ -9,6 +9,7 @@ pub(crate) mod process;
 pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod users;
+pub(crate) mod wanted;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -21,9 +22,10 @@ use spec::runtime::{
 };
 
 use self::devices::HostDevice;
-use self::mounts::{PodFiles, Volume, Wanted};
+use self::mounts::{PodFiles, Volume};
 use self::security::Seccomp;
 use self::users::Accounts;
+use self::wanted::Wanted;
 use crate::error::Error;
 use crate::store::records::SandboxRecord;
 
@@ -38,6 +40,8 @@ pub(crate) struct HostFacts {
     pub(crate) apparmor: bool,
     /// SELinux is enabled.
     pub(crate) selinux: bool,
+    /// Whole trees of mounts can be made read only.
+    pub(crate) recursive_read_only: bool,
     /// cgroup v2 only.
     pub(crate) cgroup_v2: bool,
     /// Our own bounding set: more cannot be given.

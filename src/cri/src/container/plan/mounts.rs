@@ -1,5 +1,5 @@
-//! The mounts of a container, in order. Pure: that sources exist is seen to before
-//! (`container/sources.rs`).
+//! The mounts of a container, in order. Pure: CRI's were checked before (`wanted`), and that
+//! sources exist was seen to (`container/sources.rs`).
 //!
 //! Order: by depth, so that nothing is hidden by what comes after it (a volume on `/etc` must not
 //! hide `/etc/resolv.conf`); among equals the runtime's own, the image's volumes, then CRI's, as
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use proto::cri;
 use spec::runtime::{Mount, MountBuilder};
 
-use super::IdMaps;
+use super::wanted::{Wanted, clean};
 use crate::error::Error;
 
 /// What the pod gives each container, as paths on the host.
@@ -26,132 +26,6 @@ pub(crate) struct PodFiles {
     pub(crate) hostname: PathBuf,
     /// `/etc/hosts`, for callers that bring none.
     pub(crate) hosts: PathBuf,
-}
-
-/// Files below /proc that may be mounted over: lxcfs and its like (the same list that runc
-/// allows). Anything else would hide what the kernel guards (CVE-2015-3631).
-const PROC_FILES: [&str; 11] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/net/dev",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
-];
-
-/// A mount of CRI, checked.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    /// Inside the container: absolute, without `.` and `..`.
-    pub(crate) target: PathBuf,
-    /// On the host.
-    pub(crate) source: PathBuf,
-    /// How it takes part in mount events.
-    pub(crate) propagation: cri::MountPropagation,
-    /// Read only.
-    pub(crate) readonly: bool,
-    /// And everything below it too.
-    pub(crate) recursive: bool,
-    /// Ids of the source, mapped.
-    pub(crate) ids: Option<IdMaps>,
-}
-
-/// `path` as an absolute path without `.`, `..` and doubled slashes.
-fn clean(path: &str) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                out.pop();
-            }
-            part => out.push(part),
-        }
-    }
-    out
-}
-
-/// Checks the mounts that CRI asks for.
-pub(crate) fn wanted(config: &cri::ContainerConfig, privileged: bool) -> Result<Vec<Wanted>, Error> {
-    let mut out: Vec<Wanted> = config
-        .mounts
-        .iter()
-        .map(|m| one(m, privileged))
-        .collect::<Result<_, _>>()?;
-    out.sort_by_key(|m| m.target.components().count());
-    Ok(out)
-}
-
-fn one(mount: &cri::Mount, privileged: bool) -> Result<Wanted, Error> {
-    let at = |why: &str| Error::invalid(format!("mount on {:?}: {why}", mount.container_path));
-    let never = |why: &str| Error::unimplemented(format!("mount on {:?}: {why}", mount.container_path));
-    if mount.image.as_ref().is_some_and(|i| !i.image.is_empty()) || !mount.image_sub_path.is_empty() {
-        return Err(never("ImageVolumeMountFailed: image volumes are not there yet"));
-    }
-    let ids = id_maps(mount).map_err(|e| e.during("mount on", &mount.container_path))?;
-    if !mount.mount_options.is_empty() {
-        return Err(never("mount_options are not there yet"));
-    }
-    if mount.container_path.is_empty() {
-        return Err(at("no container_path"));
-    }
-    if mount.host_path.is_empty() {
-        return Err(at("no host_path"));
-    }
-    if !mount.host_path.starts_with('/') {
-        return Err(at(&format!("host_path {:?} is not absolute", mount.host_path)));
-    }
-    let target = clean(&mount.container_path);
-    if target == Path::new("/") {
-        return Err(at("the root itself cannot be mounted over"));
-    }
-    let in_proc = target.starts_with("/proc") && !PROC_FILES.iter().any(|f| target == Path::new(f));
-    if in_proc && !privileged {
-        return Err(at("/proc cannot be mounted over"));
-    }
-    let propagation = mount.propagation();
-    if mount.recursive_read_only {
-        if !mount.readonly {
-            return Err(at("recursive_read_only needs readonly"));
-        }
-        if propagation != cri::MountPropagation::PropagationPrivate {
-            return Err(at("recursive_read_only needs private propagation"));
-        }
-    }
-    Ok(Wanted {
-        target,
-        source: PathBuf::from(&mount.host_path),
-        propagation,
-        readonly: mount.readonly,
-        recursive: mount.recursive_read_only,
-        ids,
-    })
-}
-
-/// The ids of the source, as the container is to see them.
-fn id_maps(mount: &cri::Mount) -> Result<Option<IdMaps>, Error> {
-    if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
-        return Ok(None);
-    }
-    let list = |what: &str, maps: &[cri::IdMapping]| {
-        if maps.is_empty() {
-            return Err(Error::invalid(format!(
-                "{what} is empty; users and groups are mapped together"
-            )));
-        }
-        maps.iter()
-            .map(|m| super::id_map(m.container_id, m.host_id, m.length))
-            .collect()
-    };
-    Ok(Some((
-        list("uid_mappings", &mount.uid_mappings)?,
-        list("gid_mappings", &mount.gid_mappings)?,
-    )))
 }
 
 fn options(list: &[&str]) -> Vec<String> {
@@ -316,7 +190,12 @@ pub(crate) fn mounts(
 
 #[cfg(test)]
 mod tests {
+    use super::super::wanted::{Rules, wanted};
     use super::*;
+
+    const RULES: Rules = Rules {
+        recursive_read_only: true,
+    };
 
     fn files() -> PodFiles {
         PodFiles {
@@ -340,7 +219,7 @@ mod tests {
             mounts: list,
             ..Default::default()
         };
-        mounts(&wanted(&config, false)?, &[], &files(), Mode::default()).map(|(all, _)| all)
+        mounts(&wanted(&config, RULES)?, &[], &files(), Mode::default()).map(|(all, _)| all)
     }
 
     fn targets(list: Vec<cri::Mount>) -> Vec<String> {
@@ -392,7 +271,7 @@ mod tests {
             mounts: vec![cri_mount("/data/sub"), cri_mount("/db")],
             ..Default::default()
         };
-        let wanted = wanted(&config, false).unwrap();
+        let wanted = wanted(&config, RULES).unwrap();
         let lines = [
             "/db/files",
             "/data",
@@ -425,62 +304,6 @@ mod tests {
     }
 
     #[test]
-    fn proc_and_the_root_are_guarded() {
-        for bad in ["/", "/proc", "/proc/sys", "/dev/../proc", "/proc/self", "//proc/./", ""] {
-            assert!(plan(vec![cri_mount(bad)]).is_err(), "{bad}");
-        }
-        assert!(plan(vec![cri_mount("/proc/cpuinfo")]).is_ok());
-        assert!(plan(vec![cri_mount("/processes")]).is_ok());
-        let config = cri::ContainerConfig {
-            mounts: vec![cri_mount("/proc/x")],
-            ..Default::default()
-        };
-        assert!(wanted(&config, true).is_ok());
-    }
-
-    #[test]
-    fn nothing_is_dropped_silently() {
-        let base = || cri_mount("/x");
-        let image = Some(cri::ImageSpec {
-            image: "i".into(),
-            ..Default::default()
-        });
-        for (mount, kind) in [
-            (cri::Mount { image, ..base() }, spec::Kind::Unimplemented),
-            (
-                cri::Mount {
-                    mount_options: vec!["x".into()],
-                    ..base()
-                },
-                spec::Kind::Unimplemented,
-            ),
-            (
-                cri::Mount {
-                    recursive_read_only: true,
-                    ..base()
-                },
-                spec::Kind::InvalidArgument,
-            ),
-            (
-                cri::Mount {
-                    host_path: String::new(),
-                    ..base()
-                },
-                spec::Kind::InvalidArgument,
-            ),
-            (
-                cri::Mount {
-                    host_path: "relative".into(),
-                    ..base()
-                },
-                spec::Kind::InvalidArgument,
-            ),
-        ] {
-            assert_eq!(plan(vec![mount]).unwrap_err().kind(), kind);
-        }
-    }
-
-    #[test]
     fn propagation_and_access_become_options() {
         let shared = cri::Mount {
             propagation: cri::MountPropagation::PropagationBidirectional.into(),
@@ -491,7 +314,7 @@ mod tests {
             mounts: vec![shared],
             ..Default::default()
         };
-        let (all, root) = mounts(&wanted(&config, false).unwrap(), &[], &files(), Mode::default()).unwrap();
+        let (all, root) = mounts(&wanted(&config, RULES).unwrap(), &[], &files(), Mode::default()).unwrap();
         assert_eq!(root, Some("rshared"));
         let x = all.iter().find(|m| m.destination() == Path::new("/x")).unwrap();
         assert_eq!(x.options().as_ref().unwrap()[..], ["rbind", "rshared", "ro"]);

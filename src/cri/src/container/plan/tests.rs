@@ -56,7 +56,10 @@ impl Case {
 
     fn plan(&self) -> Result<Planned, Error> {
         check(&self.config)?;
-        let wanted = mounts::wanted(&self.config, context(&self.config).privileged)?;
+        let rules = wanted::Rules {
+            recursive_read_only: true,
+        };
+        let wanted = wanted::wanted(&self.config, rules)?;
         let image = ImageConfigurationBuilder::default()
             .config(ConfigBuilder::default().user("7:8".to_owned()).build().unwrap())
             .build()

@@ -1,0 +1,144 @@
+//! From records and looks at the host to a plan and a bundle on disk. Blocking.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spec::runtime::Process;
+use spec::{ContainerId, Kind};
+
+use super::plan::wanted::Wanted;
+use super::plan::{self, Input, PidNamespace, Planned, mounts};
+use super::{rootfs, sources};
+use crate::error::Error;
+use crate::runtime::Runtime;
+use crate::sandbox::files;
+use crate::store::records::ContainerRecord;
+use crate::store::sandbox::Sandbox;
+
+/// What the plan is made from.
+pub(super) struct Lookup {
+    pub(super) rt: Arc<Runtime>,
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) record: ContainerRecord,
+    pub(super) image: Arc<image::Image>,
+    pub(super) pid: PidNamespace,
+    /// CRI's mounts, checked.
+    pub(super) wanted: Vec<Wanted>,
+}
+
+/// All blocking looks at the host and the image, the plan, and the bundle.
+pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, OwnedFd), Error> {
+    let Lookup {
+        rt,
+        sandbox,
+        record,
+        image,
+        ..
+    } = at;
+    let config = record
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
+    let context = plan::context(config);
+    let wanted = &at.wanted;
+    sources::mounts(wanted)?;
+    let devices = sources::devices(config, context.privileged)?;
+    let default = rt
+        .host
+        .default_seccomp
+        .clone()
+        .unwrap_or(plan::security::Seccomp::RuntimeDefault);
+    let seccomp = sources::seccomp(&plan::security::seccomp(&context, &default)?)?;
+    let accounts = rootfs::accounts(mount.as_fd())?;
+    let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+    let bundle = rt.paths.container(&id);
+    let passwd_file = bundle.join("passwd");
+    let lines = image.config.config().as_ref().and_then(|c| c.volumes().clone());
+    let (targets, refused) = mounts::volumes(&lines.unwrap_or_default(), wanted);
+    for line in &refused {
+        tracing::info!(container = %id, line, "a VOLUME of the image lies where the runtime's own mounts are");
+    }
+    let shift = sandbox.record.shift();
+    let volumes = volumes(rt, &id, mount.as_fd(), targets, shift)?;
+    let host_ipc = sandbox.record.ipcns.is_empty();
+    let input = Input {
+        id: &record.id,
+        config,
+        image: &image.config,
+        sandbox: &sandbox.record,
+        files: &files::of(&rt.paths, &sandbox.id, host_ipc),
+        accounts: &accounts,
+        mounts: wanted,
+        volumes: &volumes,
+        passwd_file: &passwd_file,
+        devices: &devices,
+        pid: at.pid.clone(),
+        seccomp,
+        cgroup: &record.cgroup,
+        host: &rt.host,
+    };
+    let planned = plan::plan(&input)?;
+    write_bundle(&bundle, &planned.spec)?;
+    if let Some(text) = &planned.passwd {
+        fs::write(&passwd_file, text).map_err(|e| Error::at("write", passwd_file.display(), &e))?;
+        let mode = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(&passwd_file, mode).map_err(|e| Error::at("chmod", passwd_file.display(), &e))?;
+        files::give(&passwd_file, shift)?;
+    }
+    if let Some(parent) = Path::new(&record.log_path).parent().filter(|p| p.is_absolute()) {
+        fs::create_dir_all(parent).map_err(|e| Error::at("make the log directory", parent.display(), &e))?;
+    }
+    Ok((planned, mount))
+}
+
+/// Makes the image's volumes.
+fn volumes(
+    rt: &Runtime,
+    id: &ContainerId,
+    root: BorrowedFd<'_>,
+    targets: Vec<PathBuf>,
+    shift: image::IdShift,
+) -> Result<Vec<mounts::Volume>, Error> {
+    let made = targets.into_iter().enumerate().map(|(number, target)| {
+        let source = rt.images.snapshot_volume(id, number, root, &target, shift);
+        let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;
+        Ok(mounts::Volume { target, source })
+    });
+    made.collect()
+}
+
+/// Writes the bundle. Readable by root alone: the environment may hold secrets.
+fn write_bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Error::at("make the bundle", dir.display(), &e))?;
+    let path = dir.join("config.json");
+    let text = serde_json::to_vec(spec).map_err(|e| Error::at("encode", path.display(), &e))?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| Error::at("make", path.display(), &e))?;
+    file.write_all(&text)
+        .map_err(|e| Error::at("write", path.display(), &e))
+}
+
+/// The process of a bundle, from which execs are made; after a restart.
+pub(crate) fn process_of(path: &Path) -> Result<Process, Error> {
+    // The rest of a specification is many times as long.
+    #[derive(serde::Deserialize)]
+    struct Bundle {
+        process: Option<Process>,
+    }
+    let text = fs::read(path).map_err(|e| Error::at("read", path.display(), &e))?;
+    let bundle: Bundle = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
+    bundle
+        .process
+        .ok_or_else(|| Error::new(Kind::DataLoss, format!("{} has no process", path.display())))
+}

@@ -1,0 +1,63 @@
+//! The lasting record of a new container.
+
+use proto::cri;
+use spec::ContainerId;
+
+use crate::clock;
+use crate::error::Error;
+use crate::runtime::Runtime;
+use crate::store::records::ContainerRecord;
+use crate::store::sandbox::Sandbox;
+
+/// The log file, or nothing.
+fn log_path(sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<String, Error> {
+    let directory = sandbox.config()?.log_directory.trim_end_matches('/').to_owned();
+    if directory.is_empty() || config.log_path.is_empty() {
+        return Ok(String::new());
+    }
+    if config.log_path.starts_with('/') || config.log_path.split('/').any(|c| c == "..") {
+        return Err(Error::invalid(format!(
+            "log_path {:?} is not a clean path below the pod's log_directory",
+            config.log_path
+        )));
+    }
+    Ok(format!("{directory}/{}", config.log_path))
+}
+
+/// What is written down before anything is made.
+pub(super) fn record(
+    rt: &Runtime,
+    id: &ContainerId,
+    sandbox: &Sandbox,
+    config: &cri::ContainerConfig,
+    image: &image::Image,
+) -> Result<ContainerRecord, Error> {
+    let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
+    let by_user = config
+        .image
+        .as_ref()
+        .map(|i| i.user_specified_image.clone())
+        .unwrap_or_default();
+    let name = image
+        .repo_tags
+        .iter()
+        .find(|t| **t == by_user || **t == asked)
+        .or_else(|| image.repo_tags.first());
+    Ok(ContainerRecord {
+        id: id.to_string(),
+        sandbox_id: sandbox.id.to_string(),
+        config: Some(config.clone()),
+        created_at: clock::strictly_later(),
+        image_id: image.id.to_string(),
+        image_ref: image
+            .repo_digests
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.with_algorithm()),
+        image_name: name.cloned().unwrap_or(asked),
+        cgroup: format!("{}/{id}", sandbox.record.cgroup),
+        log_path: log_path(sandbox, config)?,
+        boot_id: rt.boot_id.clone(),
+        ..ContainerRecord::default()
+    })
+}
