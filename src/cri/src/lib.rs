@@ -14,6 +14,7 @@
 //! Never isolation: its code runs in the monitor alone.
 
 mod chunks;
+mod cdi;
 mod clock;
 mod container;
 mod counters;

@@ -13,8 +13,9 @@ use std::os::fd::BorrowedFd;
 
 use ::seccomp::Program;
 use sys::path::Root;
+use sys::procfs::Procfs;
 
-use super::{console, cwd, execve, identity, join_keyring, limits, seccomp, stdio};
+use super::{console, cwd, execve, identity, join_keyring, label, limits, seccomp, stdio};
 use crate::plan::process::Process;
 use crate::sync::Channel;
 use crate::{Error, Stdio};
@@ -29,6 +30,8 @@ pub(crate) struct Inherited<'a> {
     /// Whether the container has a user namespace of its own: joining one's own is EINVAL.
     pub(crate) userns: bool,
     pub(crate) keeps_orphans: bool,
+    /// The host's procfs, where labels are written.
+    pub(crate) labels: Option<Procfs>,
     pub(crate) keyring: CString,
 }
 
@@ -59,6 +62,7 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
         entry,
         userns,
         keeps_orphans,
+        labels,
         keyring,
     } = inherited;
     let user = if userns { libc::CLONE_NEWUSER } else { 0 };
@@ -88,6 +92,7 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
         sys::prctl::set_child_subreaper(true).map_err(Error::sys("keep", "orphans"))?;
     }
     limits::set(process)?;
+    label::set(&process.labels, labels.as_ref())?;
     identity::assume(process, filter.is_some() && !process.no_new_privs)?;
     cwd::enter(&root, &process.cwd)?;
     sys::cred::set_umask(process.umask);

@@ -29,6 +29,7 @@ pub(crate) mod devices;
 mod execve;
 mod identity;
 pub(crate) mod join;
+pub(crate) mod label;
 mod limits;
 mod masks;
 pub(crate) mod mounts;
@@ -43,6 +44,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use ::seccomp::Program;
+use sys::procfs::Procfs;
 
 use crate::hooks::{self, State};
 use crate::parent::Sources;
@@ -57,6 +59,8 @@ pub(crate) struct Inherited {
     pub(crate) stdio: Stdio,
     pub(crate) seccomp: Option<Program>,
     pub(crate) entry: cgroup::Entry,
+    /// The host's procfs, where labels are written.
+    pub(crate) labels: Option<Procfs>,
     /// Where the root is seen while hooks of before the pivot run.
     pub(crate) stage: Option<PathBuf>,
     /// What hooks are told.
@@ -80,6 +84,7 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
         stdio,
         seccomp,
         entry,
+        labels,
         stage,
         state,
     } = inherited;
@@ -128,6 +133,7 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
     stdio::install(stdio, console, process)?;
     sys::signal::reset().map_err(Error::sys("reset", "signals"))?;
     limits::set(process)?;
+    label::set(&process.labels, labels.as_ref())?;
     identity::assume(process, seccomp.is_some() && !process.no_new_privs)?;
     cwd::enter(&root, &process.cwd)?;
     sys::cred::set_umask(process.umask);

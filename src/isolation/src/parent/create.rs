@@ -65,6 +65,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     if let Some(user) = &plan.user {
         init::stdio::give_ahead(&req.stdio, &plan.process, &user.maps)?;
     }
+    let labels = init::label::procfs(&plan.process.labels)?;
     for_children(&plan, &sources)?;
 
     // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
@@ -81,6 +82,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         stdio: req.stdio,
         seccomp,
         entry,
+        labels,
         stage,
         state,
     };
@@ -94,7 +96,7 @@ fn staging(plan: &Plan, bundle: &Path) -> Result<PathBuf, Error> {
     if plan.rootfs.as_os_str().is_empty() {
         return Err(Error::invalid("root.path", "is missing, and hooks need one"));
     }
-    let bundle = std::fs::canonicalize(bundle).map_err(Error::sys("find", bundle.display()))?;
+    let bundle = std::path::absolute(bundle).map_err(Error::sys("find", bundle.display()))?;
     let path = bundle.join(&plan.rootfs);
     match std::fs::create_dir(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {

@@ -71,6 +71,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         entry,
         userns: user.is_some(),
         keeps_orphans: req.keeps_orphans,
+        labels: init::label::procfs(&plan.labels)?,
         keyring: init::keyring_name(req.cgroup_path),
     };
     let (pid, _pidfd) =

@@ -32,21 +32,12 @@ pub(super) fn supported(spec: &Spec) -> Result<(), Error> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let net_devices = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
     refuse(net_devices, "linux.netDevices", NOT_YET)?;
-    refuse(
-        text(linux.mount_label()),
-        "linux.mountLabel",
-        "SELinux is not supported yet",
-    )?;
     refuse(linux.intel_rdt().is_some(), "linux.intelRdt", NOT_YET)?;
     refuse(linux.memory_policy().is_some(), "linux.memoryPolicy", NOT_YET)
 }
 
 fn some<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
-}
-
-fn text(value: &Option<String>) -> bool {
-    value.as_ref().is_some_and(|value| !value.is_empty())
 }
 
 /// Whether the built-in reaper is asked for.
