@@ -122,6 +122,8 @@ section! {
         max_log_line: u32 = 16_384;
         /// Capabilities of a container that asks for nothing else, without the CAP_ prefix.
         default_capabilities: Vec<String> = value::DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect();
+        /// Directories with descriptions of CDI devices; what a later one says stands against an earlier one.
+        cdi_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()];
         /// Lowest id of the host that a pod's user namespace may map; 65536 keeps all of the host's own users out.
         userns_min_host_id: u32 = 1;
         /// Profile of a container that names none: runtime_default or unconfined.

@@ -171,9 +171,10 @@ impl Monitor {
         // Before, not after: what runs must not seem to have run for less time than it did.
         let started_at = clock::nanoseconds();
         match container.created.start() {
-            Ok(()) => {
+            Ok(warning) => {
                 self.phase = Phase::Running { started_at };
-                say(Answer::Started(wire::Started { started_at }))
+                let warnings = warning.map(|error| error.chain().join(": ")).into_iter().collect();
+                say(Answer::Started(wire::Started { started_at, warnings }))
             }
             Err(error) => {
                 let error = Error::from(error);
@@ -250,6 +251,7 @@ impl Monitor {
             stdio,
             cgroup_path: container.cgroup.path(),
             driver: container.driver,
+            keeps_orphans: request.timeout_ms > 0,
         })?;
         let exec_id = self.new_id();
         self.poll

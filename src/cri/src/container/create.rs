@@ -10,7 +10,6 @@
 //! stopped meanwhile is noticed at the end: whoever comes second cleans up.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,9 +232,9 @@ async fn snapshot(
 ) -> Result<OwnedFd, Error> {
     let made = rt.images.snapshot_create(id, image, pod.shift()).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
-    let (rt, id, user) = (Arc::clone(rt), id.clone(), pod.userns.clone());
+    let (rt, id, pod) = (Arc::clone(rt), id.clone(), pod.clone());
     blocking(move || {
-        let user = (!user.is_empty()).then(|| userns::open(Path::new(&user))).transpose()?;
+        let user = userns::open_of(&pod)?;
         rt.images
             .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd))
             .map_err(|e| Error::at("mount the root of", &id, &e))
@@ -258,7 +257,13 @@ struct Descriptors {
 /// Mounts the image volumes, then plans.
 fn mount_and_plan(mut lookup: Lookup, root: OwnedFd) -> Result<(Planned, Descriptors), Error> {
     let id = ContainerId::parse(&lookup.record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-    let volumes = image_volumes::mount(&lookup.rt, &id, &lookup.record, &mut lookup.wanted)?;
+    let volumes = image_volumes::mount(
+        &lookup.rt,
+        &id,
+        &lookup.record,
+        &mut lookup.wanted,
+        &lookup.sandbox.record,
+    )?;
     let (planned, root) = look_up_and_plan(&lookup, root)?;
     let places = image_volumes::places(&planned.spec, &lookup.rt, &id, volumes.len())?;
     let fds = std::iter::once(root).chain(volumes).collect();

@@ -58,7 +58,12 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
         .await
     {
         Ok(answer) => match answer.result {
-            reply::Result::Started(started) => Ok(started.started_at),
+            reply::Result::Started(started) => {
+                for warning in &started.warnings {
+                    tracing::warn!(container = %container.id, warning, "started, but");
+                }
+                Ok(started.started_at)
+            }
             other => Err(unexpected("Started", &other)),
         },
         Err(error) => Err(error),
