@@ -316,6 +316,24 @@ mod tests {
     }
 
     #[test]
+    fn selinux_options_are_refused_where_they_would_mean_something() {
+        let context = Context {
+            selinux_options: Some(cri::SeLinuxOption {
+                level: "s0:c1,c2".into(),
+                ..Default::default()
+            }),
+            ..Context::default()
+        };
+        let enforcing = HostFacts {
+            selinux: true,
+            ..host()
+        };
+        let error = selinux(&context, &enforcing).unwrap_err();
+        assert_eq!(error.kind(), spec::Kind::Unimplemented);
+        assert!(selinux(&context, &host()).is_ok() && selinux(&Context::default(), &enforcing).is_ok());
+    }
+
+    #[test]
     fn hidden_paths_are_taken_as_sent() {
         let context = Context {
             masked_paths: vec!["/proc/kcore".into()],
