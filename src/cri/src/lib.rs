@@ -13,6 +13,7 @@
 //! May use: proto, config, spec, sys, cgroup, seccomp, image, stream, cni-types, cni-invoke, cni-netlink.
 //! Never isolation: its code runs in the monitor alone.
 
+mod cdi;
 mod chunks;
 mod clock;
 mod container;
@@ -30,7 +31,9 @@ mod node;
 mod port_forward;
 mod restore;
 mod runtime;
+
 mod sandbox;
+mod scope;
 mod service;
 mod store;
 mod streaming;
