@@ -404,6 +404,26 @@ async fn images_without_layers_and_with_equal_layers() {
     assert!(read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/f").is_some());
 }
 
+/// Without `volatile` the end of each container syncs the whole filesystem; with it, overlayfs leaves a mark that a second
+/// mount must get past.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writable_layer_is_volatile_and_can_be_mounted_again() {
+    let bench = Bench::new();
+    let image = Image::new(vec![Layer::new(small("f", "1"), Pack::Gzip)], false);
+    let registry = registry_with(&[("one", "1", &image)]).await;
+    let store = bench.open();
+    let pulled = store.pull(&registry.name("one:1"), None).await.unwrap();
+    let id = ContainerId::random().unwrap();
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
+    let root = store.snapshot_mount(&id, None).unwrap();
+    write_at(&root, "x", "y");
+    let work = bench.root().join("snapshots").join(id.as_str()).join("work/work");
+    assert!(work.join("incompat/volatile").exists());
+    drop(root);
+    let again = store.snapshot_mount(&id, None).unwrap();
+    assert_eq!(read_at(&again, "x").as_deref(), Some("y"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_a_layer_does_not_describe_keep_their_owner() {
     let bench = Bench::new();
