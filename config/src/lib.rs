@@ -50,7 +50,7 @@ section! {
         log_level: LogLevel = LogLevel::Info;
         /// Cgroup of our own below the mount's root: monitors, and pods that come without a parent.
         cgroup_root: String = "bulkhead".into();
-        /// Who makes cgroups: cgroupfs (we write the files ourselves).
+        /// Who makes cgroups: cgroupfs (we write the files ourselves) or systemd (slices and scopes; cgroup v2 only).
         cgroup_driver: CgroupDriver = CgroupDriver::Cgroupfs;
         /// The bulkhead-conmon program; null means the one beside the bulkhead program.
         monitor_path: Option<PathBuf> = None;
@@ -156,13 +156,36 @@ impl Config {
     /// Cgroup of the monitors, relative to the mount's root.
     #[must_use]
     pub fn monitors_cgroup(&self) -> String {
-        format!("/{}/monitors", self.cgroup_root)
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("/{}/monitors", self.cgroup_root),
+            CgroupDriver::Systemd => {
+                let name = self.cgroup_root.replace('/', "-");
+                format!("{}/{name}-monitors.scope", self.slice(&[]))
+            }
+        }
+    }
+
+    /// Where systemd has the slice of these names below `cgroup_root`: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+    fn slice(&self, below: &[&str]) -> String {
+        let root = self.cgroup_root.split(['/', '-']);
+        let (mut path, mut name) = (String::new(), String::new());
+        for part in root.chain(below.iter().copied()) {
+            if !name.is_empty() {
+                name.push('-');
+            }
+            name.push_str(part);
+            path.push_str(&format!("/{name}.slice"));
+        }
+        path
     }
 
     /// Parent cgroup of a pod for which CRI names none, relative to the mount's root.
     #[must_use]
     pub fn pod_cgroup(&self, pod: &spec::SandboxId) -> String {
-        format!("/{}/pods/{pod}", self.cgroup_root)
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("/{}/pods/{pod}", self.cgroup_root),
+            CgroupDriver::Systemd => self.slice(&["pods", pod.as_str()]),
+        }
     }
 
     /// The handler that a pod asks for; an empty name means the default one.

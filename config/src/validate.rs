@@ -73,6 +73,16 @@ impl Config {
                 ),
             );
         }
+        let slice = |part: &str| part.starts_with('-') || part.ends_with('-') || part.contains("--");
+        if self.cgroup_driver == crate::CgroupDriver::Systemd && self.cgroup_root.split('/').any(slice) {
+            found.add(
+                "cgroup_root",
+                format!(
+                    "{:?} is no slice's name: a dash stands between two names",
+                    self.cgroup_root
+                ),
+            );
+        }
         match (&self.stream.tls_cert, &self.stream.tls_key) {
             (Some(_), None) => found.add("stream.tls_cert", "needs stream.tls_key beside it"),
             (None, Some(_)) => found.add("stream.tls_key", "needs stream.tls_cert beside it"),

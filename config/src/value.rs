@@ -120,6 +120,8 @@ impl FromStr for LogLevel {
 pub enum CgroupDriver {
     /// We write the cgroup files ourselves.
     Cgroupfs,
+    /// systemd makes slices and scopes (cgroup v2).
+    Systemd,
 }
 
 impl CgroupDriver {
@@ -128,20 +130,19 @@ impl CgroupDriver {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
         }
     }
 }
 
-// By hand, because "systemd" deserves more than "unknown variant".
 impl<'de> Deserialize<'de> for CgroupDriver {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match String::deserialize(from)?.as_str() {
             "cgroupfs" => Ok(Self::Cgroupfs),
-            "systemd" => Err(D::Error::custom(
-                "the systemd cgroup driver is not there yet, it comes in a later release; \
-                 use \"cgroupfs\" here and cgroupDriver: cgroupfs in the kubelet's configuration",
-            )),
-            other => Err(D::Error::custom(format!("{other:?} is no cgroup driver; use cgroupfs"))),
+            "systemd" => Ok(Self::Systemd),
+            other => Err(D::Error::custom(format!(
+                "{other:?} is no cgroup driver; use cgroupfs or systemd, the same as in the kubelet's configuration"
+            ))),
         }
     }
 }

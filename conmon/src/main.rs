@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match (arguments.next().as_deref(), arguments.next()) {
         (Some("spawner"), None) => sys::fds::inherited(spawner::CONTROL).and_then(spawner::run),
+        (Some("hold"), None) => hold(),
         (Some("--version"), None) => {
             println!(
                 "bulkhead-conmon {} protocol {}",
@@ -55,4 +56,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Stands in a scope of systemd until the container's first process is there: until the input ends.
+fn hold() -> std::io::Result<()> {
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).map(drop)
 }

@@ -274,7 +274,9 @@ impl Monitor {
             Phase::Created | Phase::Starting => 0,
             Phase::Ending(_) => return,
         };
-        let record = exit::verdict(exit, container.oom_kills(), started_at, finished_at);
+        // systemd removes the cgroup of a scope as soon as that is empty: then what was seen last counts.
+        let kills = container.oom_kills().max(self.oom_told);
+        let record = exit::verdict(exit, kills, started_at, finished_at);
         self.end(Some(record));
     }
 

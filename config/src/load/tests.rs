@@ -149,9 +149,14 @@ fn an_impossible_value_is_named_with_file_line_and_key() {
         ("root: /a/../b\n", "config.yaml:1: root: ", "\"..\""),
         ("\nstate: /var/lib/bulkhead/run\n", "config.yaml:2: state: ", "apart"),
         (
-            "cgroup_driver: systemd\n",
+            "cgroup_driver: openrc\n",
             "config.yaml:1: cgroup_driver: ",
-            "later release",
+            "cgroupfs or systemd",
+        ),
+        (
+            "cgroup_driver: systemd\ncgroup_root: a--b\n",
+            "config.yaml:2: cgroup_root: ",
+            "slice",
         ),
         ("cgroup_root: ../x\n", "config.yaml:1: cgroup_root: ", "no cgroup name"),
         (

@@ -2,7 +2,7 @@
 //!
 //! Files that are no property (io limits by device, huge pages, `cpu.idle`) are ours alone: systemd does not touch them.
 
-use zbus::zvariant::Value;
+use zbus::Variant as Value;
 
 use crate::{Error, Host, apply};
 use spec::runtime::LinuxResources;

@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use spec::runtime::LinuxResources;
 use tokio::sync::Mutex;
 use zbus::OwnedObjectPath;
-use zbus::zvariant::Value;
+use zbus::Variant as Value;
 
 use crate::{Error, Host, properties};
 

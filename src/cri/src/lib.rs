@@ -20,6 +20,7 @@ mod counters;
 mod error;
 mod events;
 mod fdio;
+mod groups;
 mod host;
 mod image;
 mod instrument;

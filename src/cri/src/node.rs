@@ -98,10 +98,14 @@ fn cni_config(rt: &Runtime) -> serde_json::Value {
 }
 
 /// Answers RuntimeConfig: the driver that the kubelet must use too.
-pub(crate) fn config() -> cri::RuntimeConfigResponse {
+pub(crate) fn config(rt: &Runtime) -> cri::RuntimeConfigResponse {
+    let driver = match rt.groups.kind() {
+        cgroup::DriverKind::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+        cgroup::DriverKind::Systemd => cri::CgroupDriver::Systemd,
+    };
     cri::RuntimeConfigResponse {
         linux: Some(cri::LinuxRuntimeConfiguration {
-            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+            cgroup_driver: driver.into(),
         }),
     }
 }

@@ -10,6 +10,7 @@ use crate::container::plan::HostFacts;
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::Events;
+use crate::groups::Groups;
 use crate::monitor::Spawner;
 use crate::sandbox::userns;
 use crate::store::db::Db;
@@ -52,6 +53,8 @@ pub struct Runtime {
     pub(crate) cni: Arc<cni_invoke::Cni>,
     pub(crate) stream: Arc<stream::Server>,
     pub(crate) cgroups: cgroup::Host,
+    /// Who makes cgroups.
+    pub(crate) groups: Arc<Groups>,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) db: Db,
     pub(crate) index: Index,
@@ -100,11 +103,8 @@ impl Runtime {
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
         let host = host::facts(&config.runtime, cgroups.version())?;
-        let name = config.monitors_cgroup();
-        let monitors = cgroups
-            .create(&name)
-            .map_err(|e| Error::at("make the cgroup", &name, &e))?;
-        let spawner = Spawner::new(&monitor, monitors).await?;
+        let groups = Arc::new(Groups::new(cgroups.clone(), config.cgroup_driver).await?);
+        let spawner = Spawner::new(&monitor, Arc::clone(&groups), config.monitors_cgroup()).await?;
         let userns = userns::probe(&spawner, &paths.namespaces(), &paths.layers()).await;
         let no_userns = userns.err().map(|e| e.to_string());
         if let Some(why) = &no_userns {
@@ -120,6 +120,7 @@ impl Runtime {
             cni,
             stream,
             cgroups,
+            groups,
             spawner,
             db,
             index: Index::default(),

@@ -82,7 +82,7 @@ service! {
     unary {
     Look Version version(VersionRequest) -> VersionResponse: |_, _| Ok(node::version());
     Look Status status(StatusRequest) -> StatusResponse: |rt, m| node::status(&rt, &m).await;
-    Look RuntimeConfig runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse: |_, _| Ok(node::config());
+    Look RuntimeConfig runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse: |rt, _| Ok(node::config(&rt));
     Verb UpdateRuntimeConfig update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse:
         |rt, m| node::update(&rt, m).map(|()| cri::UpdateRuntimeConfigResponse {});
 

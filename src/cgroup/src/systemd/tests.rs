@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex as StdMutex};
 
 use zbus::ObjectPath;
+use zbus::OwnedVariant as OwnedValue;
 use zbus::object_server::SignalEmitter;
-use zbus::zvariant::OwnedValue;
 
 use super::*;
 

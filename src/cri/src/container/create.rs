@@ -195,7 +195,15 @@ async fn steps(
     }
     record.stop_signal = planned.stop_signal;
 
+    let description = format!("container {id}");
+    let held = rt.groups.hold(&record.cgroup, &description, || rt.spawner.stand_in());
+    let held = held.await?;
     let made = ask(rt, &client, &record, &config, fds).await?;
+    drop(held);
+    let linux = planned.spec.linux().as_ref();
+    if let Some(limits) = linux.and_then(|linux| linux.resources().as_ref()) {
+        rt.groups.tell(&record.cgroup, limits).await?;
+    }
     record.pid = made.pid;
     record.uid = made.uid;
     record.gid = made.gid;
@@ -307,7 +315,7 @@ async fn ask(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         rootfs_fd: true,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.groups.name().into(),
         max_log_line: rt.config.runtime.max_log_line,
         mount_fds: with.places,
     });

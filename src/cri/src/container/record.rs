@@ -5,6 +5,7 @@ use spec::ContainerId;
 
 use crate::clock;
 use crate::error::Error;
+use crate::groups;
 use crate::runtime::Runtime;
 use crate::store::records::ContainerRecord;
 use crate::store::sandbox::Sandbox;
@@ -55,7 +56,11 @@ pub(super) fn record(
             .cloned()
             .unwrap_or_else(|| image.id.with_algorithm()),
         image_name: name.cloned().unwrap_or(asked),
-        cgroup: format!("{}/{id}", sandbox.record.cgroup),
+        cgroup: format!(
+            "{}/{}",
+            sandbox.record.cgroup,
+            groups::container_name(rt.groups.kind(), id.as_str())
+        ),
         log_path: log_path(sandbox, config)?,
         boot_id: rt.boot_id.clone(),
         ..ContainerRecord::default()

@@ -59,6 +59,7 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>, wanted: cri::LinuxCon
     let limits = resources::resources(&now)?;
     let score = resources::oom_score_adj(&now)?;
     let (rt2, container2) = (Arc::clone(rt), Arc::clone(container));
+    let asked = limits.clone();
     let rescored = now.oom_score_adj != had.oom_score_adj;
     blocking(move || {
         let path = &container2.record.cgroup;
@@ -75,6 +76,7 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>, wanted: cri::LinuxCon
         Ok(())
     })
     .await?;
+    rt.groups.tell(&container.record.cgroup, &asked).await?;
     container
         .update(&rt.db, |status| {
             let there = !matches!(status.phase, Phase::Exited(_));

@@ -29,6 +29,7 @@ use super::client::{self, Client};
 use super::frame::{self, Input};
 use crate::error::Error;
 use crate::fdio;
+use crate::groups::Groups;
 
 /// The descriptor under which the spawner finds its control socket.
 const CONTROL_FD: i32 = 3;
@@ -42,7 +43,9 @@ type Control = Arc<AsyncFd<OwnedFd>>;
 #[derive(Debug)]
 pub(crate) struct Spawner {
     program: OwnedFd,
-    cgroup: cgroup::Cgroup,
+    groups: Arc<Groups>,
+    /// The cgroup that monitors are born in.
+    home: String,
     control: Mutex<Option<Control>>,
     /// One start at a time.
     starting: tokio::sync::Mutex<()>,
@@ -79,17 +82,25 @@ fn seal(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 impl Spawner {
-    /// Seals the program at `path` and starts the spawner in `cgroup`.
-    pub(crate) async fn new(path: &Path, cgroup: cgroup::Cgroup) -> Result<Arc<Self>, Error> {
+    /// Seals the program at `path` and starts the spawner in the cgroup `home`.
+    pub(crate) async fn new(path: &Path, groups: Arc<Groups>, home: String) -> Result<Arc<Self>, Error> {
         let program = seal(path)?;
         let spawner = Arc::new(Self {
             program,
-            cgroup,
+            groups,
+            home,
             control: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
         });
         spawner.start(None).await?;
         Ok(spawner)
+    }
+
+    /// A process that does nothing until its input ends, to be started.
+    pub(crate) fn stand_in(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
+        command.arg("hold").env_clear().current_dir("/");
+        command
     }
 
     /// A new monitor, past its Hello.
@@ -169,9 +180,7 @@ impl Spawner {
             return Err(Error::new(Kind::Unavailable, "the spawner ended at once"));
         };
         // Joined before the first order: every monitor is born in this cgroup.
-        self.cgroup
-            .join(pid)
-            .map_err(|e| Error::at("move the spawner to", self.cgroup.path(), &e))?;
+        self.groups.enter(&self.home, pid, "monitors of containers").await?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|e| at("set up", e.into()))?;
         let control = Arc::new(fdio::register(ours).map_err(|e| at("watch", e))?);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&control));

@@ -22,6 +22,7 @@ use super::teardown;
 use crate::blocking;
 use crate::container::plan;
 use crate::error::Error;
+use crate::groups;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
 use crate::runtime::Runtime;
@@ -38,8 +39,8 @@ fn directory(rt: &Runtime, id: &SandboxId) -> PathBuf {
     rt.paths.containers().join(id.as_str())
 }
 
-fn cgroup(id: &SandboxId, record: &SandboxRecord) -> String {
-    format!("{}/{id}", record.cgroup)
+fn cgroup(driver: cgroup::DriverKind, id: &SandboxId, record: &SandboxRecord) -> String {
+    format!("{}/{}", record.cgroup, groups::container_name(driver, id.as_str()))
 }
 
 fn bad(e: impl std::fmt::Display) -> Error {
@@ -47,7 +48,7 @@ fn bad(e: impl std::fmt::Display) -> Error {
 }
 
 /// No capability, no device, no mount, the pod's namespaces and a new pid namespace.
-fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
+fn spec(driver: cgroup::DriverKind, id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
     let namespace = |typ, path: &str| -> Result<LinuxNamespace, Error> {
         let builder = LinuxNamespaceBuilder::default().typ(typ);
         let builder = if path.is_empty() { builder } else { builder.path(path) };
@@ -92,7 +93,7 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
         .map_err(bad)?;
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .cgroups_path(cgroup(id, record))
+        .cgroups_path(cgroup(driver, id, record))
         .seccomp(seccomp::default_profile::<&str>(&[]))
         .masked_paths(Vec::<String>::new())
         .readonly_paths(Vec::<String>::new())
@@ -117,7 +118,8 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
 /// Makes and starts it; its pid comes back.
 pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<i32, Error> {
     let dir = directory(rt, id);
-    let text = serde_json::to_vec(&spec(id, record)?).map_err(|e| Error::at("encode", "the pod's init", &e))?;
+    let text = serde_json::to_vec(&spec(rt.groups.kind(), id, record)?)
+        .map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();
     let (client, written) = tokio::join!(
         rt.spawner.monitor(),
@@ -134,14 +136,20 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         container_id: id.to_string(),
         bundle: state_dir.clone(),
         state_dir,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.groups.name().into(),
         ..wire::Create::default()
     });
     let at = |e: Error| e.during("make the init of", format!("pod {id}"));
+    let group = cgroup(rt.groups.kind(), id, record);
+    let held = rt
+        .groups
+        .hold(&group, &format!("pod {id}"), || rt.spawner.stand_in())
+        .await?;
     let created = match client.call(create, vec![], DEADLINE).await.map_err(at)?.result {
         reply::Result::Created(created) => created,
         other => return Err(unexpected("Created", &other)),
     };
+    drop(held);
     match client
         .call(Verb::Start(wire::Start {}), vec![], DEADLINE)
         .await
@@ -164,7 +172,7 @@ pub(crate) async fn remove(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         drop(client.done(Verb::Discard(wire::Discard {}), DEADLINE).await);
     }
     if !record.cgroup.is_empty() {
-        teardown::remove_cgroup(rt, &cgroup(id, record)).await?;
+        teardown::remove_cgroup(rt, &cgroup(rt.groups.kind(), id, record)).await?;
     }
     blocking(move || remove_tree(&dir)).await
 }

@@ -20,6 +20,7 @@ pub(crate) struct Node<'a> {
     pub(crate) resolv_conf: &'a str,
     /// The boot.
     pub(crate) boot_id: &'a str,
+    pub(crate) driver: cgroup::DriverKind,
     /// The lowest id of the host that a user namespace may map.
     pub(crate) lowest_id: u32,
 }
@@ -143,10 +144,13 @@ fn resolv_conf(dns: Option<&cri::DnsConfig>, host: &str) -> Result<String, Error
 }
 
 /// A cgroup path of CRI: absolute and clean, without a last slash.
-fn cgroup_parent(text: &str) -> Result<Option<String>, Error> {
+fn cgroup_parent(driver: cgroup::DriverKind, text: &str) -> Result<Option<String>, Error> {
     let trimmed = text.trim_end_matches('/');
     if trimmed.is_empty() {
         return Ok(None);
+    }
+    if driver == cgroup::DriverKind::Systemd {
+        return slice(text, trimmed).map(Some);
     }
     let path = if trimmed.starts_with('/') {
         trimmed.to_owned()
@@ -162,6 +166,22 @@ fn cgroup_parent(text: &str) -> Result<Option<String>, Error> {
         )));
     }
     Ok(Some(path))
+}
+
+/// The kubelet names a slice alone, others its path; where it lies is in its name.
+fn slice(text: &str, trimmed: &str) -> Result<String, Error> {
+    let name = trimmed.rsplit('/').next().unwrap_or_default();
+    let path = cgroup::slice_path(name).map_err(|_| {
+        Error::invalid(format!(
+            "cgroup_parent {text:?} is no systemd slice, but this node's cgroup driver is systemd; set the kubelet's cgroupDriver to systemd"
+        ))
+    })?;
+    if trimmed != name && path.trim_start_matches('/') != trimmed.trim_start_matches('/') {
+        return Err(Error::invalid(format!(
+            "cgroup_parent {text:?}: systemd has the slice {name} at {path}"
+        )));
+    }
+    Ok(path)
 }
 
 /// Checks what the pod needs to be one.
@@ -257,7 +277,7 @@ pub(crate) fn plan(
     }
     let name = hostname(&config.hostname, node.hostname, host_network)?;
     let text = |path: std::path::PathBuf| path.display().to_string();
-    let parent = cgroup_parent(&linux.cgroup_parent)?;
+    let parent = cgroup_parent(node.driver, &linux.cgroup_parent)?;
     let record = SandboxRecord {
         id: id.to_string(),
         request: Some(request.clone()),
@@ -336,6 +356,7 @@ mod tests {
             hostname: "node",
             resolv_conf: "nameserver 9.9.9.9\n",
             boot_id: "b",
+            driver: cgroup::DriverKind::Cgroupfs,
             lowest_id: 1,
         };
         plan(&SandboxId::parse(&"a".repeat(64)).unwrap(), &request, &paths, &node)

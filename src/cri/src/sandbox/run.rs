@@ -85,6 +85,7 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
         hostname: &host::hostname(),
         resolv_conf: &resolv_conf,
         boot_id: &rt.boot_id,
+        driver: rt.groups.kind(),
         lowest_id: rt.config.runtime.userns_min_host_id,
     };
     let mut plan = plan(id, request, &rt.paths, &node)?;
@@ -183,13 +184,6 @@ async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_typ
 /// Cgroup, files and `/dev/shm`.
 async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) -> Result<(), Error> {
     let (rt, id, plan) = (Arc::clone(rt), id.clone(), Arc::clone(plan));
-    blocking(move || {
-        files::make(&rt.paths, &id, &plan)?;
-        let path = &plan.record.cgroup;
-        rt.cgroups
-            .create(path)
-            .map(drop)
-            .map_err(|e| Error::at("make the cgroup", path, &e))
-    })
-    .await
+    rt.groups.make_pod(&plan.record.cgroup).await?;
+    blocking(move || files::make(&rt.paths, &id, &plan)).await
 }

@@ -53,19 +53,26 @@ pub(crate) async fn cgroup(rt: &Arc<Runtime>, record: &SandboxRecord) -> Result<
 
 /// Kills what is in a cgroup and removes it; one that is gone is fine.
 pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), Error> {
-    let (rt, path) = (Arc::clone(rt), path.to_owned());
-    blocking(move || {
-        let found = match rt.cgroups.open(&path) {
+    let (rt2, path2) = (Arc::clone(rt), path.to_owned());
+    let found = blocking(move || {
+        let found = match rt2.cgroups.open(&path2) {
             Ok(found) => found,
-            Err(e) if e.kind() == spec::Kind::NotFound => return Ok(()),
-            Err(e) => return Err(Error::at("open the cgroup", &path, &e)),
+            Err(e) if e.kind() == spec::Kind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::at("open the cgroup", &path2, &e)),
         };
         if found.procs().is_ok_and(|p| !p.is_empty()) {
             found
                 .kill()
-                .map_err(|e| Error::at("kill what is in the cgroup", &path, &e))?;
+                .map_err(|e| Error::at("kill what is in the cgroup", &path2, &e))?;
         }
-        found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
+        Ok(Some(found))
+    })
+    .await?;
+    let Some(found) = found else { return Ok(()) };
+    rt.groups.stop(path).await?;
+    blocking(move || {
+        let removed = found.remove();
+        removed.map_err(|e| Error::at("remove the cgroup", found.path(), &e))
     })
     .await
 }

@@ -28,8 +28,9 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
             return Err(Error::precondition(format!("pod {} is not ready", sandbox.id)));
         }
         if sandbox.record.cgroup_owned {
-            let (rt, sandbox) = (Arc::clone(&rt), Arc::clone(&sandbox));
+            let (rt2, sandbox2, asked) = (Arc::clone(&rt), Arc::clone(&sandbox), limits.clone());
             blocking(move || {
+                let (rt, sandbox) = (rt2, sandbox2);
                 let path = &sandbox.record.cgroup;
                 let group = rt
                     .cgroups
@@ -39,6 +40,7 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
                 resized.map_err(|e| Error::at("resize", format!("pod {}", sandbox.id), &e))
             })
             .await?;
+            rt.groups.tell(&sandbox.record.cgroup, &asked).await?;
         }
         let resized = PodResources {
             overhead: request.overhead.map(Resources),
