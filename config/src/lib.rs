@@ -50,7 +50,7 @@ section! {
         log_level: LogLevel = LogLevel::Info;
         /// Cgroup of our own below the mount's root: monitors, and pods that come without a parent.
         cgroup_root: String = "bulkhead".into();
-        /// Who makes cgroups: cgroupfs (we write the files ourselves) or systemd (slices and scopes; cgroup v2 only).
+        /// Who makes cgroups, as the kubelet's cgroupDriver: cgroupfs (we do), or systemd (cgroup v2 only).
         cgroup_driver: CgroupDriver = CgroupDriver::Cgroupfs;
         /// The bulkhead-conmon program; null means the one beside the bulkhead program.
         monitor_path: Option<PathBuf> = None;
@@ -122,6 +122,8 @@ section! {
         max_log_line: u32 = 16_384;
         /// Capabilities of a container that asks for nothing else, without the CAP_ prefix.
         default_capabilities: Vec<String> = value::DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect();
+        /// Directories with descriptions of CDI devices; what a later one says stands against an earlier one.
+        cdi_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()];
         /// Lowest id of the host that a pod's user namespace may map; 65536 keeps all of the host's own users out.
         userns_min_host_id: u32 = 1;
         /// Profile of a container that names none: runtime_default or unconfined.
@@ -156,35 +158,36 @@ impl Config {
     /// Cgroup of the monitors, relative to the mount's root.
     #[must_use]
     pub fn monitors_cgroup(&self) -> String {
+        let root = &self.cgroup_root;
         match self.cgroup_driver {
-            CgroupDriver::Cgroupfs => format!("/{}/monitors", self.cgroup_root),
-            CgroupDriver::Systemd => {
-                let name = self.cgroup_root.replace('/', "-");
-                format!("{}/{name}-monitors.scope", self.slice(&[]))
-            }
+            CgroupDriver::Cgroupfs => format!("/{root}/monitors"),
+            CgroupDriver::Systemd => format!("{}/{root}-monitors.scope", self.root_slice()),
         }
     }
 
-    /// Where systemd has the slice of these names below `cgroup_root`: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
-    fn slice(&self, below: &[&str]) -> String {
-        let root = self.cgroup_root.split(['/', '-']);
-        let (mut path, mut name) = (String::new(), String::new());
-        for part in root.chain(below.iter().copied()) {
-            if !name.is_empty() {
-                name.push('-');
-            }
-            name.push_str(part);
-            path.push_str(&format!("/{name}.slice"));
-        }
-        path
+    /// The slice of our own, as systemd nests it: `a-b.slice` lies in `a.slice`.
+    fn root_slice(&self) -> String {
+        let root = &self.cgroup_root;
+        let ends = root.match_indices('-').map(|(at, _)| at).chain([root.len()]);
+        ends.map(|end| format!("/{}.slice", &root[..end])).collect()
     }
 
     /// Parent cgroup of a pod for which CRI names none, relative to the mount's root.
     #[must_use]
     pub fn pod_cgroup(&self, pod: &spec::SandboxId) -> String {
+        let root = &self.cgroup_root;
         match self.cgroup_driver {
-            CgroupDriver::Cgroupfs => format!("/{}/pods/{pod}", self.cgroup_root),
-            CgroupDriver::Systemd => self.slice(&["pods", pod.as_str()]),
+            CgroupDriver::Cgroupfs => format!("/{root}/pods/{pod}"),
+            CgroupDriver::Systemd => format!("{}/{root}-pod{pod}.slice", self.root_slice()),
+        }
+    }
+
+    /// Cgroup of a container in its pod's.
+    #[must_use]
+    pub fn container_cgroup(&self, pod_cgroup: &str, id: &str) -> String {
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("{pod_cgroup}/{id}"),
+            CgroupDriver::Systemd => format!("{pod_cgroup}/bulkhead-{id}.scope"),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use crate::value::CAPABILITIES;
+use crate::value::{CAPABILITIES, CgroupDriver};
 use crate::{BUILT_IN_HANDLER, Config};
 
 /// A value that cannot be, by key.
@@ -73,12 +73,13 @@ impl Config {
                 ),
             );
         }
-        let slice = |part: &str| part.starts_with('-') || part.ends_with('-') || part.contains("--");
-        if self.cgroup_driver == crate::CgroupDriver::Systemd && self.cgroup_root.split('/').any(slice) {
+        if self.cgroup_driver == CgroupDriver::Systemd
+            && (self.cgroup_root.contains('/') || self.cgroup_root.split('-').any(str::is_empty))
+        {
             found.add(
                 "cgroup_root",
                 format!(
-                    "{:?} is no slice's name: a dash stands between two names",
+                    "{:?} is no name of a systemd slice: no '/', and something before, between and after each '-'",
                     self.cgroup_root
                 ),
             );

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::section::leaf;
 
@@ -115,12 +114,12 @@ impl FromStr for LogLevel {
 }
 
 /// Who makes cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
     /// We write the cgroup files ourselves.
     Cgroupfs,
-    /// systemd makes slices and scopes (cgroup v2).
+    /// systemd makes a slice for each pod and a scope for each container; we write the files inside. cgroup v2 only.
     Systemd,
 }
 
@@ -131,18 +130,6 @@ impl CgroupDriver {
         match self {
             Self::Cgroupfs => "cgroupfs",
             Self::Systemd => "systemd",
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for CgroupDriver {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match String::deserialize(from)?.as_str() {
-            "cgroupfs" => Ok(Self::Cgroupfs),
-            "systemd" => Ok(Self::Systemd),
-            other => Err(D::Error::custom(format!(
-                "{other:?} is no cgroup driver; use cgroupfs or systemd, the same as in the kubelet's configuration"
-            ))),
         }
     }
 }

@@ -15,7 +15,9 @@ mod exit;
 mod io;
 mod log;
 mod monitor;
+mod oom;
 mod pin;
+mod placeholder;
 mod poll;
 mod rpc;
 mod socket;
@@ -33,7 +35,6 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match (arguments.next().as_deref(), arguments.next()) {
         (Some("spawner"), None) => sys::fds::inherited(spawner::CONTROL).and_then(spawner::run),
-        (Some("hold"), None) => hold(),
         (Some("--version"), None) => {
             println!(
                 "bulkhead-conmon {} protocol {}",
@@ -56,9 +57,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Stands in a scope of systemd until the container's first process is there: until the input ends.
-fn hold() -> std::io::Result<()> {
-    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).map(drop)
 }

@@ -213,7 +213,7 @@ fn a_create_that_fails_can_be_read_and_leaves_nothing() {
     assert_eq!(failure.kind, "not_found", "{failure:?}");
     assert!(failure.chain[0].contains("0.log"), "{failure:?}");
     bundle.create.log_path = bundle.path("logs/0.log").to_str().unwrap().to_owned();
-    bundle.create.cgroup_driver = "openrc".to_owned();
+    bundle.create.cgroup_driver = "systemd".to_owned();
     assert_eq!(bundle.create(&mut monitor).unwrap_err().kind, "invalid_argument");
     bundle.create.cgroup_driver = "cgroupfs".to_owned();
     // The same monitor may be asked again.

@@ -52,6 +52,18 @@ pub enum Error {
         /// `NotFound` or `PermissionDenied` for what users get wrong.
         kind: Kind,
     },
+    /// A hook failed.
+    #[error("{field}: {path}: {why}")]
+    Hook {
+        /// Which one, as the spec counts.
+        field: String,
+        /// Its program.
+        path: String,
+        /// How it ended, with what it said.
+        why: String,
+        /// `DeadlineExceeded` where it took too long.
+        kind: Kind,
+    },
     /// The bundle's config.json is no runtime spec.
     #[error("parse {object}")]
     Parse {
@@ -99,7 +111,7 @@ impl Error {
             Self::Invalid { .. } | Self::Parse { .. } => Kind::InvalidArgument,
             Self::Unsupported { .. } => Kind::Unimplemented,
             Self::State { .. } => Kind::FailedPrecondition,
-            Self::Exec { kind, .. } | Self::Remote { kind, .. } => *kind,
+            Self::Exec { kind, .. } | Self::Hook { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::Cgroup(error) => error.kind(),
             Self::Seccomp(error) => error.kind(),
             Self::Starved { .. } => Kind::ResourceExhausted,

@@ -18,6 +18,7 @@ mod bundle;
 mod create;
 mod error;
 mod exec;
+mod hooks;
 mod init;
 mod parent;
 mod pin;

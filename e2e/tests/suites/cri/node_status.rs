@@ -168,67 +168,6 @@ fn what_is_not_there_says_so_with_its_own_name() {
             runtime.restore_pod(v1::RestorePodRequest::default()).await,
             unimplemented,
             &["RestorePod"],
-        )?;
-        refused(
-            runtime
-                .update_container_resources(v1::UpdateContainerResourcesRequest::default())
-                .await,
-            unimplemented,
-            &["UpdateContainerResources"],
-        )?;
-        refused(
-            runtime
-                .update_pod_sandbox_resources(v1::UpdatePodSandboxResourcesRequest::default())
-                .await,
-            unimplemented,
-            &["UpdatePodSandboxResources"],
-        )?;
-        refused(
-            runtime.pod_sandbox_stats(v1::PodSandboxStatsRequest::default()).await,
-            unimplemented,
-            &["PodSandboxStats"],
-        )?;
-        refused(
-            runtime
-                .list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest::default())
-                .await,
-            unimplemented,
-            &["ListPodSandboxStats"],
-        )?;
-        refused(
-            runtime
-                .list_metric_descriptors(v1::ListMetricDescriptorsRequest {})
-                .await,
-            unimplemented,
-            &["ListMetricDescriptors"],
-        )?;
-        refused(
-            runtime
-                .list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {})
-                .await,
-            unimplemented,
-            &["ListPodSandboxMetrics"],
-        )?;
-        refused(
-            runtime.get_container_events(v1::GetEventsRequest {}).await.map(drop),
-            unimplemented,
-            &["GetContainerEvents"],
-        )?;
-        refused(
-            runtime
-                .stream_containers(v1::StreamContainersRequest { filter: None })
-                .await
-                .map(drop),
-            unimplemented,
-            &["StreamContainers"],
-        )?;
-        refused(
-            runtime
-                .stream_pod_sandboxes(v1::StreamPodSandboxesRequest { filter: None })
-                .await
-                .map(drop),
-            unimplemented,
-            &["StreamPodSandboxes"],
         )
     });
 }

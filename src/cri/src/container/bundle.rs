@@ -13,6 +13,7 @@ use spec::{ContainerId, Kind};
 use super::plan::wanted::Wanted;
 use super::plan::{self, Input, PidNamespace, Planned, mounts};
 use super::{rootfs, sources};
+use crate::cdi;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::sandbox::files;
@@ -81,7 +82,16 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
         cgroup: &record.cgroup,
         host: &rt.host,
     };
-    let planned = plan::plan(&input)?;
+    let mut planned = plan::plan(&input)?;
+    let host_owner = |uid: u32, gid: u32| (shift.uid.saturating_add(uid), shift.gid.saturating_add(gid));
+    cdi::inject(
+        &mut planned.spec,
+        &cdi::wanted(config)?,
+        &rt.config.runtime.cdi_dirs,
+        &host_owner,
+    )?;
+    // Execs have the environment and the groups too.
+    planned.process = planned.spec.process().clone().unwrap_or(planned.process);
     write_bundle(&bundle, &planned.spec)?;
     if let Some(text) = &planned.passwd {
         fs::write(&passwd_file, text).map_err(|e| Error::at("write", passwd_file.display(), &e))?;

@@ -10,7 +10,6 @@
 //! stopped meanwhile is noticed at the end: whoever comes second cleans up.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{ContainerRecord, Phase, SandboxPhase, SandboxRecord, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
-use crate::{blocking, events};
+use crate::{blocking, events, scope};
 
 /// How long making the container up to its execve may take.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -65,11 +64,11 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             Some(c)
                 if c.with_status(|s| s.phase == Phase::Created && !s.removing) && *c.config()? == request.config =>
             {
-                Ok(id)
+                Ok(named(id))
             }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &sandbox, &request.config).await) };
@@ -77,6 +76,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             waiter.wait().await
         }
     }
+}
+
+/// Says in the request's log lines which container it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("container_id", id.as_str());
+    id
 }
 
 fn ready(sandbox: &Sandbox) -> Result<(), Error> {
@@ -195,15 +200,9 @@ async fn steps(
     }
     record.stop_signal = planned.stop_signal;
 
-    let description = format!("container {id}");
-    let held = rt.groups.hold(&record.cgroup, &description, || rt.spawner.stand_in());
-    let held = held.await?;
+    let holder = scope::open(rt, &record.cgroup, &format!("container {id}")).await?;
     let made = ask(rt, &client, &record, &config, fds).await?;
-    drop(held);
-    let linux = planned.spec.linux().as_ref();
-    if let Some(limits) = linux.and_then(|linux| linux.resources().as_ref()) {
-        rt.groups.tell(&record.cgroup, limits).await?;
-    }
+    drop(holder);
     record.pid = made.pid;
     record.uid = made.uid;
     record.gid = made.gid;
@@ -233,9 +232,9 @@ async fn snapshot(
 ) -> Result<OwnedFd, Error> {
     let made = rt.images.snapshot_create(id, image, pod.shift()).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
-    let (rt, id, user) = (Arc::clone(rt), id.clone(), pod.userns.clone());
+    let (rt, id, pod) = (Arc::clone(rt), id.clone(), pod.clone());
     blocking(move || {
-        let user = (!user.is_empty()).then(|| userns::open(Path::new(&user))).transpose()?;
+        let user = userns::open_of(&pod)?;
         rt.images
             .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd))
             .map_err(|e| Error::at("mount the root of", &id, &e))
@@ -258,7 +257,13 @@ struct Descriptors {
 /// Mounts the image volumes, then plans.
 fn mount_and_plan(mut lookup: Lookup, root: OwnedFd) -> Result<(Planned, Descriptors), Error> {
     let id = ContainerId::parse(&lookup.record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-    let volumes = image_volumes::mount(&lookup.rt, &id, &lookup.record, &mut lookup.wanted)?;
+    let volumes = image_volumes::mount(
+        &lookup.rt,
+        &id,
+        &lookup.record,
+        &mut lookup.wanted,
+        &lookup.sandbox.record,
+    )?;
     let (planned, root) = look_up_and_plan(&lookup, root)?;
     let places = image_volumes::places(&planned.spec, &lookup.rt, &id, volumes.len())?;
     let fds = std::iter::once(root).chain(volumes).collect();
@@ -315,7 +320,7 @@ async fn ask(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         rootfs_fd: true,
-        cgroup_driver: rt.groups.name().into(),
+        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
         max_log_line: rt.config.runtime.max_log_line,
         mount_fds: with.places,
     });

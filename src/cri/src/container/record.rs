@@ -5,7 +5,6 @@ use spec::ContainerId;
 
 use crate::clock;
 use crate::error::Error;
-use crate::groups;
 use crate::runtime::Runtime;
 use crate::store::records::ContainerRecord;
 use crate::store::sandbox::Sandbox;
@@ -56,11 +55,7 @@ pub(super) fn record(
             .cloned()
             .unwrap_or_else(|| image.id.with_algorithm()),
         image_name: name.cloned().unwrap_or(asked),
-        cgroup: format!(
-            "{}/{}",
-            sandbox.record.cgroup,
-            groups::container_name(rt.groups.kind(), id.as_str())
-        ),
+        cgroup: rt.config.container_cgroup(&sandbox.record.cgroup, id.as_str()),
         log_path: log_path(sandbox, config)?,
         boot_id: rt.boot_id.clone(),
         ..ContainerRecord::default()

@@ -8,11 +8,11 @@ use std::time::Duration;
 use spec::SandboxId;
 
 use super::{files, namespaces, network};
-use crate::blocking;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::db::Table;
 use crate::store::records::SandboxRecord;
+use crate::{blocking, scope};
 
 /// CNI DEL, then the network namespace, in this order: plugins find the interfaces inside. At the same time what no
 /// container is left to use: the other namespaces and `/dev/shm`; each unmount waits for RCU.
@@ -53,28 +53,23 @@ pub(crate) async fn cgroup(rt: &Arc<Runtime>, record: &SandboxRecord) -> Result<
 
 /// Kills what is in a cgroup and removes it; one that is gone is fine.
 pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), Error> {
-    let (rt2, path2) = (Arc::clone(rt), path.to_owned());
-    let found = blocking(move || {
-        let found = match rt2.cgroups.open(&path2) {
+    let (own, at) = (Arc::clone(rt), path.to_owned());
+    blocking(move || {
+        let path = at;
+        let found = match own.cgroups.open(&path) {
             Ok(found) => found,
-            Err(e) if e.kind() == spec::Kind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::at("open the cgroup", &path2, &e)),
+            Err(e) if e.kind() == spec::Kind::NotFound => return Ok(()),
+            Err(e) => return Err(Error::at("open the cgroup", &path, &e)),
         };
         if found.procs().is_ok_and(|p| !p.is_empty()) {
             found
                 .kill()
-                .map_err(|e| Error::at("kill what is in the cgroup", &path2, &e))?;
+                .map_err(|e| Error::at("kill what is in the cgroup", &path, &e))?;
         }
-        Ok(Some(found))
+        found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
     })
     .await?;
-    let Some(found) = found else { return Ok(()) };
-    rt.groups.stop(path).await?;
-    blocking(move || {
-        let removed = found.remove();
-        removed.map_err(|e| Error::at("remove the cgroup", found.path(), &e))
-    })
-    .await
+    scope::close(rt, path).await
 }
 
 /// All of it, by the record alone.

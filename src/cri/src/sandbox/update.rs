@@ -12,7 +12,7 @@ use crate::container::plan::resources;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::records::{PodResources, Resources, SandboxPhase};
-use crate::{blocking, detached};
+use crate::{blocking, detached, scope};
 
 /// Changes a pod's resources.
 pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxResourcesRequest) -> Result<(), Error> {
@@ -28,9 +28,9 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
             return Err(Error::precondition(format!("pod {} is not ready", sandbox.id)));
         }
         if sandbox.record.cgroup_owned {
-            let (rt2, sandbox2, asked) = (Arc::clone(&rt), Arc::clone(&sandbox), limits.clone());
+            scope::limit(&rt, &sandbox.record.cgroup, &limits).await?;
+            let (rt, sandbox) = (Arc::clone(&rt), Arc::clone(&sandbox));
             blocking(move || {
-                let (rt, sandbox) = (rt2, sandbox2);
                 let path = &sandbox.record.cgroup;
                 let group = rt
                     .cgroups
@@ -40,7 +40,6 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
                 resized.map_err(|e| Error::at("resize", format!("pod {}", sandbox.id), &e))
             })
             .await?;
-            rt.groups.tell(&sandbox.record.cgroup, &asked).await?;
         }
         let resized = PodResources {
             overhead: request.overhead.map(Resources),

@@ -9,6 +9,7 @@ use proto::monitor::{IdMapping, Pin};
 use super::files;
 use crate::error::Error;
 use crate::monitor::Spawner;
+use crate::store::records::SandboxRecord;
 
 /// The ids of the pod, `IdShift::NONE` without a user namespace. `lowest` is the first id of the host that may be given
 /// away: a range that holds the host's own users would make the wall a door.
@@ -149,6 +150,12 @@ fn idmaps(file: &Path, layers: &Path) -> Result<(), Error> {
 /// The pinned namespace.
 pub(crate) fn open(file: &Path) -> Result<std::os::fd::OwnedFd, Error> {
     sys::ns::open(file).map_err(|e| Error::at("open the user namespace", file.display(), &e))
+}
+
+/// The one of a pod, if it has one.
+pub(crate) fn open_of(pod: &SandboxRecord) -> Result<Option<std::os::fd::OwnedFd>, Error> {
+    let file = Path::new(&pod.userns);
+    (!pod.userns.is_empty()).then(|| open(file)).transpose()
 }
 
 #[cfg(test)]

@@ -305,7 +305,7 @@ fn a_shared_pid_namespace_and_the_hosts_network_go_with_it() {
         "touch /sys/fs/cgroup/x; hostname changed; echo 1 > /proc/sys/net/ipv4/ip_forward",
     );
     assert!(
-        refused.contains("Read-only") && refused.contains("permitted"),
+        refused.contains("Read-only") && refused.contains("ip_forward: Permission denied"),
         "{refused}"
     );
     life.remove_pod(&pod);

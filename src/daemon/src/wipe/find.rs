@@ -102,12 +102,7 @@ fn cgroups(
                 return;
             };
             let inner = Path::new("/").join(inner);
-            // Under the systemd driver a container's cgroup is a scope; it goes with its last process.
-            let id = name
-                .strip_prefix("bulkhead-")
-                .and_then(|name| name.strip_suffix(".scope"))
-                .unwrap_or(name);
-            let is_container = ContainerId::parse(id).is_ok_and(|id| containers.contains(&id));
+            let is_container = ContainerId::parse(name).is_ok_and(|id| containers.contains(&id));
             let is_pod = inner.parent() == Some(&own) && SandboxId::parse(name).is_ok_and(|id| pods.contains(&id));
             if is_container || is_pod {
                 found.insert((is_pod, inner));

@@ -48,6 +48,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         gid: plan.gid,
         groups: Vec::new(),
         clamped,
+        hooks: (false, false),
     })?;
 
     set_oom_score_adj(plan.oom_score_adj)?;
@@ -69,6 +70,8 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         seccomp,
         entry,
         userns: user.is_some(),
+        keeps_orphans: req.keeps_orphans,
+        labels: init::label::procfs(&plan.labels)?,
         keyring: init::keyring_name(req.cgroup_path),
     };
     let (pid, _pidfd) =

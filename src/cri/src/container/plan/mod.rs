@@ -26,6 +26,7 @@ use self::mounts::{PodFiles, Volume};
 use self::security::Seccomp;
 use self::users::Accounts;
 use self::wanted::Wanted;
+use crate::cdi;
 use crate::error::Error;
 use crate::store::records::SandboxRecord;
 
@@ -133,13 +134,7 @@ pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
         return Err(Error::invalid("the container names no image"));
     }
     check_maps(&config.labels, &config.annotations)?;
-    if !config.cdi_devices.is_empty() {
-        let names: Vec<&str> = config.cdi_devices.iter().map(|d| d.name.as_str()).take(4).collect();
-        return Err(Error::unimplemented(format!(
-            "CDI devices ({}) are not there yet",
-            names.join(", ")
-        )));
-    }
+    cdi::wanted(config)?;
     let texts = [&config.working_dir, &config.log_path, &metadata.name]
         .into_iter()
         .chain(&config.command)

