@@ -13,8 +13,9 @@
 //! May use: proto, config, spec, sys, cgroup, seccomp, image, stream, cni-types, cni-invoke, cni-netlink.
 //! Never isolation: its code runs in the monitor alone.
 
-mod chunks;
+mod apparmor;
 mod cdi;
+mod chunks;
 mod clock;
 mod container;
 mod counters;

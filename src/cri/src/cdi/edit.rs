@@ -22,7 +22,9 @@ pub(super) fn apply(spec: &mut Spec, edits: &Edits, owner: &dyn Fn(u32, u32) -> 
         return Err(Error::unimplemented("CDI intelRdt: this build sets no resctrl groups"));
     }
     if !edits.net_devices.is_empty() {
-        return Err(Error::unimplemented("CDI netDevices: this build moves no network devices"));
+        return Err(Error::unimplemented(
+            "CDI netDevices: this build moves no network devices",
+        ));
     }
     process(spec, edits);
     for node in &edits.device_nodes {
@@ -65,7 +67,11 @@ fn process(spec: &mut Spec, edits: &Edits) {
 }
 
 fn device(spec: &mut Spec, node: &Node, owner: &dyn Fn(u32, u32) -> (u32, u32)) -> Result<(), Error> {
-    let process = spec.process().as_ref().map(|process| process.user().clone()).unwrap_or_default();
+    let process = spec
+        .process()
+        .as_ref()
+        .map(|process| process.user().clone())
+        .unwrap_or_default();
     // As the CDI library: a node that says nothing about its owner is the process's.
     let (uid, gid) = owner(node.uid.unwrap_or(process.uid()), node.gid.unwrap_or(process.gid()));
     let (kind, major, minor) = numbers(node)?;
@@ -87,7 +93,11 @@ fn device(spec: &mut Spec, node: &Node, owner: &dyn Fn(u32, u32) -> (u32, u32)) 
     linux.set_devices(Some(devices));
     if matches!(kind, LinuxDeviceType::B | LinuxDeviceType::C) {
         let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
-        let access = if node.permissions.is_empty() { "rwm" } else { &node.permissions };
+        let access = if node.permissions.is_empty() {
+            "rwm"
+        } else {
+            &node.permissions
+        };
         let rule: LinuxDeviceCgroup = built(
             "device rule",
             LinuxDeviceCgroupBuilder::default()
@@ -121,7 +131,11 @@ fn numbers(node: &Node) -> Result<(LinuxDeviceType, i64, i64), Error> {
     if let (false, Some(major)) = (node.kind.is_empty(), node.major.filter(|major| *major != 0)) {
         return Ok((kind(&node.kind), major, node.minor.unwrap_or(0)));
     }
-    let path = if node.host_path.is_empty() { &node.path } else { &node.host_path };
+    let path = if node.host_path.is_empty() {
+        &node.path
+    } else {
+        &node.host_path
+    };
     let found = fs::metadata(path).map_err(|e| Error::at("look at the CDI device", path, &e))?;
     let found_kind = match found.file_type() {
         kind if kind.is_block_device() => "b",

@@ -122,7 +122,10 @@ impl File {
             if self.devices[..index].iter().any(|other| other.name == device.name) {
                 return Err(format!("device {:?} is there twice", device.name));
             }
-            device.container_edits.check().map_err(|e| format!("device {:?}: {e}", device.name))?;
+            device
+                .container_edits
+                .check()
+                .map_err(|e| format!("device {:?}: {e}", device.name))?;
         }
         Ok(())
     }
@@ -148,7 +151,10 @@ impl Edits {
                 return Err(format!("deviceNodes: type {:?} is not one of b, c, u, p", node.kind));
             }
             if node.permissions.chars().any(|c| !"rwm".contains(c)) {
-                return Err(format!("deviceNodes: permissions {:?} are not some of r, w, m", node.permissions));
+                return Err(format!(
+                    "deviceNodes: permissions {:?} are not some of r, w, m",
+                    node.permissions
+                ));
             }
         }
         for mount in &self.mounts {

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use proto::cri;
 use spec::runtime::Spec;
 
-pub(crate) use names::Name;
 use crate::error::Error;
+pub(crate) use names::Name;
 
 /// The devices that a container asks for, by field and by annotation, each once.
 pub(crate) fn wanted(config: &cri::ContainerConfig) -> Result<Vec<Name>, Error> {

@@ -52,10 +52,14 @@ fn word(text: &str, more: &[u8]) -> bool {
 }
 
 fn parse(text: &str) -> Result<Name, Error> {
-    let name = text.split_once('=').filter(|(kind, device)| is_kind(kind) && is_device(device));
+    let name = text
+        .split_once('=')
+        .filter(|(kind, device)| is_kind(kind) && is_device(device));
     let (kind, device) = name.ok_or_else(|| {
         let shown: String = text.chars().take(80).collect();
-        Error::invalid(format!("CDI device {shown:?} is no name of the form vendor.com/class=device"))
+        Error::invalid(format!(
+            "CDI device {shown:?} is no name of the form vendor.com/class=device"
+        ))
     })?;
     Ok(Name {
         kind: kind.to_owned(),
@@ -65,10 +69,16 @@ fn parse(text: &str) -> Result<Name, Error> {
 
 /// Of the field first, then of the annotations by their keys; each once.
 pub(super) fn wanted(config: &cri::ContainerConfig) -> Result<Vec<Name>, Error> {
-    let mut annotations: Vec<_> = config.annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION)).collect();
+    let mut annotations: Vec<_> = config
+        .annotations
+        .iter()
+        .filter(|(key, _)| key.starts_with(ANNOTATION))
+        .collect();
     annotations.sort();
     let by_field = config.cdi_devices.iter().map(|device| device.name.as_str());
-    let by_annotation = annotations.iter().flat_map(|(_, value)| value.split(',').map(str::trim));
+    let by_annotation = annotations
+        .iter()
+        .flat_map(|(_, value)| value.split(',').map(str::trim));
     let mut names: Vec<Name> = Vec::new();
     for text in by_field.chain(by_annotation) {
         let name = parse(text)?;
@@ -77,7 +87,10 @@ pub(super) fn wanted(config: &cri::ContainerConfig) -> Result<Vec<Name>, Error> 
         }
     }
     if names.len() > MOST {
-        return Err(Error::invalid(format!("{} CDI devices: at most {MOST} are possible", names.len())));
+        return Err(Error::invalid(format!(
+            "{} CDI devices: at most {MOST} are possible",
+            names.len()
+        )));
     }
     Ok(names)
 }

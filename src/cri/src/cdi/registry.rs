@@ -62,7 +62,10 @@ fn place(name: &Name, files: &[Found]) -> Result<usize, Error> {
     match best[..] {
         [place] => Ok(place),
         _ => {
-            let paths: Vec<String> = best.iter().map(|place| files[*place].path.display().to_string()).collect();
+            let paths: Vec<String> = best
+                .iter()
+                .map(|place| files[*place].path.display().to_string())
+                .collect();
             Err(Error::invalid(format!(
                 "CDI device {name} is described more than once: {}",
                 paths.join(", ")
@@ -104,7 +107,9 @@ fn read(path: &Path) -> Result<String, String> {
     if !file.metadata().is_ok_and(|found| found.is_file()) {
         return Err("is no file".to_owned());
     }
-    file.take(LONGEST + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    file.take(LONGEST + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| e.to_string())?;
     if text.len() as u64 > LONGEST {
         return Err(format!("is longer than {LONGEST} bytes"));
     }

@@ -7,7 +7,10 @@ use std::path::Path;
 
 fn config(devices: &[&str], annotations: &[(&str, &str)]) -> cri::ContainerConfig {
     cri::ContainerConfig {
-        cdi_devices: devices.iter().map(|name| cri::CdiDevice { name: (*name).into() }).collect(),
+        cdi_devices: devices
+            .iter()
+            .map(|name| cri::CdiDevice { name: (*name).into() })
+            .collect(),
         annotations: annotations.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
         ..Default::default()
     }
@@ -82,9 +85,20 @@ fn names_come_from_the_field_and_from_annotations_once() {
 
 #[test]
 fn a_name_that_is_none_is_refused() {
-    for bad in ["", "gpu", "gpu=0", "vendor.com/gpu", "vendor.com/gpu=", "/gpu=0", "vendor.com/=0", "1v/gpu=0",
-        "vendor.com/gpu=../../x", "vendor.com/gp.u=0", "vendor.com/gpu=0\n", "vendor.com/gpu=-"]
-    {
+    for bad in [
+        "",
+        "gpu",
+        "gpu=0",
+        "vendor.com/gpu",
+        "vendor.com/gpu=",
+        "/gpu=0",
+        "vendor.com/=0",
+        "1v/gpu=0",
+        "vendor.com/gpu=../../x",
+        "vendor.com/gp.u=0",
+        "vendor.com/gpu=0\n",
+        "vendor.com/gpu=-",
+    ] {
         let error = wanted(&config(&[bad], &[])).unwrap_err();
         assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{bad:?}");
     }
@@ -97,7 +111,10 @@ fn all_edits_arrive() {
     let spec = injected(dir.path(), &["vendor.com/gpu=0", "vendor.com/gpu=1"]).unwrap();
     let process = spec.process().clone().unwrap();
     // The file's own once, the device's in order, a later value in the place of an earlier one.
-    assert_eq!(process.env().as_ref().unwrap(), &["A=b", "ALL=1", "PATH=/vendor", "GPU=1"]);
+    assert_eq!(
+        process.env().as_ref().unwrap(),
+        &["A=b", "ALL=1", "PATH=/vendor", "GPU=1"]
+    );
     assert_eq!(process.user().additional_gids(), &Some(vec![7, 44]));
     let linux = spec.linux().clone().unwrap();
     let node = &linux.devices().as_ref().unwrap()[0];
@@ -107,7 +124,10 @@ fn all_edits_arrive() {
     );
     let resources = linux.resources().clone().unwrap();
     let rule = resources.devices().as_ref().unwrap().last().unwrap().clone();
-    assert_eq!((rule.allow(), rule.major(), rule.minor(), rule.access().as_deref()), (true, Some(1), Some(3), Some("rw")));
+    assert_eq!(
+        (rule.allow(), rule.major(), rule.minor(), rule.access().as_deref()),
+        (true, Some(1), Some(3), Some("rw"))
+    );
     let mounts = spec.mounts().clone().unwrap();
     assert_eq!(mounts.len(), 2);
     assert_eq!(mounts[1].source().as_deref(), Some(Path::new("/lib/vendor")));
@@ -122,7 +142,10 @@ fn yaml_is_read_and_owners_are_the_hosts() {
     let dir = files(&[("run/card.yaml", YAML)]);
     let mut spec = spec();
     let names = wanted(&config(&["other.org/net_card=eth.0"], &[])).unwrap();
-    inject(&mut spec, &names, &[dir.path().join("run")], &|uid, gid| (uid + 100, gid + 200)).unwrap();
+    inject(&mut spec, &names, &[dir.path().join("run")], &|uid, gid| {
+        (uid + 100, gid + 200)
+    })
+    .unwrap();
     let node = spec.linux().as_ref().unwrap().devices().as_ref().unwrap()[0].clone();
     assert_eq!((node.major(), node.minor(), node.file_mode()), (10, 3, Some(0o600)));
     assert_eq!((node.uid(), node.gid()), (Some(105), Some(1200)));
@@ -148,7 +171,10 @@ fn an_unknown_device_and_a_broken_file_are_named() {
     let error = injected(dir.path(), &["vendor.com/gpu=9"]).unwrap_err();
     assert_eq!(error.kind(), spec::Kind::InvalidArgument);
     let text = error.to_string();
-    assert!(text.contains("CDI device vendor.com/gpu=9 is not known") && text.contains("etc/bad.json"), "{text}");
+    assert!(
+        text.contains("CDI device vendor.com/gpu=9 is not known") && text.contains("etc/bad.json"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -174,7 +200,10 @@ fn files_that_say_what_is_not_known_are_broken() {
     }
     for (from, to) in [
         ("\"env\": [\"ALL=1\"]", "\"intelRdt\": {\"closID\": \"x\"}"),
-        ("\"env\": [\"ALL=1\"]", "\"netDevices\": [{\"hostInterfaceName\": \"eth7\"}]"),
+        (
+            "\"env\": [\"ALL=1\"]",
+            "\"netDevices\": [{\"hostInterfaceName\": \"eth7\"}]",
+        ),
     ] {
         assert_eq!(with(from, to).kind(), spec::Kind::Unimplemented, "{to}");
     }

@@ -54,6 +54,7 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
         .clone()
         .unwrap_or(plan::security::Seccomp::RuntimeDefault);
     let seccomp = sources::seccomp(&plan::security::seccomp(&context, &default)?)?;
+    sources::apparmor(plan::lsm::apparmor(&context, &rt.host)?.as_deref())?;
     let accounts = rootfs::accounts(mount.as_fd())?;
     let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
     let bundle = rt.paths.container(&id);
@@ -84,7 +85,12 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     };
     let mut planned = plan::plan(&input)?;
     let host_owner = |uid: u32, gid: u32| (shift.uid.saturating_add(uid), shift.gid.saturating_add(gid));
-    cdi::inject(&mut planned.spec, &cdi::wanted(config)?, &rt.config.runtime.cdi_dirs, &host_owner)?;
+    cdi::inject(
+        &mut planned.spec,
+        &cdi::wanted(config)?,
+        &rt.config.runtime.cdi_dirs,
+        &host_owner,
+    )?;
     // Execs have the environment and the groups too.
     planned.process = planned.spec.process().clone().unwrap_or(planned.process);
     write_bundle(&bundle, &planned.spec)?;

@@ -27,7 +27,6 @@ pub(crate) fn order(plan: &SandboxPlan) -> Option<Pin> {
         hostname: plan.uts_hostname.clone().unwrap_or_default(),
         sysctls: plan.sysctls.clone().into_iter().collect(),
         loopback_up: !record.netns.is_empty(),
-        ..Pin::default()
     })
 }
 
