@@ -50,7 +50,7 @@ section! {
         log_level: LogLevel = LogLevel::Info;
         /// Cgroup of our own below the mount's root: monitors, and pods that come without a parent.
         cgroup_root: String = "bulkhead".into();
-        /// Who makes cgroups: cgroupfs (we write the files ourselves).
+        /// Who makes cgroups, as the kubelet's cgroupDriver: cgroupfs (we do), or systemd (cgroup v2 only).
         cgroup_driver: CgroupDriver = CgroupDriver::Cgroupfs;
         /// The bulkhead-conmon program; null means the one beside the bulkhead program.
         monitor_path: Option<PathBuf> = None;
@@ -158,13 +158,37 @@ impl Config {
     /// Cgroup of the monitors, relative to the mount's root.
     #[must_use]
     pub fn monitors_cgroup(&self) -> String {
-        format!("/{}/monitors", self.cgroup_root)
+        let root = &self.cgroup_root;
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("/{root}/monitors"),
+            CgroupDriver::Systemd => format!("{}/{root}-monitors.scope", self.root_slice()),
+        }
+    }
+
+    /// The slice of our own, as systemd nests it: `a-b.slice` lies in `a.slice`.
+    fn root_slice(&self) -> String {
+        let root = &self.cgroup_root;
+        let ends = root.match_indices('-').map(|(at, _)| at).chain([root.len()]);
+        ends.map(|end| format!("/{}.slice", &root[..end])).collect()
     }
 
     /// Parent cgroup of a pod for which CRI names none, relative to the mount's root.
     #[must_use]
     pub fn pod_cgroup(&self, pod: &spec::SandboxId) -> String {
-        format!("/{}/pods/{pod}", self.cgroup_root)
+        let root = &self.cgroup_root;
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("/{root}/pods/{pod}"),
+            CgroupDriver::Systemd => format!("{}/{root}-pod{pod}.slice", self.root_slice()),
+        }
+    }
+
+    /// Cgroup of a container in its pod's.
+    #[must_use]
+    pub fn container_cgroup(&self, pod_cgroup: &str, id: &str) -> String {
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("{pod_cgroup}/{id}"),
+            CgroupDriver::Systemd => format!("{pod_cgroup}/bulkhead-{id}.scope"),
+        }
     }
 
     /// The handler that a pod asks for; an empty name means the default one.

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use crate::value::CAPABILITIES;
+use crate::value::{CAPABILITIES, CgroupDriver};
 use crate::{BUILT_IN_HANDLER, Config};
 
 /// A value that cannot be, by key.
@@ -69,6 +69,17 @@ impl Config {
                 "cgroup_root",
                 format!(
                     "{:?} is no cgroup name: letters, digits, '_', '-' and '.', with '/' between parts",
+                    self.cgroup_root
+                ),
+            );
+        }
+        if self.cgroup_driver == CgroupDriver::Systemd
+            && (self.cgroup_root.contains('/') || self.cgroup_root.split('-').any(str::is_empty))
+        {
+            found.add(
+                "cgroup_root",
+                format!(
+                    "{:?} is no name of a systemd slice: no '/', and something before, between and after each '-'",
                     self.cgroup_root
                 ),
             );

@@ -11,6 +11,8 @@
 //! * [`tar`], [`image`], [`catalog`]: images made here, byte for byte the same each time,
 //!   in the storage layout of docker-registry; [`registry`]: that registry, started in a
 //!   node's network namespace; [`fake`]: a registry that lies, stalls or wants tokens.
+//! * [`kube`]: the real kubelet on a node, and a real control plane beside it.
+//! * [`cgroups`]: their names under each driver.
 //! * [`fuzz`]: requests that no client would send, made from the descriptors.
 //! * [`ws`]: a streaming client that can also misbehave.
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
@@ -24,6 +26,7 @@
 
 pub mod bed;
 pub mod catalog;
+pub mod cgroups;
 pub mod companion;
 pub mod config;
 pub mod cri;
@@ -31,6 +34,7 @@ pub mod engine;
 pub mod fake;
 pub mod fuzz;
 pub mod image;
+pub mod kube;
 pub mod leak;
 pub mod logs;
 pub mod netns;

@@ -171,7 +171,7 @@ impl Client {
     ///
     /// # Errors
     /// Where the connection breaks, or nothing comes for a minute.
-    pub fn next(&mut self) -> Result<Event> {
+    pub fn event(&mut self) -> Result<Event> {
         loop {
             let mut two = [0; 2];
             match self.stream.read_exact(&mut two) {
@@ -196,8 +196,8 @@ impl Client {
             let mut payload = vec![0; length];
             self.stream.read_exact(&mut payload)?;
             match two[0] & 0x0f {
-                1 | 2 | 0 if payload.is_empty() => {}
-                1 | 2 | 0 => return Ok(Event::Data(payload[0], payload[1..].to_vec())),
+                0..=2 if payload.is_empty() => {}
+                0..=2 => return Ok(Event::Data(payload[0], payload[1..].to_vec())),
                 8 => {
                     let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                     return Ok(Event::Close(code));
@@ -212,11 +212,11 @@ impl Client {
     /// Everything up to the end.
     ///
     /// # Errors
-    /// As [`Client::next`].
+    /// As [`Client::event`].
     pub fn outcome(&mut self) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         loop {
-            match self.next()? {
+            match self.event()? {
                 Event::Data(1, data) => outcome.stdout.extend_from_slice(&data),
                 Event::Data(2, data) => outcome.stderr.extend_from_slice(&data),
                 Event::Data(3, data) => outcome.status.push_str(&String::from_utf8_lossy(&data)),
@@ -229,7 +229,7 @@ impl Client {
     /// Standard output up to the end, as text.
     ///
     /// # Errors
-    /// As [`Client::next`].
+    /// As [`Client::event`].
     pub fn output(&mut self) -> Result<String> {
         Ok(String::from_utf8_lossy(&self.outcome()?.stdout).into_owned())
     }

@@ -49,6 +49,7 @@ pub fn seed() -> u64 {
 /// # Errors
 /// Where the surroundings fail; what the server does wrong is in the answer.
 pub async fn run(node: &Node, methods: &[MethodDescriptor], cases: usize, seed: u64) -> Result<Tally> {
+    println!("BULKHEAD_FUZZ_SEED={seed}: {cases} cases for {} methods", methods.len());
     let things = Things::new(node).await?;
     let plans: Vec<Plan> = methods
         .iter()
@@ -78,6 +79,12 @@ pub async fn run(node: &Node, methods: &[MethodDescriptor], cases: usize, seed: 
     // So many calls are under way at once.
     tokio::try_join!(worker(), worker(), worker(), worker())?;
     let done = std::mem::take(&mut *tally.lock().await);
+    println!(
+        "{} cases, {} accepted, {} faults",
+        done.cases,
+        done.accepted,
+        done.faults.len()
+    );
     Ok(done)
 }
 
@@ -172,7 +179,7 @@ async fn undo(
         "CreateContainer" => {
             let id = v1::CreateContainerResponse::decode(answer)?.container_id;
             ensure!(!id.is_empty(), "an empty id");
-            if number % 4 == 0 {
+            if number.is_multiple_of(4) {
                 // What is wrong may show only now; then it must be said as well.
                 let started = cri.start(&id).await.map(|()| Vec::new());
                 if let Some(what) = judge(&started) {

@@ -43,16 +43,9 @@ fn fuzz(of_hundred: usize, wanted: impl Fn(&str) -> bool) {
         let seed = seed();
         let (cases, methods) = (share(of_hundred), methods()?);
         let methods: Vec<_> = methods.into_iter().filter(|method| wanted(method.name())).collect();
-        println!("BULKHEAD_FUZZ_SEED={seed}: {cases} cases for {} methods", methods.len());
         let (descriptors, _) = used(node)?;
         let pid = node.daemon_pid();
         let tally = drive::run(node, &methods, cases, seed).await?;
-        println!(
-            "{} cases, {} accepted, {} faults",
-            tally.cases,
-            tally.accepted,
-            tally.faults.len()
-        );
         ensure!(tally.faults.is_empty(), "seed {seed}:\n{}", tally.faults.join("\n"));
         ensure!(
             node.daemon()?.ended()?.is_none() && node.daemon_pid() == pid,

@@ -5,6 +5,7 @@
 //! | `budget` | the quick bench; fails where a ratio to the peer is lost                    |
 //! | `build`  | the programs, into target/bulkhead; the small ones static                  |
 //! | `ci`     | fmt, house rules, layers, clippy, doc, unit tests: what CI runs first      |
+//! | `contract` | docs/kubelet.md: each sentence has a test that runs                       |
 //! | `layers` | no crate uses one above it; the daemon's tree is free of `isolation`       |
 //! | `lint`   | the house rules that neither rustc nor clippy knows                        |
 //!
@@ -19,6 +20,7 @@ mod budget;
 mod build;
 mod checks;
 mod ci;
+mod contract;
 mod layers;
 mod run;
 
@@ -47,6 +49,8 @@ enum Task {
     Build(build::Args),
     /// Everything that CI asks of a change before the system tests.
     Ci,
+    /// Check that each sentence of docs/kubelet.md has a test that runs.
+    Contract,
     /// Check which crate uses which.
     Layers,
     /// Check the house rules.
@@ -59,6 +63,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Budget { json } => budget::run(&root, json.as_deref())?,
         Task::Build(args) => build::run(&root, &args).map(|()| true)?,
         Task::Ci => ci::run(&root)?,
+        Task::Contract => report("contract", &contract::check(&root)?),
         Task::Layers => report("layers", &layers::check(&root)?),
         Task::Lint => report("lint", &checks::all(&root)?),
     };

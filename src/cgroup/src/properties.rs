@@ -2,12 +2,12 @@
 //!
 //! Files that are no property (io limits by device, huge pages, `cpu.idle`) are ours alone: systemd does not touch them.
 
-use zbus::zvariant::Value;
+use zbus::Variant;
 
 use crate::{Error, Host, apply};
 use spec::runtime::LinuxResources;
 
-type Property = (&'static str, Value<'static>);
+type Property = (&'static str, Variant<'static>);
 
 /// The properties that say what `limits` says.
 ///
@@ -24,7 +24,7 @@ pub(crate) fn of(host: &Host, limits: &LinuxResources) -> Result<Vec<Property>, 
 fn property(file: &str, value: &str) -> Vec<Property> {
     let number = |name: &'static str| {
         amount(value)
-            .map(|number| (name, Value::from(number)))
+            .map(|number| (name, Variant::from(number)))
             .into_iter()
             .collect()
     };
@@ -37,8 +37,8 @@ fn property(file: &str, value: &str) -> Vec<Property> {
         "pids.max" => number("TasksMax"),
         "cpu.weight" => number("CPUWeight"),
         "cpu.max" => quota(value),
-        "cpuset.cpus" => vec![("AllowedCPUs", Value::from(mask(value)))],
-        "cpuset.mems" => vec![("AllowedMemoryNodes", Value::from(mask(value)))],
+        "cpuset.cpus" => vec![("AllowedCPUs", Variant::from(mask(value)))],
+        "cpuset.mems" => vec![("AllowedMemoryNodes", Variant::from(mask(value)))],
         _ => Vec::new(),
     }
 }
@@ -64,8 +64,8 @@ fn quota(value: &str) -> Vec<Property> {
         _ => u64::MAX,
     };
     vec![
-        ("CPUQuotaPerSecUSec", Value::from(per_second)),
-        ("CPUQuotaPeriodUSec", Value::from(period)),
+        ("CPUQuotaPerSecUSec", Variant::from(per_second)),
+        ("CPUQuotaPeriodUSec", Variant::from(period)),
     ]
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn one(file: &str, value: &str) -> Vec<(&'static str, String)> {
-        let shown = |value: &Value<'_>| value.to_string();
+        let shown = |value: &Variant<'_>| value.to_string();
         property(file, value)
             .iter()
             .map(|(name, value)| (*name, shown(value)))

@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use spec::runtime::LinuxResources;
 use tokio::sync::Mutex;
 use zbus::OwnedObjectPath;
-use zbus::zvariant::Value;
+use zbus::Variant;
 
 use crate::{Error, Host, properties};
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
-type Properties<'a> = Vec<(&'a str, Value<'a>)>;
+type Properties<'a> = Vec<(&'a str, Variant<'a>)>;
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -39,11 +39,11 @@ trait Manager {
         &self,
         name: &str,
         mode: &str,
-        properties: &[(&str, Value<'_>)],
+        properties: &[(&str, Variant<'_>)],
         aux: &[(&str, Properties<'_>)],
     ) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    fn set_unit_properties(&self, name: &str, runtime: bool, properties: &[(&str, Value<'_>)]) -> zbus::Result<()>;
+    fn set_unit_properties(&self, name: &str, runtime: bool, properties: &[(&str, Variant<'_>)]) -> zbus::Result<()>;
     fn attach_processes_to_unit(&self, name: &str, subcgroup: &str, pids: &[u32]) -> zbus::Result<()>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
@@ -129,19 +129,32 @@ impl Systemd {
     /// What systemd says, or that it took too long.
     pub async fn start_scope(&self, scope: &Scope<'_>) -> Result<(), Error> {
         let all = [
-            ("Description", Value::from(scope.description)),
-            ("Slice", Value::from(scope.slice)),
-            ("PIDs", Value::from(vec![scope.pid])),
-            ("Delegate", Value::from(true)),
-            ("DefaultDependencies", Value::from(false)),
+            ("Description", Variant::from(scope.description)),
+            ("Slice", Variant::from(scope.slice)),
+            ("PIDs", Variant::from(vec![scope.pid])),
+            ("Delegate", Variant::from(true)),
+            ("DefaultDependencies", Variant::from(false)),
             // Its end is ours to tell, whatever it was: no unit stays behind as failed.
-            ("CollectMode", Value::from("inactive-or-failed")),
+            ("CollectMode", Variant::from("inactive-or-failed")),
             // A child that dies of OOM is the container's affair, no reason to end the scope.
-            ("OOMPolicy", Value::from("continue")),
+            ("OOMPolicy", Variant::from("continue")),
         ];
         match self.start(scope.name, &all).await {
             Ok(()) => Ok(()),
             Err(failed) => Err(self.lost("start", scope.name, failed).await),
+        }
+    }
+
+    /// Puts a process into a scope, which is made where it is not there.
+    ///
+    /// # Errors
+    /// As [`Systemd::start_scope`].
+    pub async fn enter_scope(&self, scope: &Scope<'_>) -> Result<(), Error> {
+        let manager = self.manager().await?;
+        match within(manager.attach_processes_to_unit(scope.name, "/", &[scope.pid])).await {
+            Ok(()) => Ok(()),
+            Err(failed) if failed.is(NO_SUCH) => self.start_scope(scope).await,
+            Err(failed) => Err(self.lost("attach a process to", scope.name, failed).await),
         }
     }
 
@@ -151,9 +164,9 @@ impl Systemd {
     /// As [`Systemd::start_scope`].
     pub async fn start_slice(&self, name: &str, description: &str) -> Result<(), Error> {
         let all = [
-            ("Description", Value::from(description)),
-            ("DefaultDependencies", Value::from(false)),
-            ("CollectMode", Value::from("inactive-or-failed")),
+            ("Description", Variant::from(description)),
+            ("DefaultDependencies", Variant::from(false)),
+            ("CollectMode", Variant::from("inactive-or-failed")),
         ];
         match self.start(name, &all).await {
             Ok(()) => Ok(()),
@@ -162,7 +175,7 @@ impl Systemd {
         }
     }
 
-    async fn start(&self, name: &str, properties: &[(&str, Value<'_>)]) -> Result<(), Failed> {
+    async fn start(&self, name: &str, properties: &[(&str, Variant<'_>)]) -> Result<(), Failed> {
         let manager = self.proxy().await?;
         within(async {
             // Listened for before the order: the job may be done before its name is known.
@@ -191,18 +204,6 @@ impl Systemd {
             Ok(_) => Ok(()),
             Err(failed) if failed.is(NO_SUCH) => Ok(()),
             Err(failed) => Err(self.lost("stop", name, failed).await),
-        }
-    }
-
-    /// Puts a process into a scope that is there.
-    ///
-    /// # Errors
-    /// What systemd says, or that it took too long.
-    pub async fn attach(&self, name: &str, pid: u32) -> Result<(), Error> {
-        let manager = self.manager().await?;
-        match within(manager.attach_processes_to_unit(name, "/", &[pid])).await {
-            Ok(()) => Ok(()),
-            Err(failed) => Err(self.lost("attach a process to", name, failed).await),
         }
     }
 

@@ -161,7 +161,7 @@ impl From<Error> for stream::BackendError {
 
 /// A status travels in a header, and a client that gets a longer one ends the whole connection, with
 /// every call of every other caller on it (hyper takes 16 KiB of headers; the text is escaped).
-const LONGEST_MESSAGE: usize = 4096;
+pub(crate) const LONGEST_MESSAGE: usize = 4096;
 
 /// `text`, its middle left out where it is too long: what was done is said first, the cause last.
 pub(crate) fn cut(text: &str, longest: usize) -> std::borrow::Cow<'_, str> {

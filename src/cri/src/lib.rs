@@ -2,7 +2,7 @@
 //!
 //! One verb is one file, read as a script: `sandbox/run.rs`, `container/create.rs`, …
 //! `service.rs` is the gRPC glue, `instrument.rs` logs and turns errors into statuses, `counters.rs` counts for
-//! Prometheus, `measures/` are the metrics of pods, `events.rs` tells of every change,
+//! Prometheus, `encoded.rs` answers the lists from bytes, `measures/` are the metrics of pods, `events.rs` tells of every change,
 //! `container/plan/` and `sandbox/plan.rs` decide (pure), `undo.rs` takes back, `store/`
 //! remembers, `monitor/` talks to the processes that keep containers, `restore.rs` compares
 //! all of it with what is there when the daemon starts.
@@ -19,6 +19,7 @@ mod chunks;
 mod clock;
 mod container;
 mod counters;
+mod encoded;
 mod error;
 mod events;
 mod fdio;
@@ -31,7 +32,9 @@ mod node;
 mod port_forward;
 mod restore;
 mod runtime;
+
 mod sandbox;
+mod scope;
 mod service;
 mod store;
 mod streaming;
@@ -39,6 +42,7 @@ mod subject;
 mod trace;
 mod undo;
 
+pub use encoded::Lists;
 pub use error::Error;
 pub use runtime::{Parts, Runtime};
 pub use service::{Services, services};

@@ -37,8 +37,8 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
     let mut info = HashMap::new();
     if request.verbose {
         let mut config = serde_json::to_value(&rt.config).map_err(|e| Error::at("encode", "the configuration", &e))?;
-        // As tools of containerd look for them: on whose filesystem containers' roots lie.
-        config["stateDir"] = json!(rt.paths.snapshots());
+        // As tools of containerd look for them.
+        config["stateDir"] = json!(rt.config.state);
         config["rootDir"] = json!(rt.config.root);
         info.insert("config".to_owned(), config.to_string());
         let last = network.as_ref().map_or("OK", |(_, message)| message.as_str());
@@ -98,10 +98,14 @@ fn cni_config(rt: &Runtime) -> serde_json::Value {
 }
 
 /// Answers RuntimeConfig: the driver that the kubelet must use too.
-pub(crate) fn config() -> cri::RuntimeConfigResponse {
+pub(crate) fn config(rt: &Runtime) -> cri::RuntimeConfigResponse {
     cri::RuntimeConfigResponse {
         linux: Some(cri::LinuxRuntimeConfiguration {
-            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+            cgroup_driver: match rt.config.cgroup_driver {
+                config::CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+                config::CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+            }
+            .into(),
         }),
     }
 }

@@ -10,7 +10,7 @@ use crate::container::plan::HostFacts;
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::Events;
-use crate::monitor::Spawner;
+use crate::monitor::{Home, Spawner};
 use crate::sandbox::userns;
 use crate::store::db::Db;
 use crate::store::index::Index;
@@ -52,6 +52,8 @@ pub struct Runtime {
     pub(crate) cni: Arc<cni_invoke::Cni>,
     pub(crate) stream: Arc<stream::Server>,
     pub(crate) cgroups: cgroup::Host,
+    /// With the systemd driver alone.
+    pub(crate) systemd: Option<Arc<cgroup::Systemd>>,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) db: Db,
     pub(crate) index: Index,
@@ -100,11 +102,17 @@ impl Runtime {
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
         let host = host::facts(&config.runtime, cgroups.version())?;
+        let systemd = systemd(&config, &cgroups).await?;
         let name = config.monitors_cgroup();
-        let monitors = cgroups
-            .create(&name)
-            .map_err(|e| Error::at("make the cgroup", &name, &e))?;
-        let spawner = Spawner::new(&monitor, monitors).await?;
+        let home = match &systemd {
+            Some(systemd) => Home::Scope(Arc::clone(systemd), name),
+            None => Home::Cgroup(
+                cgroups
+                    .create(&name)
+                    .map_err(|e| Error::at("make the cgroup", &name, &e))?,
+            ),
+        };
+        let spawner = Spawner::new(&monitor, home).await?;
         let userns = userns::probe(&spawner, &paths.namespaces(), &paths.layers()).await;
         let no_userns = userns.err().map(|e| e.to_string());
         if let Some(why) = &no_userns {
@@ -120,6 +128,7 @@ impl Runtime {
             cni,
             stream,
             cgroups,
+            systemd,
             spawner,
             db,
             index: Index::default(),
@@ -150,4 +159,21 @@ impl Runtime {
             self.config.handler_names().join(", ")
         )))
     }
+}
+
+/// The connection to systemd, where it is to make the cgroups.
+async fn systemd(config: &Config, cgroups: &cgroup::Host) -> Result<Option<Arc<cgroup::Systemd>>, Error> {
+    if config.cgroup_driver == config::CgroupDriver::Cgroupfs {
+        return Ok(None);
+    }
+    if cgroups.version() == cgroup::Version::V1 {
+        return Err(Error::precondition(
+            "cgroup_driver: systemd needs cgroup v2 alone (systemd.unified_cgroup_hierarchy=1); this host has v1 hierarchies: use cgroupfs here and cgroupDriver: cgroupfs in the kubelet's configuration",
+        ));
+    }
+    let systemd = cgroup::Systemd::connect().await;
+    let systemd = systemd.map_err(|e| {
+        Error::at("use", "the systemd cgroup driver", &e).and("use cgroup_driver: cgroupfs where systemd does not run")
+    })?;
+    Ok(Some(Arc::new(systemd)))
 }

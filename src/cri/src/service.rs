@@ -10,13 +10,14 @@ use tonic::{Request, Response, Status};
 
 use crate::chunks::{Streamed, chunks};
 use crate::container::{attach, create, exec, exec_sync, list, logs, remove, start, stats, status, stop, update};
+use crate::encoded::Lists;
 use crate::error::Error;
 use crate::instrument::{Weight, rpc};
 use crate::runtime::Runtime;
 use crate::{image, measures, node, port_forward, sandbox};
 
 /// Largest message either way: as the kubelet's client has it.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 
 /// Both CRI services over one runtime.
 #[derive(Debug, Clone)]
@@ -32,12 +33,13 @@ impl Services {
 
 /// The services, ready to be added to a gRPC server.
 #[must_use]
-pub fn services(rt: &Arc<Runtime>) -> (RuntimeServiceServer<Services>, ImageServiceServer<Services>) {
+pub fn services(rt: &Arc<Runtime>) -> (Lists<RuntimeServiceServer<Services>>, ImageServiceServer<Services>) {
     let both = || Services::new(rt);
+    let runtime = RuntimeServiceServer::new(both())
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
     (
-        RuntimeServiceServer::new(both())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE),
+        Lists::new(rt, runtime),
         ImageServiceServer::new(both())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE),
@@ -82,7 +84,7 @@ service! {
     unary {
     Look Version version(VersionRequest) -> VersionResponse: |_, _| Ok(node::version());
     Look Status status(StatusRequest) -> StatusResponse: |rt, m| node::status(&rt, &m).await;
-    Look RuntimeConfig runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse: |_, _| Ok(node::config());
+    Look RuntimeConfig runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse: |rt, _| Ok(node::config(&rt));
     Verb UpdateRuntimeConfig update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse:
         |rt, m| node::update(&rt, m).map(|()| cri::UpdateRuntimeConfigResponse {});
 

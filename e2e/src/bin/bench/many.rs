@@ -1,6 +1,7 @@
 //! A node that fills: both servers get the same pods, level by level, and at each level are asked
 //! what the kubelet asks all the time. At the last the servers are started again beside them.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -141,42 +142,53 @@ pub(crate) fn of_status(node: &Node, key: &str) -> Result<f64> {
 
 /// How often the servers wake up and what they use while nobody asks anything, both in the same seconds.
 async fn idle(pair: &Pair) -> Result<[Row; 2]> {
-    let pids = pair.both().map(Node::daemon_pid);
-    let look = || pids.map(|pid| pid.context("no server").and_then(activity));
-    let before = look();
+    // Threads that were started for the calls before end after ten seconds without work.
+    tokio::time::sleep(IDLE + Duration::from_secs(4)).await;
+    let look = || -> Result<Vec<Activity>> {
+        let pids = pair.both().map(Node::daemon_pid);
+        pids.into_iter()
+            .map(|pid| activity(pid.context("no server")?))
+            .collect()
+    };
+    let before = look()?;
     tokio::time::sleep(IDLE).await;
-    let after = look();
+    let after = look()?;
     let mut wakeups: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
     let mut share: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
     for (at, (before, after)) in before.into_iter().zip(after).enumerate() {
-        let (before, after) = (before?, after?);
+        let (mut times, mut nanoseconds) = (0.0, 0.0);
+        for (thread, now) in after {
+            let then = before.get(&thread).copied().unwrap_or_default();
+            times += now.0 - then.0;
+            nanoseconds += now.1 - then.1;
+        }
         let seconds = IDLE.as_secs_f64();
-        wakeups[at].push((after.0 - before.0) / seconds);
-        share[at].push((after.1 - before.1) / seconds / 1e9 * 100.0);
+        // Nothing at all would make a ratio of nothing.
+        wakeups[at].push((times / seconds).max(0.1));
+        share[at].push((nanoseconds / seconds / 1e9 * 100.0).max(0.001));
     }
     Ok([
-        row("idle_wakeups_100", "1/s less", wakeups),
+        row("idle_wakeups_100", "per s", wakeups),
         row("idle_cpu_100", "%", share),
     ])
 }
 
-/// Times that a thread of `pid` was put on a processor, and nanoseconds there (`/proc/PID/schedstat`).
-fn activity(pid: u32) -> Result<(f64, f64)> {
-    let (mut times, mut nanoseconds) = (0.0, 0.0);
+/// For each thread: times that it was put on a processor, and nanoseconds there.
+type Activity = HashMap<String, (f64, f64)>;
+
+/// Of `/proc/PID/task/TID/schedstat`.
+fn activity(pid: u32) -> Result<Activity> {
+    let mut threads = Activity::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        let mut words = text.split_whitespace().map(str::parse::<f64>);
-        let mut next = || {
-            words
-                .next()
-                .context("a short schedstat")?
-                .context("a schedstat without numbers")
+        let path = task?.path();
+        let text = std::fs::read_to_string(path.join("schedstat"))?;
+        let words: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [nanoseconds, _queued, times] = words.as_slice() else {
+            anyhow::bail!("{} has not three numbers", path.display());
         };
-        nanoseconds += next()?;
-        next()?;
-        times += next()?;
+        threads.insert(path.display().to_string(), (*times, *nanoseconds));
     }
-    Ok((times, nanoseconds))
+    Ok(threads)
 }
 
 /// How much longer the last pods took than the first.

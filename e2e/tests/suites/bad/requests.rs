@@ -192,7 +192,7 @@ fn a_working_directory_that_does_not_exist() {
 }
 
 #[test]
-fn a_mount_source_that_is_missing_or_a_target_that_leaves_the_root() {
+fn e7_a_mount_source_that_is_missing_is_made_or_refused_by_name() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let missing = node.dir().join("missing/deep");

@@ -8,7 +8,9 @@ use e2e::{Bed, catalog, container, pod, sleeper, test};
 use proto::cri as v1;
 use tonic::Code;
 
-use super::wrapped;
+use serde_json::json;
+
+use super::{image, wrapped};
 
 #[test]
 fn e2_an_image_without_a_tag_is_named_as_it_was_asked_for() {
@@ -19,11 +21,7 @@ fn e2_an_image_without_a_tag_is_named_as_it_was_asked_for() {
         let image = bed.cri.pull(&name).await?;
         for asked in [&name, &image] {
             let id = bed
-                .create(&container(
-                    &asked[..6].replace('.', "-").replace(':', "-"),
-                    asked,
-                    &["true"],
-                ))
+                .create(&container(&asked[..6].replace(['.', ':'], "-"), asked, &["true"]))
                 .await?;
             let status = bed.cri.container_status(&id).await?;
             ensure!(status.image_id == image, "image_id {}", status.image_id);
@@ -108,6 +106,21 @@ fn e2_an_ambiguous_id_is_an_error() {
                 .is_err_and(|status| !matches!(status.code(), Code::Unknown | Code::Internal)),
             "{answer:?}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn e2_a_numeric_user_of_an_image_is_told_as_uid() {
+    test(async |node| -> Result<()> {
+        for (user, uid) in [("1234", 1234), ("4321:100", 4321)] {
+            let (_registry, name) = image(node, json!({"Env": ["PATH=/bin"], "User": user}))?;
+            let cri = node.cri();
+            cri.pull(&name).await?;
+            let image = cri.image(&name).await?.context("not there")?;
+            let told = image.uid.as_ref().map(|uid| uid.value);
+            ensure!(told == Some(uid) && image.username.is_empty(), "{user}: {image:?}");
+        }
         Ok(())
     });
 }

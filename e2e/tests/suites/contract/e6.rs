@@ -203,7 +203,12 @@ fn e6_an_add_that_fails_is_followed_by_del_and_leaves_no_namespace() {
         ensure!(cri.run_pod(&pod(node, "pod")).await.is_err(), "a pod without network");
         let text = fs::read_to_string(&calls)?;
         let order: Vec<&str> = text.lines().filter(|word| matches!(*word, "ADD" | "DEL")).collect();
-        ensure!(order == ["ADD", "DEL"], "{order:?}");
+        let (first, rest) = order.split_first().context("nothing was asked")?;
+        // DEL may be repeated; it never fails for what is gone.
+        ensure!(
+            *first == "ADD" && !rest.is_empty() && rest.iter().all(|word| *word == "DEL"),
+            "{order:?}"
+        );
         ensure!(
             node.sh("ls /run/netns 2>/dev/null || true")?.is_empty(),
             "a namespace stayed"

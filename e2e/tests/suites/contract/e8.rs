@@ -132,3 +132,52 @@ fn e8_one_filesystem_is_told_for_images_and_for_containers() {
         Ok(())
     });
 }
+
+#[test]
+fn e8_metrics_have_descriptors_and_counters_never_go_back() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        bed.run(&container("main", BUSYBOX, &["sh", "-c", "while :; do :; done"]))
+            .await?;
+        let mut runtime = bed.cri.runtime.clone();
+        let described: Vec<v1::MetricDescriptor> = runtime
+            .list_metric_descriptors(v1::ListMetricDescriptorsRequest {})
+            .await?
+            .into_inner()
+            .descriptors;
+        ensure!(described.len() == 56, "{} descriptors", described.len());
+        let mut last = std::collections::HashMap::new();
+        for _ in 0..10 {
+            let answer = runtime
+                .list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {})
+                .await?
+                .into_inner();
+            let pod = answer
+                .pod_metrics
+                .into_iter()
+                .find(|it| it.pod_sandbox_id == bed.pod)
+                .context("no metrics")?;
+            let all = pod
+                .metrics
+                .iter()
+                .chain(pod.container_metrics.iter().flat_map(|it| &it.metrics));
+            for metric in all {
+                let descriptor = described.iter().find(|it| it.name == metric.name);
+                let descriptor = descriptor.with_context(|| format!("{} has no descriptor", metric.name))?;
+                ensure!(
+                    descriptor.label_keys.len() == metric.label_values.len(),
+                    "{metric:?} {descriptor:?}"
+                );
+                if metric.metric_type() == v1::MetricType::Counter {
+                    let key = (metric.name.clone(), metric.label_values.clone());
+                    let value = metric.value.map_or(0, |value| value.value);
+                    let before = last.insert(key, value).unwrap_or(0);
+                    ensure!(value >= before, "{}: {before} then {value}", metric.name);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        ensure!(last.values().any(|value| *value > 0), "no counter moved");
+        Ok(())
+    });
+}

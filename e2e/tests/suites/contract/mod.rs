@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use e2e::engine::conflist;
+use e2e::fake::{Fake, Fault};
+use e2e::image::{Compression, Flavor, Image, Layer, Storage};
+use e2e::tar::Tar;
 use e2e::{Bed, Node};
 
 mod e1;
@@ -49,6 +52,30 @@ async fn cgroup(node: &Node, bed: &Bed, id: &str, controller: &str) -> Result<Pa
         .map(|(_, path)| path.to_owned())
         .with_context(|| format!("no {controller} in {text}"))?;
     Ok(PathBuf::from(format!("/sys/fs/cgroup/{controller}{path}")))
+}
+
+/// A registry of one image: busybox's shell with this configuration. Its reference.
+fn image(node: &Node, config: serde_json::Value) -> Result<(Fake, String)> {
+    let mut tar = Tar::new();
+    tar.dir("bin/")
+        .dir("etc/")
+        .dir("data/")
+        .file("data/from-image", 0o644, b"from the image\n");
+    tar.file("bin/busybox", 0o755, &fs::read("/bin/busybox")?);
+    for applet in ["sh", "cat", "id", "ls", "touch", "grep"] {
+        tar.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    tar.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
+    let storage = Storage::new(&node.dir().join("images"));
+    let image = Image {
+        flavor: Flavor::Oci,
+        layers: vec![Layer::new(&tar.finish(), Compression::Gzip)?],
+        config,
+    };
+    storage.put("own", "1", &image)?;
+    let fake = Fake::start(node, storage, Fault::None)?;
+    let name = format!("{}/own:1", fake.host());
+    Ok((fake, name))
 }
 
 /// Processes in the node whose command line holds `needle`.

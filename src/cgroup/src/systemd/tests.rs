@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex as StdMutex};
 
 use zbus::ObjectPath;
+use zbus::OwnedVariant;
 use zbus::object_server::SignalEmitter;
-use zbus::zvariant::OwnedValue;
 
 use super::*;
 
@@ -52,13 +52,13 @@ impl Fake {
         &self,
         name: String,
         mode: String,
-        properties: Vec<(String, OwnedValue)>,
-        _aux: Vec<(String, Vec<(String, OwnedValue)>)>,
+        properties: Vec<(String, OwnedVariant)>,
+        _aux: Vec<(String, Vec<(String, OwnedVariant)>)>,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
     ) -> Result<OwnedObjectPath, Refusal> {
         let shown: Vec<String> = properties
             .iter()
-            .map(|(key, value)| format!("{key}={}", Value::from(value.try_clone().unwrap())))
+            .map(|(key, value)| format!("{key}={}", Variant::from(value.try_clone().unwrap())))
             .collect();
         self.note(format!("start {name} {mode} {}", shown.join(" ")));
         if name.starts_with("there") {

@@ -35,7 +35,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{ContainerRecord, Phase, SandboxPhase, SandboxRecord, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
-use crate::{blocking, events};
+use crate::{blocking, events, scope};
 
 /// How long making the container up to its execve may take.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -64,11 +64,11 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             Some(c)
                 if c.with_status(|s| s.phase == Phase::Created && !s.removing) && *c.config()? == request.config =>
             {
-                Ok(id)
+                Ok(named(id))
             }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &sandbox, &request.config).await) };
@@ -76,6 +76,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             waiter.wait().await
         }
     }
+}
+
+/// Says in the request's log lines which container it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("container_id", id.as_str());
+    id
 }
 
 fn ready(sandbox: &Sandbox) -> Result<(), Error> {
@@ -194,7 +200,9 @@ async fn steps(
     }
     record.stop_signal = planned.stop_signal;
 
+    let holder = scope::open(rt, &record.cgroup, &format!("container {id}")).await?;
     let made = ask(rt, &client, &record, &config, fds).await?;
+    drop(holder);
     record.pid = made.pid;
     record.uid = made.uid;
     record.gid = made.gid;
@@ -314,7 +322,7 @@ async fn ask(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         rootfs_fd: true,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
         max_log_line: rt.config.runtime.max_log_line,
         mount_fds: with.places,
     });

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::container::Container;
 use crate::store::records::{Phase, Resources};
-use crate::{blocking, detached};
+use crate::{blocking, detached, scope};
 
 /// Changes a container's limits.
 pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdateContainerResourcesRequest) -> Result<(), Error> {
@@ -58,6 +58,8 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>, wanted: cri::LinuxCon
     let now = merged(&had, &wanted)?;
     let limits = resources::resources(&now)?;
     let score = resources::oom_score_adj(&now)?;
+    // First systemd, which rounds to what its properties can say; then the exact values.
+    scope::limit(rt, &container.record.cgroup, &limits).await?;
     let (rt2, container2) = (Arc::clone(rt), Arc::clone(container));
     let rescored = now.oom_score_adj != had.oom_score_adj;
     blocking(move || {

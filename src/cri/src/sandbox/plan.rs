@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use config::Paths;
+use config::{CgroupDriver, Paths};
 use proto::cri::{self, NamespaceMode};
 use spec::SandboxId;
 
@@ -22,6 +22,8 @@ pub(crate) struct Node<'a> {
     pub(crate) boot_id: &'a str,
     /// The lowest id of the host that a user namespace may map.
     pub(crate) lowest_id: u32,
+    /// Who makes cgroups.
+    pub(crate) cgroup_driver: CgroupDriver,
 }
 
 /// What has to be made for a pod.
@@ -142,11 +144,19 @@ fn resolv_conf(dns: Option<&cri::DnsConfig>, host: &str) -> Result<String, Error
     Ok(out)
 }
 
-/// A cgroup path of CRI: absolute and clean, without a last slash.
-fn cgroup_parent(text: &str) -> Result<Option<String>, Error> {
+/// A cgroup path of CRI: absolute and clean, without a last slash. With the systemd driver the path of a slice, which
+/// the kubelet names whole and others by its last part.
+fn cgroup_parent(text: &str, driver: CgroupDriver) -> Result<Option<String>, Error> {
     let trimmed = text.trim_end_matches('/');
     if trimmed.is_empty() {
         return Ok(None);
+    }
+    if driver == CgroupDriver::Systemd {
+        let path = cgroup::slice_path(trimmed).map_err(|e| {
+            Error::at("read", "cgroup_parent", &e)
+                .and("this node's cgroup driver is systemd; set the kubelet's cgroupDriver to systemd")
+        })?;
+        return Ok(Some(path));
     }
     let path = if trimmed.starts_with('/') {
         trimmed.to_owned()
@@ -257,7 +267,7 @@ pub(crate) fn plan(
     }
     let name = hostname(&config.hostname, node.hostname, host_network)?;
     let text = |path: std::path::PathBuf| path.display().to_string();
-    let parent = cgroup_parent(&linux.cgroup_parent)?;
+    let parent = cgroup_parent(&linux.cgroup_parent, node.cgroup_driver)?;
     let record = SandboxRecord {
         id: id.to_string(),
         request: Some(request.clone()),
@@ -337,6 +347,7 @@ mod tests {
             resolv_conf: "nameserver 9.9.9.9\n",
             boot_id: "b",
             lowest_id: 1,
+            cgroup_driver: CgroupDriver::Cgroupfs,
         };
         plan(&SandboxId::parse(&"a".repeat(64)).unwrap(), &request, &paths, &node)
     }

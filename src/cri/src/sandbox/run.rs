@@ -23,7 +23,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{SandboxPhase, SandboxRecord, SandboxStatus};
 use crate::store::sandbox::{Sandbox, name_key, row};
 use crate::undo::Undo;
-use crate::{blocking, events, host};
+use crate::{blocking, events, host, scope};
 
 /// Makes a pod, or finds the one that the same request made.
 pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -> Result<String, Error> {
@@ -36,10 +36,10 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
     let request = Arc::new(request);
     match rt.pod_names.reserve(&key, &request)? {
         Reserved::Taken(id) => match rt.index.find_sandbox(&id)? {
-            Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(id),
+            Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(named(id)),
             _ => Err(rt.pod_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &request).await) };
@@ -47,6 +47,12 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
             waiter.wait().await
         }
     }
+}
+
+/// Says in the request's log lines which pod it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("pod_id", id.as_str());
+    id
 }
 
 async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<String, Error> {
@@ -86,6 +92,7 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
         resolv_conf: &resolv_conf,
         boot_id: &rt.boot_id,
         lowest_id: rt.config.runtime.userns_min_host_id,
+        cgroup_driver: rt.config.cgroup_driver,
     };
     let mut plan = plan(id, request, &rt.paths, &node)?;
     if let (false, Some(why)) = (plan.record.userns.is_empty(), &rt.no_userns) {
@@ -182,9 +189,13 @@ async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_typ
 
 /// Cgroup, files and `/dev/shm`.
 async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) -> Result<(), Error> {
+    scope::slice(rt, &plan.record.cgroup, &format!("pod {id}")).await?;
     let (rt, id, plan) = (Arc::clone(rt), id.clone(), Arc::clone(plan));
     blocking(move || {
         files::make(&rt.paths, &id, &plan)?;
+        if rt.systemd.is_some() {
+            return Ok(());
+        }
         let path = &plan.record.cgroup;
         rt.cgroups
             .create(path)

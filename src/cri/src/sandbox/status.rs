@@ -102,8 +102,19 @@ pub(crate) fn status(
     if request.verbose {
         let record = &sandbox.record;
         let cni = serde_json::from_str::<serde_json::Value>(&record.cni_result).unwrap_or_default();
+        // Tools look for a pod's namespaces where other runtimes have the spec of a pause container; there is none here.
+        let namespaces: Vec<_> = [
+            ("network", &record.netns),
+            ("ipc", &record.ipcns),
+            ("uts", &record.utsns),
+        ]
+        .into_iter()
+        .filter(|(_, path)| !path.is_empty())
+        .map(|(kind, path)| json!({"type": kind, "path": path}))
+        .collect();
         let text = json!({
             "image": "",
+            "runtimeSpec": {"hostname": record.hostname, "linux": {"cgroupsPath": record.cgroup, "namespaces": namespaces}},
             "pid": record.init_pid,
             "networkNamespace": record.netns,
             "ipcNamespace": record.ipcns,

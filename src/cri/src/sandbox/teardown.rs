@@ -8,11 +8,11 @@ use std::time::Duration;
 use spec::SandboxId;
 
 use super::{files, namespaces, network};
-use crate::blocking;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::db::Table;
 use crate::store::records::SandboxRecord;
+use crate::{blocking, scope};
 
 /// CNI DEL, then the network namespace, in this order: plugins find the interfaces inside. At the same time what no
 /// container is left to use: the other namespaces and `/dev/shm`; each unmount waits for RCU.
@@ -53,9 +53,10 @@ pub(crate) async fn cgroup(rt: &Arc<Runtime>, record: &SandboxRecord) -> Result<
 
 /// Kills what is in a cgroup and removes it; one that is gone is fine.
 pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), Error> {
-    let (rt, path) = (Arc::clone(rt), path.to_owned());
+    let (own, at) = (Arc::clone(rt), path.to_owned());
     blocking(move || {
-        let found = match rt.cgroups.open(&path) {
+        let path = at;
+        let found = match own.cgroups.open(&path) {
             Ok(found) => found,
             Err(e) if e.kind() == spec::Kind::NotFound => return Ok(()),
             Err(e) => return Err(Error::at("open the cgroup", &path, &e)),
@@ -67,7 +68,8 @@ pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), E
         }
         found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
     })
-    .await
+    .await?;
+    scope::close(rt, path).await
 }
 
 /// All of it, by the record alone.

@@ -12,7 +12,7 @@ use crate::container::plan::resources;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::records::{PodResources, Resources, SandboxPhase};
-use crate::{blocking, detached};
+use crate::{blocking, detached, scope};
 
 /// Changes a pod's resources.
 pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxResourcesRequest) -> Result<(), Error> {
@@ -28,6 +28,7 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
             return Err(Error::precondition(format!("pod {} is not ready", sandbox.id)));
         }
         if sandbox.record.cgroup_owned {
+            scope::limit(&rt, &sandbox.record.cgroup, &limits).await?;
             let (rt, sandbox) = (Arc::clone(&rt), Arc::clone(&sandbox));
             blocking(move || {
                 let path = &sandbox.record.cgroup;

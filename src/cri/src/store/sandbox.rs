@@ -9,6 +9,7 @@ use spec::SandboxId;
 use super::db::{Db, Row, Table};
 use super::records::{SandboxPhase, SandboxRecord, SandboxStatus, encode_status};
 use crate::container::stats::Sample;
+use crate::encoded::Listed;
 use crate::error::Error;
 
 /// A pod.
@@ -22,6 +23,8 @@ pub(crate) struct Sandbox {
     /// Verbs that change the pod take turns here; readers and lists never look at it. It is
     /// a queue, not a guard of data: the only lock of this crate that is held across waits.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Its part in lists.
+    pub(crate) listed: Listed,
     /// The last CPU reading, for the rate.
     pub(crate) sample: Mutex<Option<Sample>>,
 }
@@ -34,6 +37,7 @@ impl Sandbox {
             record,
             status: RwLock::new(status),
             turn: tokio::sync::Mutex::new(()),
+            listed: Listed::default(),
             sample: Mutex::default(),
         }
     }

@@ -12,9 +12,10 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Records for each processor; the life of one pod takes 5 MB.
 const BUFFER_KB: u32 = 32 * 1024;
 
-const EVENTS: [&str; 8] = [
+const EVENTS: [&str; 9] = [
     "syscalls",
     "sched/sched_switch",
+    "sched/sched_waking",
     "sched/sched_process_fork",
     "sched/sched_process_exec",
     "sched/sched_process_exit",

@@ -148,7 +148,15 @@ pub(super) struct Lines {
 #[derive(Default)]
 struct Open {
     call: Option<(String, String, Micros)>,
-    away: Option<(Micros, bool, Option<String>)>,
+    away: Option<Left>,
+}
+
+/// A task that has left its processor.
+struct Left {
+    at: Micros,
+    asleep: bool,
+    reason: Option<String>,
+    woken: Option<Micros>,
 }
 
 impl Lines {
@@ -181,6 +189,9 @@ impl Lines {
         let mut lines: Vec<Line> = made
             .into_values()
             .map(|(mut line, mut open)| {
+                if let Some(left) = open.away.take() {
+                    line.away.extend(left.until(whole.end));
+                }
                 close_call(&mut line, &mut open, whole.end, String::new());
                 line.begin = line.begin.max(whole.begin);
                 line.end = line.end.max(line.begin);
@@ -208,27 +219,54 @@ fn take(line: &mut Line, open: &mut Open, event: &Event) {
             line.notes.push((event.at, format!("executes {path}")));
         }
         What::End => close_call(line, open, event.at, String::new()),
-        What::Out { asleep } => open.away = Some((event.at, *asleep, None)),
+        What::Out { asleep } => {
+            open.away = Some(Left {
+                at: event.at,
+                asleep: *asleep,
+                reason: None,
+                woken: None,
+            });
+        }
         What::Stack(frames) => {
-            if let Some((_, true, reason)) = &mut open.away {
-                *reason = Some(reason_of(frames));
+            if let Some(left) = &mut open.away {
+                left.reason = Some(reason_of(frames));
+            }
+        }
+        What::Woken => {
+            if let Some(left) = &mut open.away {
+                left.woken.get_or_insert(event.at);
             }
         }
         What::In => {
-            if let Some((begin, asleep, reason)) = open.away.take() {
-                let reason = asleep.then(|| reason.unwrap_or_else(|| "asleep".to_owned()));
-                line.away.push(Away {
-                    span: Span { begin, end: event.at },
-                    reason,
-                });
+            if let Some(left) = open.away.take() {
+                line.away.extend(left.until(event.at));
             }
         }
         What::Note(text) => line.notes.push((event.at, text.clone())),
         What::Fork(child) => line.notes.push((event.at, format!("starts task {child}"))),
     }
     // The name follows what a process calls itself.
-    if !event.comm.is_empty() && !event.comm.starts_with('<') && !matches!(event.what, What::In) {
+    if !event.comm.is_empty() && !event.comm.starts_with('<') && !matches!(event.what, What::In | What::Woken) {
         line.label.clone_from(&event.comm);
+    }
+}
+
+impl Left {
+    /// Asleep until it was woken, then in the queue until it is back.
+    fn until(self, back: Micros) -> impl Iterator<Item = Away> {
+        let woken = if self.asleep {
+            self.woken.unwrap_or(back)
+        } else {
+            self.at
+        };
+        let away = |begin, end, reason| Away {
+            span: Span { begin, end },
+            reason,
+        };
+        let reason = self.reason.unwrap_or_else(|| "asleep".to_owned());
+        let sleep = away(self.at, woken, Some(reason));
+        let queue = away(woken, back, None);
+        [sleep, queue].into_iter().filter(|one| one.span.length() > 0)
     }
 }
 
@@ -298,6 +336,7 @@ mod tests {
             event(0, What::Enter("rmdir".into(), String::new())),
             event(10, What::Out { asleep: true }),
             event(10, What::Stack(frames.into())),
+            event(36, What::Woken),
             event(40, What::In),
             event(50, What::Leave("rmdir".into(), "0x0".into())),
             event(60, What::Out { asleep: false }),
@@ -321,8 +360,8 @@ mod tests {
             Shares {
                 own: 15,
                 kernel: 25,
-                asleep: 30,
-                queued: 15
+                asleep: 26,
+                queued: 19
             }
         );
         assert_eq!(line.shares(Span { begin: 0, end: 20 }).asleep, 10);

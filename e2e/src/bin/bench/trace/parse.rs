@@ -28,6 +28,8 @@ pub(super) enum What {
     Out { asleep: bool },
     /// Where in the kernel it went to sleep, the innermost function first.
     Stack(Vec<String>),
+    /// Somebody woke it: from here on it waits for a processor.
+    Woken,
     /// It came back to a processor.
     In,
     /// Something worth a word.
@@ -90,6 +92,11 @@ fn record(line: &str, found: &mut Vec<Event>) -> Option<()> {
         push(next, name, What::In);
         return Some(());
     }
+    if let Some(woken) = text.strip_prefix("sched_waking: ") {
+        let (name, rest) = woken.strip_prefix("comm=")?.split_once(" pid=")?;
+        push(rest.split(' ').next()?.parse().ok()?, name, What::Woken);
+        return Some(());
+    }
     push(task, comm, what(text)?);
     Some(())
 }
@@ -149,6 +156,7 @@ mod tests {
       a [1] b-12237   [000] d..2. 12004.036431: <stack trace>
  => __schedule
  => synchronize_rcu
+       x y-7       [001] d..2. 12004.036499: sched_waking: comm=a [1] b pid=12237 prio=120 target_cpu=000
        x y-7       [001] ..... 12004.036500: sched_process_fork: comm=x y pid=7 child_comm=x y child_pid=8
        x y-7       [001] ..... 12004.036501: sched_process_exec: filename=/bin/true pid=7 old_pid=7
    a [1] b-12237   [000] ..... 12005.000001: sys_openat -> 0x9
@@ -169,6 +177,7 @@ mod tests {
                 (12237, &What::Out { asleep: true }),
                 (7, &What::In),
                 (12237, &What::Stack(frames)),
+                (12237, &What::Woken),
                 (7, &What::Fork(8)),
                 (7, &What::Exec("/bin/true".into())),
                 (12237, &What::Leave("openat".into(), "0x9".into())),
