@@ -71,8 +71,10 @@ fn check(what: &str, text: &str, more: &[u8]) -> Result<(), Error> {
 
 /// A pair of categories of the pod's own, from its id: containers of one pod share their files, those of two do not.
 fn categories(pod: &str) -> String {
-    let digit =
-        |from: usize| u32::from_str_radix(pod.get(from..from + 4).unwrap_or_default(), 16).unwrap_or(from as u32);
+    let digit = |from: usize| {
+        let text = pod.get(from..from + 4).unwrap_or_default();
+        u32::from_str_radix(text, 16).unwrap_or(0)
+    };
     let (first, second) = (digit(0) % 1024, digit(4) % 1023);
     // Two different ones, the lower one first.
     let second = if second >= first { second + 1 } else { second };

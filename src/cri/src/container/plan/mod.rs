@@ -19,7 +19,8 @@ use proto::cri;
 use spec::image::ImageConfiguration;
 use spec::runtime::{
     Capability, LinuxBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxSeccomp, Mount, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxNamespaceType, LinuxSeccomp, Mount, Process, ProcessBuilder, Root, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 
 use self::devices::HostDevice;
@@ -271,6 +272,10 @@ fn account(input: &Input<'_>, identity: &users::Identity, mounts: &mut Vec<Mount
     Ok(passwd)
 }
 
+fn root(readonly: bool) -> Result<Root, Error> {
+    built("root", RootBuilder::default().path("rootfs").readonly(readonly).build())
+}
+
 /// Makes the plan.
 pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let config = input.config;
@@ -346,18 +351,11 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     if let Some(profile) = seccomp_profile(&context, input, &caps.granted)? {
         linux = linux.seccomp(profile);
     }
-    let root = built(
-        "root",
-        RootBuilder::default()
-            .path("rootfs")
-            .readonly(context.readonly_rootfs)
-            .build(),
-    )?;
     let mut spec = built(
         "specification",
         SpecBuilder::default()
             .version("1.2.1")
-            .root(root)
+            .root(root(context.readonly_rootfs)?)
             .mounts(mounts)
             .process(process.clone())
             .linux(built("linux", linux.build())?)
