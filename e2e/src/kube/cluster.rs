@@ -270,13 +270,10 @@ impl Cluster {
             Ok(pods["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
         })
         .await?;
-        // The node's agents first: a kubelet without its API server does nothing wrong, but says much.
-        let services = std::mem::take(&mut self.services);
-        self.kubelet.end().await?;
-        for (_, mut service) in services.into_iter().rev() {
+        for (_, mut service) in self.services.drain(..).rev() {
             service.kill()?;
         }
-        Ok(())
+        self.kubelet.end().await
     }
 
     /// The ends of all logs.
