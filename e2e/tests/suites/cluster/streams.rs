@@ -186,9 +186,13 @@ fn forward(mut command: Command, init: u32) -> Result<()> {
         let mut stream = netns::connect(init, std::net::SocketAddr::from(([127, 0, 0, 1], port)))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         write!(stream, "GET /echo?msg=hello HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        // kubectl may end its side with a reset, when all has come: what has come is what counts.
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            answer.extend_from_slice(&chunk[..count]);
+        }
+        Ok(text(&answer))
     })();
     child.kill()?;
     child.wait()?;
