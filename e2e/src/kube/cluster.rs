@@ -48,7 +48,9 @@ impl Cluster {
         cluster.kubelet.start_kubelet().await?;
         cluster
             .eventually("the node is ready", 60, || {
-                let node = cluster.get(&["node", NAME])?;
+                let Ok(node) = cluster.get(&["node", NAME]) else {
+                    return Ok(None);
+                };
                 let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
                 Ok(conditions
                     .iter()
@@ -133,7 +135,7 @@ impl Cluster {
             ]),
         )?;
         let admin = self.kubeconfig(ADMIN)?;
-        self.eventually("the API server is ready", 120, || {
+        self.eventually("the API server is ready", 300, || {
             Ok(self
                 .kubectl(&["get", "--raw", "/readyz"])
                 .ok()
