@@ -6,7 +6,6 @@ use std::path::Path;
 use spec::runtime::Capability;
 
 use crate::container::plan::HostFacts;
-use crate::container::plan::security::{Seccomp, capability};
 use crate::error::Error;
 
 /// Names of the capabilities by number (linux/capability.h).
@@ -87,7 +86,7 @@ fn recursive_read_only() -> bool {
 }
 
 /// Looks at the host.
-pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Result<HostFacts, Error> {
+pub(crate) fn facts(version: cgroup::Version) -> Result<HostFacts, Error> {
     let status = read("/proc/self/status")?;
     let mask = status
         .lines()
@@ -95,22 +94,12 @@ pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Resul
         .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
         .ok_or_else(|| Error::new(spec::Kind::Internal, "/proc/self/status shows no CapBnd"))?;
     let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
-    let defaults = config
-        .default_capabilities
-        .iter()
-        .map(|n| capability(n))
-        .collect::<Result<_, _>>()?;
     Ok(HostFacts {
         apparmor,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         recursive_read_only: recursive_read_only(),
         cgroup_v2: version == cgroup::Version::V2,
         capabilities: from_mask(mask),
-        default_capabilities: defaults,
-        default_seccomp: Some(match config.default_seccomp {
-            config::SeccompDefault::RuntimeDefault => Seccomp::RuntimeDefault,
-            config::SeccompDefault::Unconfined => Seccomp::Unconfined,
-        }),
     })
 }
 

@@ -16,6 +16,7 @@ mod clock;
 mod container;
 mod error;
 mod fdio;
+mod handler;
 mod host;
 mod image;
 mod instrument;

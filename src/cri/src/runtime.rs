@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use config::{Config, Paths};
 use proto::cri;
 
 use crate::container::plan::HostFacts;
 use crate::error::Error;
+use crate::handler::{Handler, Handlers};
 use crate::monitor::Spawner;
 use crate::store::db::Db;
 use crate::store::index::Index;
@@ -42,6 +44,7 @@ pub struct Runtime {
     pub(crate) config: Config,
     pub(crate) paths: Paths,
     pub(crate) host: HostFacts,
+    pub(crate) handlers: Handlers,
     pub(crate) boot_id: String,
     pub(crate) images: Arc<image::Store>,
     pub(crate) cni: Arc<cni_invoke::Cni>,
@@ -92,7 +95,7 @@ impl Runtime {
         let paths = config.paths();
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
-        let host = host::facts(&config.runtime, cgroups.version())?;
+        let host = host::facts(cgroups.version())?;
         let name = config.monitors_cgroup();
         let monitors = cgroups
             .create(&name)
@@ -100,6 +103,7 @@ impl Runtime {
         let spawner = Spawner::new(&monitor, monitors).await?;
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {
+            handlers: Handlers::new(&config)?,
             paths,
             host,
             boot_id: host::boot_id()?,
@@ -119,15 +123,13 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// The handler of this name exists.
-    pub(crate) fn check_handler(&self, name: &str) -> Result<(), Error> {
-        if self.config.handler(name).is_some() {
-            return Ok(());
-        }
-        let name = crate::store::index::shown(name);
-        Err(Error::not_found(format!(
-            "there is no runtime handler {name:?}; this node has {}",
-            self.config.handler_names().join(", ")
-        )))
+    /// Waits until what was removed is off the disk, at most `limit`; for an orderly stop.
+    pub fn settle(&self, limit: Duration) {
+        self.images.settle(limit);
+    }
+
+    /// The handler of this name, empty for the default one.
+    pub(crate) fn handler(&self, name: &str) -> Result<Arc<Handler>, Error> {
+        self.handlers.find(name, &self.host)
     }
 }
