@@ -132,19 +132,19 @@ fn a_wrong_type_is_named_with_file_line_and_key() {
         ),
         (
             "handlers:\n  x:\n    container_annotations: ['a[b]']\n",
-            "config.yaml: handlers.x.container_annotations: \"a[b]\" is no pattern",
+            "config.yaml:3: handlers.x.container_annotations: \"a[b]\" is no pattern",
         ),
         (
             "handlers:\n  x:\n    privileged_without_host_devices_all_devices_allowed: true\n",
-            "config.yaml: handlers.x.privileged_without_host_devices_all_devices_allowed: needs",
+            "config.yaml:3: handlers.x.privileged_without_host_devices_all_devices_allowed: needs",
         ),
         (
             "handlers:\n  x:\n    default_capabilities: [CAP_CHOWN]\n",
-            "config.yaml: handlers.x.default_capabilities: \"CAP_CHOWN\" is no capability; write CHOWN",
+            "config.yaml:3: handlers.x.default_capabilities: \"CAP_CHOWN\" is no capability; write CHOWN",
         ),
         (
             "runtime:\n  timezone: ../../etc/shadow\n",
-            "config.yaml: runtime.timezone: ",
+            "config.yaml:2: runtime.timezone: ",
         ),
         ("root: null\n", "config.yaml:1: root: "),
     ] {
