@@ -50,7 +50,7 @@ section! {
         log_level: LogLevel = LogLevel::Info;
         /// Cgroup of our own below the mount's root: monitors, and pods that come without a parent.
         cgroup_root: String = "bulkhead".into();
-        /// Who makes cgroups: cgroupfs (we write the files ourselves).
+        /// Who makes cgroups, as the kubelet's cgroupDriver: cgroupfs (we do), or systemd (cgroup v2 only).
         cgroup_driver: CgroupDriver = CgroupDriver::Cgroupfs;
         /// The bulkhead-conmon program; null means the one beside the bulkhead program.
         monitor_path: Option<PathBuf> = None;
@@ -124,6 +124,10 @@ section! {
         max_log_line: u32 = 16_384;
         /// Capabilities of a container that asks for nothing else, without the CAP_ prefix.
         default_capabilities: Vec<String> = value::DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect();
+        /// Directories with descriptions of CDI devices; what a later one says stands against an earlier one.
+        cdi_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()];
+        /// Lowest id of the host that a pod's user namespace may map; 65536 keeps all of the host's own users out.
+        userns_min_host_id: u32 = 1;
         /// Profile of a container that names none: runtime_default or unconfined.
         default_seccomp: SeccompDefault = SeccompDefault::Unconfined;
         /// What /etc/localtime is in containers: a zone like Europe/Berlin, Local for the host's, null for the image's.
@@ -158,13 +162,37 @@ impl Config {
     /// Cgroup of the monitors, relative to the mount's root.
     #[must_use]
     pub fn monitors_cgroup(&self) -> String {
-        format!("/{}/monitors", self.cgroup_root)
+        let root = &self.cgroup_root;
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("/{root}/monitors"),
+            CgroupDriver::Systemd => format!("{}/{root}-monitors.scope", self.root_slice()),
+        }
+    }
+
+    /// The slice of our own, as systemd nests it: `a-b.slice` lies in `a.slice`.
+    fn root_slice(&self) -> String {
+        let root = &self.cgroup_root;
+        let ends = root.match_indices('-').map(|(at, _)| at).chain([root.len()]);
+        ends.map(|end| format!("/{}.slice", &root[..end])).collect()
     }
 
     /// Parent cgroup of a pod for which CRI names none, relative to the mount's root.
     #[must_use]
     pub fn pod_cgroup(&self, pod: &spec::SandboxId) -> String {
-        format!("/{}/pods/{pod}", self.cgroup_root)
+        let root = &self.cgroup_root;
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("/{root}/pods/{pod}"),
+            CgroupDriver::Systemd => format!("{}/{root}-pod{pod}.slice", self.root_slice()),
+        }
+    }
+
+    /// Cgroup of a container in its pod's.
+    #[must_use]
+    pub fn container_cgroup(&self, pod_cgroup: &str, id: &str) -> String {
+        match self.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("{pod_cgroup}/{id}"),
+            CgroupDriver::Systemd => format!("{pod_cgroup}/bulkhead-{id}.scope"),
+        }
     }
 
     /// The handler that a pod asks for; an empty name means the default one.

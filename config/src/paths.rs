@@ -3,7 +3,7 @@
 //! ```text
 //! root/    bulkhead.db  layers/  snapshots/  cni/  daemon.lock
 //! state/   bulkhead.sock  daemon.lock
-//!          ns/<pod>/{ipc,uts}
+//!          ns/<pod>/{ipc,uts,user}
 //!          pods/<pod>/{resolv.conf,hostname,shm}
 //!          containers/<container>/{config.json,monitor.sock,exit.json}
 //! /run/netns/<uuid>      a pod's network namespace, where `ip netns` sees it
@@ -93,6 +93,12 @@ impl Paths {
     #[must_use]
     pub fn uts_namespace(&self, pod: &SandboxId) -> PathBuf {
         self.pod_namespaces(pod).join("uts")
+    }
+
+    /// A pod's user namespace.
+    #[must_use]
+    pub fn user_namespace(&self, pod: &SandboxId) -> PathBuf {
+        self.pod_namespaces(pod).join("user")
     }
 
     /// A pod's network namespace: a name like a uuid, made of the pod's id.

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use crate::value::CAPABILITIES;
+use crate::value::{CAPABILITIES, CgroupDriver};
 use crate::{BUILT_IN_HANDLER, Config, Handler};
 
 /// A value that cannot be, by key.
@@ -73,9 +73,28 @@ impl Config {
                 ),
             );
         }
+        if self.cgroup_driver == CgroupDriver::Systemd
+            && (self.cgroup_root.contains('/') || self.cgroup_root.split('-').any(str::is_empty))
+        {
+            found.add(
+                "cgroup_root",
+                format!(
+                    "{:?} is no name of a systemd slice: no '/', and something before, between and after each '-'",
+                    self.cgroup_root
+                ),
+            );
+        }
         match (&self.stream.tls_cert, &self.stream.tls_key) {
             (Some(_), None) => found.add("stream.tls_cert", "needs stream.tls_key beside it"),
             (None, Some(_)) => found.add("stream.tls_key", "needs stream.tls_cert beside it"),
+            // The URL is the only credential of a session, and what is typed in it may be a password.
+            (None, None) if !self.stream.listen.ip().is_loopback() => found.add(
+                "stream.listen",
+                format!(
+                    "{} can be reached from other machines: set stream.tls_cert and stream.tls_key, or listen on 127.0.0.1",
+                    self.stream.listen
+                ),
+            ),
             _ => {}
         }
         if self.cni.bin_dirs.is_empty() {

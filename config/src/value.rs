@@ -3,8 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::section::leaf;
 
@@ -115,11 +114,13 @@ impl FromStr for LogLevel {
 }
 
 /// Who makes cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
     /// We write the cgroup files ourselves.
     Cgroupfs,
+    /// systemd makes a slice for each pod and a scope for each container; we write the files inside. cgroup v2 only.
+    Systemd,
 }
 
 impl CgroupDriver {
@@ -128,20 +129,7 @@ impl CgroupDriver {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cgroupfs => "cgroupfs",
-        }
-    }
-}
-
-// By hand, because "systemd" deserves more than "unknown variant".
-impl<'de> Deserialize<'de> for CgroupDriver {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match String::deserialize(from)?.as_str() {
-            "cgroupfs" => Ok(Self::Cgroupfs),
-            "systemd" => Err(D::Error::custom(
-                "the systemd cgroup driver is not there yet, it comes in a later release; \
-                 use \"cgroupfs\" here and cgroupDriver: cgroupfs in the kubelet's configuration",
-            )),
-            other => Err(D::Error::custom(format!("{other:?} is no cgroup driver; use cgroupfs"))),
+            Self::Systemd => "systemd",
         }
     }
 }

@@ -4,7 +4,7 @@
 //! 2. What is left in the cgroup is killed, again and again.
 //! 3. Streams are read to their end, for at most [`DRAIN`] from the death of init.
 //! 4. The cgroup is removed.
-//! 5. Daemons are told, the discarder is answered.
+//! 5. Poststop hooks run, if there are any; daemons are told, the discarder is answered.
 //! 6. The monitor ends when they have it.
 //!
 //! A process that cannot die (D state) holds up 4 and 6 alone: after [`DRAIN`] the end is told without it, and the monitor
@@ -116,6 +116,12 @@ impl Monitor {
         let reaped = self.is_init_reaped || self.container.is_none();
         if !(late || over && is_cgroup_gone && reaped) {
             return;
+        }
+        if let Some(container) = &self.container
+            && is_cgroup_gone
+        {
+            // Before the news: whoever hears it removes the bundle, and the hooks with it. Their failure is theirs.
+            container.created.poststop().ok();
         }
         if let Some(container) = &mut self.container {
             for fd in (0..2).filter_map(|index| container.abandon_output(index)) {

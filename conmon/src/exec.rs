@@ -1,8 +1,9 @@
 //! Second processes: those that are being made, those that run, their deadlines.
 //!
 //! When a deadline passes (or the daemon asks for SIGKILL) everything that came of the process is killed: its session,
-//! its process group and its descendants, again and again until a pass finds nobody new. What has left all three (a double
-//! fork with a session of its own) stays, as it would in any other program of the container.
+//! its process group and its descendants, again and again until a pass finds nobody new. A process with a deadline keeps
+//! its orphans (`ExecRequest::keeps_orphans`), so that a double fork with a session of its own is a descendant too. What
+//! one without a deadline leaves behind that way stays, as it would with any other program of the container.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};

@@ -1,8 +1,9 @@
 //! How a container ended: the verdict, and the record that outlives this process.
 //!
-//! OOMKilled is said when the first process died of SIGKILL (or, a shell that passes on what happened to its last child,
-//! with code 137) and the OOM killer's counter of the container's own cgroup has grown since the start. A child that was
-//! killed while the first process lived on is a counter, no verdict.
+//! OOMKilled is said when the first process died of SIGKILL and the OOM killer's counter of the container's own cgroup has
+//! grown by more than the kills that this process outlived (`oom`); or when it, a shell that passes on what happened to its
+//! last child, ended with code 137 and the counter has grown since the start. A child that was killed while the first
+//! process lived on is a counter, no verdict.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -16,13 +17,26 @@ use crate::error::Error;
 
 const SIGKILL: i32 = 9;
 
+/// What the OOM killer did in the container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kills {
+    /// Since the container was made.
+    pub(crate) all: u64,
+    /// Without those that the first process outlived.
+    pub(crate) unexplained: u64,
+}
+
 /// The end of a container that ran.
-pub(crate) fn verdict(exit: Exit, oom_kills: u64, started_at: i64, finished_at: i64) -> ExitRecord {
+pub(crate) fn verdict(exit: Exit, kills: Kills, started_at: i64, finished_at: i64) -> ExitRecord {
     let (exit_code, signal) = match exit {
         Exit::Code(code) => (code, 0),
         Exit::Signal(signal) => (128 + signal, signal),
     };
-    let oom_killed = oom_kills > 0 && exit_code == 128 + SIGKILL;
+    let oom_killed = match exit {
+        Exit::Signal(SIGKILL) => kills.unexplained > 0,
+        Exit::Code(code) => code == 128 + SIGKILL && kills.all > 0,
+        Exit::Signal(_) => false,
+    };
     let reason = match exit_code {
         _ if oom_killed => ExitReason::OomKilled,
         0 => ExitReason::Completed,
@@ -86,7 +100,8 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        let of = |exit, kills| {
+        let of = |exit, all| {
+            let kills = Kills { all, unexplained: all };
             let record = verdict(exit, kills, 5, 9);
             (record.exit_code, record.reason, record.oom_killed)
         };
@@ -97,6 +112,8 @@ mod tests {
         assert_eq!(of(Exit::Signal(9), 1), (137, ExitReason::OomKilled, true));
         assert_eq!(of(Exit::Code(137), 1), (137, ExitReason::OomKilled, true));
         assert_eq!(of(Exit::Signal(15), 1), (143, ExitReason::Error, false));
-        assert_eq!(verdict(Exit::Code(0), 0, 9, 5).finished_at, 9);
+        let outlived = Kills { all: 2, unexplained: 0 };
+        assert_eq!(verdict(Exit::Signal(9), outlived, 5, 9).reason, ExitReason::Error);
+        assert_eq!(verdict(Exit::Code(0), outlived, 9, 5).finished_at, 9);
     }
 }

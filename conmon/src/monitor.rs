@@ -22,9 +22,10 @@ use crate::attach::{Packet, PacketBuffer};
 use crate::container::Container;
 use crate::ending::Ending;
 use crate::exec::{self, Running, Starting};
-use crate::exit;
+use crate::exit::{self, Kills};
 use crate::io::Input;
 use crate::log::clock;
+use crate::oom::{self, Oom};
 use crate::poll::{Interest, Poller, Ready, Token};
 use crate::rpc::Peer;
 use crate::socket;
@@ -34,9 +35,6 @@ const SIGNALS: [i32; 5] = [1, 2, 10, 15, 17];
 
 /// When memory is given back after output stopped.
 const REST_AFTER: Duration = Duration::from_secs(1);
-
-/// When the OOM counter is looked at again: the v1 notification comes before the kill.
-const OOM_RECHECK: Duration = Duration::from_millis(50);
 
 const MOST_PEERS: usize = 16;
 
@@ -66,8 +64,7 @@ pub(crate) struct Monitor {
     pub(crate) starting: Vec<Starting>,
     pub(crate) execs: Vec<Running>,
     last_id: u32,
-    oom_told: u64,
-    oom_check_at: Option<Instant>,
+    pub(crate) oom: Oom,
     rest_at: Option<Instant>,
 }
 
@@ -91,8 +88,7 @@ impl Monitor {
             starting: Vec::new(),
             execs: Vec::new(),
             last_id: 0,
-            oom_told: 0,
-            oom_check_at: None,
+            oom: Oom::default(),
             rest_at: None,
         };
         monitor.add_peer(socket)?;
@@ -137,7 +133,7 @@ impl Monitor {
         match event.token {
             Token::Listener => self.accept()?,
             Token::Signals => sys::signalfd::drain(&self.signals),
-            Token::Oom => self.oom(),
+            Token::Oom => self.memory_ran_out(),
             Token::Init => {
                 if let Some(exit) = self
                     .container
@@ -246,19 +242,20 @@ impl Monitor {
         self.flush_input();
     }
 
-    fn oom(&mut self) {
+    fn memory_ran_out(&mut self) {
         let Some(container) = &self.container else { return };
         if let Some(watch) = &container.oom {
             watch.drain();
         }
-        self.oom_check_at = Some(Instant::now() + OOM_RECHECK);
-        self.check_oom();
+        if self.oom.notified(container.oom_kills(), Instant::now()) {
+            self.tell(&event::What::OutOfMemory(OutOfMemory {}));
+        }
     }
 
-    fn check_oom(&mut self) {
-        let kills = self.container.as_ref().map_or(0, Container::oom_kills);
-        if kills > self.oom_told {
-            self.oom_told = kills;
+    fn look_for_oom(&mut self, now: Instant) {
+        let Some(container) = &self.container else { return };
+        let is_well = !self.is_init_reaped && oom::is_well(container.created.pid);
+        if self.oom.look(container.oom_kills(), is_well, now) {
             self.tell(&event::What::OutOfMemory(OutOfMemory {}));
         }
     }
@@ -274,7 +271,12 @@ impl Monitor {
             Phase::Created | Phase::Starting => 0,
             Phase::Ending(_) => return,
         };
-        let record = exit::verdict(exit, container.oom_kills(), started_at, finished_at);
+        let kills = container.oom_kills();
+        let kills = Kills {
+            all: kills,
+            unexplained: self.oom.unexplained(kills),
+        };
+        let record = exit::verdict(exit, kills, started_at, finished_at);
         self.end(Some(record));
     }
 
@@ -318,9 +320,8 @@ impl Monitor {
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         // Before orphans are reaped, so that ends that are known by pidfd are told first.
         self.reap();
-        if passed(self.oom_check_at) {
-            self.oom_check_at = None;
-            self.check_oom();
+        if passed(self.oom.look_at) {
+            self.look_for_oom(now);
         }
         if passed(self.rest_at) {
             self.rest_at = None;
@@ -404,7 +405,7 @@ impl Monitor {
             _ => None,
         };
         let execs = self.execs.iter().filter_map(|exec| exec.deadline);
-        let next = execs.chain(ending).chain(self.rest_at).chain(self.oom_check_at).min()?;
+        let next = execs.chain(ending).chain(self.rest_at).chain(self.oom.look_at).min()?;
         // Rounded up by epoll_pwait2's nanoseconds: no spinning.
         Some(next.saturating_duration_since(Instant::now()))
     }

@@ -32,9 +32,9 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
         sysctls,
         loopback_up: order.loopback_up,
     };
-    let result = match isolation::pin(&request) {
-        Ok(()) => reply::Result::Done(Done {}),
-        Err(error) => reply::Result::Failure(Error::from(error).to_wire()),
+    let (pinned, result) = match isolation::pin(&request) {
+        Ok(pinned) => (Some(pinned), reply::Result::Done(Done {})),
+        Err(error) => (None, reply::Result::Failure(Error::from(error).to_wire())),
     };
     let frame = Frame {
         body: Some(Body::Reply(Reply {
@@ -47,6 +47,8 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
     while !rest.is_empty() {
         rest = &rest[sys::cmsg::send(socket.as_fd(), rest, &[])?..];
     }
+    // After the answer: nobody waits for what this costs.
+    drop((socket, pinned));
     Ok(())
 }
 

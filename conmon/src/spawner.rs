@@ -12,6 +12,7 @@ use proto::monitor::{Spawn, spawn::What};
 
 use crate::monitor::Monitor;
 use crate::pin;
+use crate::placeholder;
 use crate::poll::{Interest, Poller, Token};
 
 const SIGCHLD: i32 = 17;
@@ -62,6 +63,7 @@ fn child(what: What, socket: OwnedFd) -> u8 {
     let result = match what {
         What::Monitor(_) => become_monitor(socket),
         What::Pin(order) => pin::run(&order, socket),
+        What::Placeholder(_) => placeholder::run(socket),
     };
     u8::from(result.is_err())
 }

@@ -16,6 +16,7 @@ use crate::exit;
 use crate::io;
 use crate::log::clock;
 use crate::monitor::{Monitor, Phase};
+use crate::oom;
 use crate::poll::{Interest, Token};
 use crate::socket;
 
@@ -23,7 +24,7 @@ const SIGKILL: i32 = 9;
 const LARGEST_SIGNAL: i32 = 64;
 
 /// Far from the limit of descriptors: a monitor that has none left could not accept the daemon that would help.
-const MOST_EXECS: usize = 128;
+const MOST_EXECS: usize = 256;
 const MOST_CLIENTS: usize = 64;
 
 /// An answer that is there at once; `None` where it comes later.
@@ -170,9 +171,10 @@ impl Monitor {
         // Before, not after: what runs must not seem to have run for less time than it did.
         let started_at = clock::nanoseconds();
         match container.created.start() {
-            Ok(()) => {
+            Ok(warning) => {
                 self.phase = Phase::Running { started_at };
-                say(Answer::Started(wire::Started { started_at }))
+                let warnings = warning.map(|error| error.chain().join(": ")).into_iter().collect();
+                say(Answer::Started(wire::Started { started_at, warnings }))
             }
             Err(error) => {
                 let error = Error::from(error);
@@ -188,6 +190,14 @@ impl Monitor {
         if matches!(self.phase, Phase::Ending(_)) {
             // What is left is being killed anyway.
             return done();
+        }
+        if kill.signal == SIGKILL {
+            let container = self.container()?;
+            let (kills, pid) = (container.oom_kills(), container.created.pid);
+            if kills > 0 {
+                let is_well = !self.is_init_reaped && oom::is_well(pid);
+                self.oom.killing(kills, is_well);
+            }
         }
         let container = self.container()?;
         let sent = sys::process::pidfd_signal(container.pidfd(), kill.signal);
@@ -241,6 +251,7 @@ impl Monitor {
             stdio,
             cgroup_path: container.cgroup.path(),
             driver: container.driver,
+            keeps_orphans: request.timeout_ms > 0,
         })?;
         let exec_id = self.new_id();
         self.poll

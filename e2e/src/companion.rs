@@ -49,7 +49,15 @@ impl Node {
             fs::create_dir_all(base.join(name))?;
         }
         let config = base.join("config.yaml");
-        fs::write(&config, format!("cgroup_root: {}-second\n", self.name()))?;
+        let driver = if crate::cgroups::by_systemd() {
+            "systemd"
+        } else {
+            "cgroupfs"
+        };
+        fs::write(
+            &config,
+            format!("cgroup_root: {}-second\ncgroup_driver: {driver}\n", self.name()),
+        )?;
         let socket = base.join("state/cri.sock");
         let mut command = self.enter(self.product("bulkhead")?);
         command

@@ -49,7 +49,7 @@ pub fn pod(node: &Node, name: &str) -> v1::PodSandboxConfig {
 #[must_use]
 pub fn pod_in_cgroup(node: &Node, name: &str) -> v1::PodSandboxConfig {
     let mut config = pod(node, name);
-    config.linux.get_or_insert_default().cgroup_parent = format!("/{}/parent-{name}", node.name());
+    config.linux.get_or_insert_default().cgroup_parent = crate::cgroups::parent(node, name).0;
     config
 }
 

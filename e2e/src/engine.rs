@@ -73,7 +73,7 @@ pub fn configure(node: &Node) -> Result<()> {
     )?;
     match node.options().engine {
         Engine::Bulkhead => {
-            let text = format!("cgroup_root: {}\n{}", node.name(), node.options().config);
+            let text = format!("{}{}", crate::cgroups::config(node), node.options().config);
             fs::write(node.dir().join("config.yaml"), text)?;
         }
         Engine::Containerd => fs::write(node.dir().join("config.toml"), containerd_config(node)?)?,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::cgroups;
 use crate::engine::{BRIDGE, Engine};
 use crate::node::Node;
 
@@ -107,13 +108,22 @@ pub struct Process {
 #[must_use]
 pub fn living(init: u32) -> Vec<Process> {
     let proc = PathBuf::from(format!("/proc/{init}/root/proc"));
+    // Without a pid namespace of its own a node's processes are those in its slices and mounts.
+    let mounts = fs::read_link(format!("/proc/{init}/ns/mnt")).ok();
+    let is_own = |pid: u32| {
+        let by_slice = || {
+            fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).is_ok_and(|text| text.contains("/bh.slice/"))
+        };
+        let by_mounts = || fs::read_link(proc.join(pid.to_string()).join("ns/mnt")).ok() == mounts;
+        !cgroups::by_systemd() || pid != init && (by_slice() || by_mounts())
+    };
     let numbers = entries(&proc)
         .unwrap_or_default()
         .into_iter()
         .filter_map(|name| name.parse::<u32>().ok());
     let read = |pid: u32, file: &str| fs::read_to_string(proc.join(pid.to_string()).join(file)).unwrap_or_default();
     numbers
-        .filter(|pid| *pid != 1)
+        .filter(|pid| *pid != 1 && is_own(*pid))
         .map(|pid| Process {
             pid,
             comm: read(pid, "comm").trim().to_owned(),
@@ -179,7 +189,8 @@ fn cgroup_dirs(node: &Node) -> Vec<PathBuf> {
     let mounts = hierarchies.iter().map(|name| Path::new("/sys/fs/cgroup").join(name));
     for mount in mounts.chain([PathBuf::from("/sys/fs/cgroup")]) {
         // The second server of a test has the same name with an appendix.
-        for root in [mount.join(node.name()), mount.join(format!("{}-second", node.name()))] {
+        for name in [node.name().to_owned(), format!("{}-second", node.name())] {
+            let root = mount.join(cgroups::root(&name).trim_start_matches('/'));
             if root.is_dir() {
                 collect(&root, &mut all);
             }
@@ -204,16 +215,18 @@ fn cgroups(node: &Node, found: &mut Vec<String>) -> Result<()> {
     for directory in cgroup_dirs(node) {
         let kept = [node.name().to_owned(), format!("{}-second", node.name())]
             .iter()
-            .any(|root| {
-                let root = Path::new(root);
-                ["", "monitors", "pods"]
+            .any(|name| {
+                let root = PathBuf::from(cgroups::root(name).trim_start_matches('/'));
+                let scope = format!("{name}-monitors.scope");
+                let pods = format!("{name}-pods.slice");
+                ["", "monitors", "pods", &scope, &pods]
                     .iter()
                     .any(|own| directory.ends_with(root.join(own)))
             });
         // A parent that the test itself named is the kubelet's, that is: the test's.
         let tests_own = directory
             .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("parent-"));
+            .is_some_and(|name| name.to_string_lossy().starts_with("parent-") && !cgroups::by_systemd());
         if !kept && !tests_own {
             found.push(format!("cgroup {}", directory.display()));
         }
@@ -224,6 +237,15 @@ fn cgroups(node: &Node, found: &mut Vec<String>) -> Result<()> {
 /// Removes the node's cgroups. Of those that have processes yet, the last ones are just
 /// ending: it is tried for a while.
 pub fn remove_cgroups(node: &Node) {
+    if cgroups::by_systemd() {
+        for name in [node.name().to_owned(), format!("{}-second", node.name())] {
+            // A slice that is not there is fine.
+            let stop = std::process::Command::new("systemctl")
+                .args(["stop", &format!("{name}.slice")])
+                .output();
+            drop(stop);
+        }
+    }
     for _ in 0..40 {
         let all = cgroup_dirs(node);
         if all.is_empty() {

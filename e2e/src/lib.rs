@@ -11,6 +11,10 @@
 //! * [`tar`], [`image`], [`catalog`]: images made here, byte for byte the same each time,
 //!   in the storage layout of docker-registry; [`registry`]: that registry, started in a
 //!   node's network namespace; [`fake`]: a registry that lies, stalls or wants tokens.
+//! * [`kube`]: the real kubelet on a node, and a real control plane beside it.
+//! * [`cgroups`]: their names under each driver.
+//! * [`fuzz`]: requests that no client would send, made from the descriptors.
+//! * [`ws`]: a streaming client that can also misbehave.
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
 //!
 //! May use: `proto` (client) and `spec`; no other crate of ours.
@@ -22,25 +26,29 @@
 
 pub mod bed;
 pub mod catalog;
+pub mod cgroups;
 pub mod companion;
 pub mod config;
 pub mod cri;
 pub mod engine;
 pub mod fake;
+pub mod fuzz;
 pub mod image;
+pub mod kube;
 pub mod leak;
 pub mod logs;
 pub mod netns;
 pub mod node;
 pub mod places;
-mod raw;
+pub mod raw;
 pub mod registry;
 pub mod run;
 pub mod service;
 pub mod tar;
 pub mod wait;
+pub mod ws;
 
 pub use bed::{Bed, refused};
 pub use config::{container, pod, sleeper};
 pub use node::{Node, Options};
-pub use run::{test, test_with};
+pub use run::{test, test_with, test_within};

@@ -1,9 +1,9 @@
-//! One server, alone in mount, network and pid namespaces of its own.
+//! One server, alone in mount, network, pid, uts and ipc namespaces of its own.
 //!
 //! `unshare` starts the *holder* (first process of the pid namespace; a sleep that ignores
 //! SIGCHLD, so that the kernel reaps orphans); everything else enters by `nsenter`. When
 //! the holder ends, the kernel ends every process in the namespace, and mounts, interfaces
-//! and firewall rules go with the other two: the machine is not touched even where a test
+//! and firewall rules go with the others: the machine is not touched even where a test
 //! dies half-way. What is left then are cgroups and files, and those a test names.
 //!
 //! The server's directories are under [`Node::dir`], which is the same path inside and
@@ -44,6 +44,8 @@ pub struct Options {
     pub registry: bool,
     /// Log as a node in production does.
     pub quiet: bool,
+    /// Directories that get a tmpfs of their own inside: programs write there by fixed names.
+    pub private: &'static [&'static str],
     /// Where our programs are, if not where [`places::product`] looks (a build with fail points).
     pub programs: Option<PathBuf>,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             small_disk: None,
             registry: true,
             quiet: false,
+            private: &[],
             programs: None,
         }
     }
@@ -97,8 +100,14 @@ mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
 # A reboot gives another one.
 cat /proc/sys/kernel/random/boot_id > "$1/boot_id"
 mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
+ready=$2
+shift 3
+for directory; do
+    # Another node may be removing it just now.
+    until mkdir -p "$directory" && mount -t tmpfs -o mode=755 tmpfs "$directory"; do sleep 0.1; done
+done
 ip link set lo up
-: > "$2"
+: > "$ready"
 exec env --ignore-signal=CHLD sleep infinity
 "#;
 
@@ -127,6 +136,8 @@ impl Node {
         }
         let ready = dir.path().join("ready");
         let disk = options.small_disk.map(|size| size.to_string()).unwrap_or_default();
+        // systemd takes the numbers of processes as its own namespace counts them (StartTransientUnit's PIDs).
+        let namespaces: &[&str] = if crate::cgroups::by_systemd() { &[] } else { &["--pid"] };
         let mut holder = Command::new("setpriv")
             .args([
                 "--pdeathsig",
@@ -134,17 +145,17 @@ impl Node {
                 "unshare",
                 "--mount",
                 "--net",
-                "--pid",
+                "--uts",
+                "--ipc",
                 "--fork",
                 "--kill-child",
-                "sh",
-                "-c",
-                SETUP,
-                "sh",
             ])
+            .args(namespaces)
+            .args(["sh", "-c", SETUP, "sh"])
             .arg(dir.path())
             .arg(&ready)
             .arg(disk)
+            .args(options.private)
             .stdin(Stdio::null())
             .spawn()
             .context("start unshare (are you root?)")?;
@@ -188,6 +199,16 @@ impl Node {
         self.wait_ready()
             .await
             .with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
+    }
+
+    /// Starts the server and does not wait for it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn_daemon(&mut self) -> Result<()> {
+        let command = engine::command(self)?;
+        self.daemon = Some(Service::start(command, &self.log_path())?);
+        Ok(())
     }
 
     async fn wait_ready(&mut self) -> Result<()> {
@@ -265,7 +286,7 @@ impl Node {
         command
             .args(["--pdeathsig", "KILL", "nsenter", "-t"])
             .arg(self.init.to_string())
-            .args(["-m", "-n", "-p", "--"])
+            .args(["-m", "-n", "-p", "-u", "-i", "--"])
             .arg(program);
         command
     }
@@ -451,5 +472,9 @@ impl Drop for Node {
         self.holder.kill().ok();
         self.holder.wait().ok();
         crate::leak::remove_cgroups(self);
+        for directory in self.options.private {
+            // Made by the set-up where it was not there; one with files in it is the machine's own.
+            fs::remove_dir(directory).ok();
+        }
     }
 }

@@ -46,14 +46,40 @@ impl Codec for Plain {
 ///
 /// # Errors
 /// The server's.
-pub(crate) async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<Bytes, Status> {
-    let mut grpc = tonic::client::Grpc::new(channel.clone());
+pub async fn call(channel: &Channel, path: &str, message: &[u8]) -> Result<Bytes, Status> {
+    let (mut grpc, path) = prepare(channel, path).await?;
+    let request = Request::new(Bytes::copy_from_slice(message));
+    Ok(grpc.unary(request, path, Plain).await?.into_inner())
+}
+
+/// As [`call`], of a method that answers a stream: the first message, if one comes within `wait`.
+///
+/// # Errors
+/// The server's.
+pub async fn first(
+    channel: &Channel,
+    path: &str,
+    message: &[u8],
+    wait: std::time::Duration,
+) -> Result<Option<Bytes>, Status> {
+    let (mut grpc, path) = prepare(channel, path).await?;
+    let request = Request::new(Bytes::copy_from_slice(message));
+    let mut stream = grpc.server_streaming(request, path, Plain).await?.into_inner();
+    tokio::time::timeout(wait, stream.message()).await.unwrap_or(Ok(None))
+}
+
+async fn prepare(
+    channel: &Channel,
+    path: &str,
+) -> Result<(tonic::client::Grpc<Channel>, http::uri::PathAndQuery), Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone())
+        .max_decoding_message_size(64 << 20)
+        .max_encoding_message_size(64 << 20);
     grpc.ready()
         .await
         .map_err(|error| Status::unavailable(error.to_string()))?;
-    let path = http::uri::PathAndQuery::from_static(path);
-    let answer = grpc
-        .unary(Request::new(Bytes::copy_from_slice(message)), path, Plain)
-        .await?;
-    Ok(answer.into_inner())
+    let path = path
+        .parse()
+        .map_err(|_| Status::invalid_argument(format!("{path} is no path")))?;
+    Ok((grpc, path))
 }

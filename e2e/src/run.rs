@@ -20,11 +20,19 @@ pub fn test(body: impl AsyncFnOnce(&mut Node) -> Result<()>) {
 /// # Panics
 /// Where the body fails or the node leaves something behind.
 pub fn test_with(options: Options, body: impl AsyncFnOnce(&mut Node) -> Result<()>) {
+    test_within(LIMIT, options, body);
+}
+
+/// As [`test_with`], for a test that has hundreds of cases.
+///
+/// # Panics
+/// As [`test_with`].
+pub fn test_within(limit: Duration, options: Options, body: impl AsyncFnOnce(&mut Node) -> Result<()>) {
     let result = runtime().and_then(|runtime| {
         runtime.block_on(async {
             let mut node = Node::start(options).await?;
-            let outcome = tokio::time::timeout(LIMIT, body(&mut node)).await;
-            if let Err(error) = outcome.unwrap_or_else(|_| bail!("the test was not done after {LIMIT:?}")) {
+            let outcome = tokio::time::timeout(limit, body(&mut node)).await;
+            if let Err(error) = outcome.unwrap_or_else(|_| bail!("the test was not done after {limit:?}")) {
                 eprintln!("--- end of the server's log ---\n{}\n---", node.log_tail(40));
                 return Err(error);
             }

@@ -8,6 +8,7 @@
 //! Nothing in it is believed blindly: a record that cannot be read, or whose names do not match
 //! its file, counts as missing; DEL goes on without it.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ impl Cache {
     /// The names are checked (`cni_types::name`) before they come here: none holds a slash.
     fn path(&self, network: &str, attachment: &Attachment) -> PathBuf {
         self.dir
-            .join(format!("{network}-{}-{}", attachment.container_id, attachment.ifname))
+            .join(Self::name(network, &attachment.container_id, &attachment.ifname))
     }
 
     /// Writes the record of `attachment`.
@@ -118,6 +119,11 @@ impl Cache {
         }
     }
 
+    /// The name of a record: two records with one name are one file.
+    pub(crate) fn name(network: &str, container_id: &str, ifname: &str) -> String {
+        format!("{network}-{container_id}-{ifname}")
+    }
+
     /// The records of a container's interface, of whatever network; usually one.
     pub(crate) fn find(&self, container_id: &str, ifname: &str) -> Vec<Cached> {
         let suffix = format!("-{container_id}-{ifname}");
@@ -126,9 +132,9 @@ impl Cache {
         found
     }
 
-    /// Every record.
-    pub(crate) fn all(&self) -> Vec<Cached> {
-        self.read_all(|name| !name.starts_with('.'))
+    /// Every record whose name is not among `known`: those are not even read.
+    pub(crate) fn all_but(&self, known: &HashSet<String>) -> Vec<Cached> {
+        self.read_all(|name| !name.starts_with('.') && !known.contains(name))
     }
 
     fn read_all(&self, wanted: impl Fn(&str) -> bool) -> Vec<Cached> {
@@ -195,7 +201,8 @@ mod tests {
             .put(&list, &attachment, Some(serde_json::json!({"cniVersion": "1.0.0"})))
             .unwrap();
         let found = cache.find("abc", "eth0");
-        assert_eq!((found.len(), cache.all().len()), (1, 1));
+        assert_eq!((found.len(), cache.all_but(&HashSet::new()).len()), (1, 1));
+        assert!(cache.all_but(&[Cache::name("net", "abc", "eth0")].into()).is_empty());
         assert_eq!(
             (&found[0].list.plugins, &found[0].attachment.args),
             (&list.plugins, &attachment.args)
@@ -206,9 +213,12 @@ mod tests {
         let path = dir.path().join("results/net-abc-eth0");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("\"abc\"", "\"evil\"")).unwrap();
-        assert!(cache.all().is_empty(), "a record must not speak for another container");
+        assert!(
+            cache.all_but(&HashSet::new()).is_empty(),
+            "a record must not speak for another container"
+        );
         std::fs::write(&path, &text[..30]).unwrap();
-        assert!(cache.all().is_empty());
+        assert!(cache.all_but(&HashSet::new()).is_empty());
         cache.remove("net", &attachment).unwrap();
         cache.remove("net", &attachment).unwrap();
         assert_eq!(std::fs::read_dir(dir.path().join("results")).unwrap().count(), 0);

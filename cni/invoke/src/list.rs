@@ -6,13 +6,14 @@
 //! configuration of now. It halts at the first plugin that fails, as the specification says: an
 //! address must not come free while rules still lead to it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use cni_types::{AddResult, NetworkList, PluginConf, Version, name};
 use serde_json::{Map, Value, json};
 
-use crate::cache::Cached;
+use crate::cache::{Cache, Cached};
 use crate::error::Error;
 use crate::exec::{self, Invocation};
 use crate::turn::Turn;
@@ -310,9 +311,19 @@ impl Cni {
                 .iter()
                 .any(|(container, ifname)| (container, ifname) == (&attachment.container_id, &attachment.ifname))
         };
+        // Of hundreds of pods that are there, no record is read: only those of others are of interest.
+        let known: HashSet<String> = self
+            .network()
+            .iter()
+            .flat_map(|network| {
+                valid
+                    .iter()
+                    .map(|(id, ifname)| Cache::name(&network.list.name, id, ifname))
+            })
+            .collect();
         for cached in self
             .cache()
-            .all()
+            .all_but(&known)
             .into_iter()
             .filter(|cached| !is_valid(&cached.attachment))
         {

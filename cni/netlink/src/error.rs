@@ -31,6 +31,9 @@ pub enum Error {
     /// A dump was interrupted by changes each time it was tried.
     #[error("netlink: {0}: the table kept changing while it was read")]
     Unstable(&'static str),
+    /// Whoever sent a request ended before the kernel answered.
+    #[error("{0}: its sender ended without an answer")]
+    Unanswered(String),
     /// A network namespace cannot be opened or entered.
     #[error("network namespace {}: {op}: {source}", path.display())]
     Namespace {
@@ -57,7 +60,7 @@ impl Error {
         match self {
             Self::Socket { source, .. } | Self::Namespace { source, .. } => source.raw_os_error(),
             Self::Refused { errno, .. } => Some(errno.raw_os_error()),
-            Self::Malformed(_) | Self::Unstable(_) => None,
+            Self::Malformed(_) | Self::Unstable(_) | Self::Unanswered(_) => None,
         }
     }
 

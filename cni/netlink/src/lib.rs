@@ -17,6 +17,7 @@
 pub mod addr;
 pub mod change;
 pub mod conntrack;
+pub mod deletion;
 pub mod error;
 pub mod link;
 pub mod message;
@@ -28,6 +29,7 @@ pub mod rule;
 pub mod socket;
 
 pub use change::Change;
+pub use deletion::Deletion;
 pub use error::Error;
 pub use message::{Attrs, Message};
 pub use netns::NetNs;

@@ -20,6 +20,7 @@ pub(crate) const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_AF_SPEC: u16 = 26;
+const IFLA_STATS64: u16 = 23;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PROMISCUITY: u16 = 30;
@@ -165,6 +166,61 @@ pub fn list() -> Message {
     message
 }
 
+/// Every link with its counters (a dump).
+#[must_use]
+pub fn list_counters() -> Message {
+    let mut message = Message::new(libc::RTM_GETLINK, 0, "list links and their counters");
+    message.fixed(&header(0, 0, 0, 0));
+    message
+}
+
+/// What a link has carried (`struct rtnl_link_stats64`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Name of the link.
+    pub name: String,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Bad packets received.
+    pub rx_errors: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+    /// Packets received and dropped.
+    pub rx_dropped: u64,
+    /// Packets dropped before they were sent.
+    pub tx_dropped: u64,
+}
+
+impl Counters {
+    /// Reads an `RTM_NEWLINK`; none for one that carries no counters.
+    #[must_use]
+    pub fn parse(reply: &Reply) -> Option<Self> {
+        let (_, attrs) = reply.body.split_at_checked(16)?;
+        let stats = Attrs(attrs).find(IFLA_STATS64)?;
+        let number = |index: usize| {
+            let bytes = stats.get(index * 8..)?.first_chunk::<8>()?;
+            Some(u64::from_ne_bytes(*bytes))
+        };
+        Some(Self {
+            name: string(Attrs(attrs).find(IFLA_IFNAME)?),
+            rx_packets: number(0)?,
+            tx_packets: number(1)?,
+            rx_bytes: number(2)?,
+            tx_bytes: number(3)?,
+            rx_errors: number(4)?,
+            tx_errors: number(5)?,
+            rx_dropped: number(6)?,
+            tx_dropped: number(7)?,
+        })
+    }
+}
+
 /// A bridge to make. With its own address from birth it does not follow its ports' addresses.
 #[derive(Debug, Clone, Copy)]
 pub struct Bridge<'a> {
@@ -266,6 +322,19 @@ pub fn delete(name: &str) -> Message {
     message
 }
 
+/// Deletes the link with `index`, which is called `name`.
+pub(crate) fn delete_index(index: u32, name: &str) -> Message {
+    let mut message = Message::new(libc::RTM_DELLINK, 0, format!("delete link {name}"));
+    message.fixed(&header(0, index, 0, 0));
+    message
+}
+
+/// The link that a message of the kernel says is gone.
+pub(crate) fn gone(kind: u16, body: &[u8]) -> Option<u32> {
+    let index = body.get(4..8).filter(|_| kind == libc::RTM_DELLINK)?;
+    Some(ne32(index))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,5 +349,23 @@ mod tests {
         assert_eq!(lo.mac_text(), "00:00:00:00:00:00");
         let all = socket.dump(&list(), "links").unwrap();
         assert!(all.iter().filter_map(Link::parse).any(|link| link == lo));
+    }
+
+    #[test]
+    fn the_loopback_link_counts_what_it_carries() {
+        let carried = || {
+            let all = Socket::route().unwrap().dump(&list_counters(), "links").unwrap();
+            let lo = all.iter().filter_map(Counters::parse).find(|link| link.name == "lo");
+            lo.unwrap()
+        };
+        let before = carried();
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
+        receiver.recv(&mut [0; 2000]).unwrap();
+        let after = carried();
+        assert!(after.tx_bytes >= before.tx_bytes + 1000 && after.rx_bytes >= before.rx_bytes + 1000);
+        assert!(after.tx_packets > before.tx_packets && after.rx_packets > before.rx_packets);
+        assert_eq!(after.rx_errors, before.rx_errors);
     }
 }

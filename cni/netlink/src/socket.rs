@@ -5,10 +5,12 @@
 //! the kernel marks as interrupted is thrown away and asked again, never passed on as if it
 //! were complete.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, recv, send, socket_with,
+};
 
 use crate::error::Error;
 use crate::message::{HEADER, Message, ne32};
@@ -18,6 +20,8 @@ const DUMP: u16 = libc::NLM_F_DUMP as u16;
 const DUMP_INTR: u16 = libc::NLM_F_DUMP_INTR as u16;
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
+/// `RTMGRP_LINK`: links that come, change and go.
+const LINK_NEWS: u32 = libc::RTMGRP_LINK as u32;
 /// The kernel never makes a dump datagram larger than this.
 const BUFFER: usize = 64 * 1024;
 
@@ -80,9 +84,13 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn open(protocol: Option<rustix::net::Protocol>) -> Result<Self, Error> {
+    fn open(protocol: Option<rustix::net::Protocol>, groups: u32) -> Result<Self, Error> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(Error::socket("socket"))?;
+        if groups != 0 {
+            // Before connect, which gives the socket its own address.
+            bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(Error::socket("bind"))?;
+        }
         connect(&fd, &SocketAddrNetlink::new(0, 0)).map_err(Error::socket("connect"))?;
         Ok(Self {
             fd,
@@ -96,7 +104,7 @@ impl Socket {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn route() -> Result<Self, Error> {
-        Self::open(None)
+        Self::open(None, 0)
     }
 
     /// A socket for nftables and conntrack.
@@ -104,7 +112,35 @@ impl Socket {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn netfilter() -> Result<Self, Error> {
-        Self::open(Some(netlink::NETFILTER))
+        Self::open(Some(netlink::NETFILTER), 0)
+    }
+
+    /// A socket for links that also hears what becomes of them.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub(crate) fn links() -> Result<Self, Error> {
+        Self::open(None, LINK_NEWS)
+    }
+
+    /// Completes a request that is sent by itself: its number and its bytes.
+    pub(crate) fn seal(&mut self, message: &mut Message) -> (u32, Vec<u8>) {
+        let seq = self.next_seq();
+        (seq, message.seal(seq, ACK).to_vec())
+    }
+
+    /// Receives once: whether link `index` is gone (`Some(None)`), or request `seq` was answered.
+    pub(crate) fn gone(&mut self, index: u32, seq: u32) -> Result<Option<Option<Errno>>, Error> {
+        let mut outcome = None;
+        self.receive(|kind, _flags, got, body| {
+            if kind == ERROR && got == seq {
+                outcome = Some(error_of(body));
+            } else if crate::link::gone(kind, body) == Some(index) {
+                outcome = Some(None);
+            }
+            Ok(())
+        })?;
+        Ok(outcome)
     }
 
     fn next_seq(&mut self) -> u32 {
@@ -304,6 +340,12 @@ impl Socket {
             }),
             None => Ok(()),
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -5,7 +5,7 @@
 //! Everything a plugin does, it does by system calls: no other program is executed, save an
 //! IPAM plugin that is not ours. One thread; a namespace is entered and left by it alone.
 //!
-//! May use: cni-types, cni-netlink.
+//! May use: cni-types, cni-netlink, sys.
 
 mod bridge;
 mod fault;

@@ -172,10 +172,11 @@ fn an_impossible_value_is_named_with_file_line_and_key() {
         ("root: /\n", "config.yaml:1: root: ", "directory of its own"),
         ("root: /a/../b\n", "config.yaml:1: root: ", "\"..\""),
         ("\nstate: /var/lib/bulkhead/run\n", "config.yaml:2: state: ", "apart"),
+        ("cgroup_driver: openrc\n", "config.yaml:1: cgroup_driver: ", "systemd"),
         (
-            "cgroup_driver: systemd\n",
-            "config.yaml:1: cgroup_driver: ",
-            "later release",
+            "cgroup_driver: systemd\ncgroup_root: a/b\n",
+            "config.yaml:2: cgroup_root: ",
+            "systemd slice",
         ),
         ("cgroup_root: ../x\n", "config.yaml:1: cgroup_root: ", "no cgroup name"),
         (

@@ -133,6 +133,8 @@ fn a_timeout_kills_the_family_and_nobody_else() {
         "sleep 77777 & sleep 77777 & wait",
         "setsid sleep 77777 & wait",
         "trap '' TERM; sleep 77777; sleep 77777",
+        "(setsid sleep 77777 &); (setsid sh -c 'setsid sleep 77777 & sleep 0.1' &); sleep 77777",
+        "(setsid sleep 77777 >/dev/null 2>&1 &); exec sleep 77777",
     ];
     for script in scripts {
         let before = Instant::now();

@@ -36,7 +36,8 @@ pub struct Cri {
     pub runtime: RuntimeServiceClient<Channel>,
     /// The image service.
     pub images: ImageServiceClient<Channel>,
-    channel: Channel,
+    /// What both go through.
+    pub channel: Channel,
 }
 
 impl Cri {
@@ -408,6 +409,20 @@ impl Cri {
             .runtime
             .clone()
             .list_container_stats(v1::ListContainerStatsRequest { filter })
+            .await?
+            .into_inner()
+            .stats)
+    }
+
+    /// ListPodSandboxStats.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn pod_stats_list(&self) -> Answer<Vec<v1::PodSandboxStats>> {
+        Ok(self
+            .runtime
+            .clone()
+            .list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest { filter: None })
             .await?
             .into_inner()
             .stats)

@@ -143,7 +143,7 @@ fn exec_of_much_output_is_whole() {
 }
 
 #[test]
-fn exec_with_a_terminal_has_its_size() {
+fn e4_a_terminal_has_its_size() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let id = bed.sleeper("main").await?;

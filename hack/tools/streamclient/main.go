@@ -3,10 +3,11 @@
 //
 //	streamclient exec|attach --url URL --protocol spdy|ws [--stdin] [--stdout=false] [--stderr=false] [--tty] [--sizes 80x24,100x40]
 //	streamclient portforward --url URL --protocol spdy|ws --ports LOCAL:REMOTE[,...]
+//	streamclient get --url URL
 //	streamclient certificate DIR
 //
 // exec and attach exit with the remote exit code; another failure is 125 with its message on
-// stderr. certificate writes a new self-signed DIR/cert.pem and DIR/key.pem for 127.0.0.1.
+// stderr. get writes the answer's body, as far as it comes. certificate writes a new self-signed DIR/cert.pem and DIR/key.pem for 127.0.0.1.
 // portforward prints "ready LOCAL:REMOTE..." and runs until its stdin ends.
 package main
 
@@ -68,6 +69,8 @@ func main() {
 	switch os.Args[1] {
 	case "exec", "attach":
 		err = command(config, target, o)
+	case "get":
+		err = get(config, target)
 	case "portforward":
 		err = forward(config, target, o)
 	default:
@@ -133,6 +136,24 @@ func (q *sizeQueue) Next() *remotecommand.TerminalSize {
 	q.left = q.left[1:]
 	time.Sleep(20 * time.Millisecond)
 	return &next
+}
+
+func get(config *rest.Config, target *url.URL) error {
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Get(target.String())
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
+		return fmt.Errorf("%s: %s", answer.Status, text)
+	}
+	_, err = io.Copy(os.Stdout, answer.Body)
+	return err
 }
 
 func forward(config *rest.Config, target *url.URL, o options) error {

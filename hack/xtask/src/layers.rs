@@ -41,6 +41,7 @@ const ALLOWED: [(u8, &str, &[&str]); 19] = [
         &[
             "cgroup",
             "cni-invoke",
+            "cni-netlink",
             "cni-types",
             "config",
             "image",

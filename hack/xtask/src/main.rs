@@ -2,8 +2,10 @@
 //!
 //! | task     | does                                                                      |
 //! |----------|---------------------------------------------------------------------------|
+//! | `budget` | the quick bench; fails where a ratio to the peer is lost                    |
 //! | `build`  | the programs, into target/bulkhead; the small ones static                  |
 //! | `ci`     | fmt, house rules, layers, clippy, doc, unit tests: what CI runs first      |
+//! | `contract` | docs/kubelet.md: each sentence has a test that runs                       |
 //! | `layers` | no crate uses one above it; the daemon's tree is free of `isolation`       |
 //! | `lint`   | the house rules that neither rustc nor clippy knows                        |
 //!
@@ -14,9 +16,11 @@
 //! `--lib --bins`. Tests in a crate's `tests/` directory may need root; `hack/test` runs them.
 #![expect(clippy::print_stdout, reason = "a developer's tool talks on stdout")]
 
+mod budget;
 mod build;
 mod checks;
 mod ci;
+mod contract;
 mod layers;
 mod run;
 
@@ -35,10 +39,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Run the quick bench and compare its ratios with what is to be kept.
+    Budget {
+        /// Judge this report of `hack/bench --json` instead.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Build the programs into target/bulkhead.
     Build(build::Args),
     /// Everything that CI asks of a change before the system tests.
     Ci,
+    /// Check that each sentence of docs/kubelet.md has a test that runs.
+    Contract,
     /// Check which crate uses which.
     Layers,
     /// Check the house rules.
@@ -48,8 +60,10 @@ enum Task {
 fn main() -> anyhow::Result<ExitCode> {
     let root = root()?;
     let is_fine = match Cli::parse().task {
+        Task::Budget { json } => budget::run(&root, json.as_deref())?,
         Task::Build(args) => build::run(&root, &args).map(|()| true)?,
         Task::Ci => ci::run(&root)?,
+        Task::Contract => report("contract", &contract::check(&root)?),
         Task::Layers => report("layers", &layers::check(&root)?),
         Task::Lint => report("lint", &checks::all(&root)?),
     };

@@ -39,6 +39,14 @@ pub enum Error {
         /// Bytes in use.
         usage: u64,
     },
+    /// A change was refused, and what had been changed before could not be taken back.
+    #[error("cgroup: {source}; what was changed before it could not be taken back: {stayed}")]
+    NotTakenBack {
+        /// Why the change was refused.
+        source: Box<Error>,
+        /// What stays changed, and why.
+        stayed: String,
+    },
     /// A path or a value that no cgroup can have.
     #[error("cgroup: {what} {value:?}: {why}")]
     Invalid {
@@ -76,6 +84,18 @@ pub enum Error {
         /// How long it was waited for.
         millis: u64,
     },
+    /// systemd did not do what it was asked.
+    #[error("systemd: {op} {unit}: {reason}")]
+    Systemd {
+        /// What was asked, as a verb.
+        op: &'static str,
+        /// Of which unit.
+        unit: String,
+        /// Whether it did not answer in time.
+        is_late: bool,
+        /// What it said.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -92,7 +112,9 @@ impl Error {
             Self::BelowUsage { .. } | Self::Invalid { .. } => Kind::InvalidArgument,
             Self::Missing { .. } | Self::NotMounted => Kind::Unimplemented,
             Self::Busy { .. } => Kind::FailedPrecondition,
-            Self::NotFrozen { .. } => Kind::DeadlineExceeded,
+            Self::NotFrozen { .. } | Self::Systemd { is_late: true, .. } => Kind::DeadlineExceeded,
+            Self::Systemd { .. } => Kind::Unavailable,
+            Self::NotTakenBack { .. } => Kind::Internal,
         }
     }
 
@@ -110,6 +132,16 @@ impl Error {
             value: value.chars().take(120).collect(),
             why,
         }
+    }
+
+    /// What lies beneath, in words.
+    pub(crate) fn reason(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
+    }
+
+    /// The file is there, what it tells is switched off.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Path { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()))
     }
 
     pub(crate) fn is_missing_file(&self) -> bool {

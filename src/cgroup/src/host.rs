@@ -20,11 +20,13 @@ pub(crate) const WANTED: [&str; 11] = [
 pub enum DriverKind {
     /// We write to the cgroup file system ourselves.
     Cgroupfs,
+    /// systemd makes a scope before a container is made, and takes it away after it; inside, we write ourselves.
+    Systemd,
 }
 
 /// A cgroup driver that this build does not have.
 #[derive(Debug, ThisError, PartialEq, Eq)]
-#[error("cgroup driver {0:?} is not available: \"cgroupfs\" is")]
+#[error("there is no cgroup driver {0:?}: \"cgroupfs\" and \"systemd\" are the ones")]
 pub struct UnknownDriver(String);
 
 impl FromStr for DriverKind {
@@ -33,6 +35,7 @@ impl FromStr for DriverKind {
     fn from_str(text: &str) -> Result<Self, UnknownDriver> {
         match text {
             "cgroupfs" => Ok(Self::Cgroupfs),
+            "systemd" => Ok(Self::Systemd),
             other => Err(UnknownDriver(other.chars().take(40).collect())),
         }
     }
@@ -122,6 +125,12 @@ impl Host {
             hierarchies,
             controllers,
         })
+    }
+
+    /// A cgroup by its path, there or not.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn at(&self, path: &str) -> Cgroup {
+        Cgroup::new(path.to_owned(), self.version, &self.hierarchies)
     }
 
     /// Which interface carries the controllers.
@@ -266,6 +275,7 @@ mod tests {
     #[test]
     fn drivers() {
         assert_eq!("cgroupfs".parse(), Ok(DriverKind::Cgroupfs));
-        assert!("systemd".parse::<DriverKind>().is_err());
+        assert_eq!("systemd".parse::<DriverKind>(), Ok(DriverKind::Systemd));
+        assert!("openrc".parse::<DriverKind>().is_err());
     }
 }

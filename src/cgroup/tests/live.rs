@@ -285,3 +285,89 @@ fn measure_a_life() {
         println!("{name}: p50 {:?} p90 {:?}", times[50], times[90]);
     }
 }
+
+fn file_of(group: &Cgroup, name: &str) -> String {
+    let found = group.dirs().map(|(_, dir)| dir.join(name)).find(|path| path.exists());
+    std::fs::read_to_string(found.unwrap()).unwrap().trim().to_owned()
+}
+
+fn update(group: &Cgroup, json: &str) -> Result<(), cgroup::Error> {
+    group.update(&serde_json::from_str(json).unwrap())
+}
+
+fn is_v1() -> bool {
+    Host::detect().unwrap().version() == Version::V1
+}
+
+#[test]
+fn a_resize_goes_up_and_down_again() {
+    let scratch = Scratch::new("resize");
+    let memory = if is_v1() { "memory.limit_in_bytes" } else { "memory.max" };
+    for megabytes in [64_u64, 256, 32, 128] {
+        let bytes = megabytes << 20;
+        let limits = format!(
+            r#"{{"memory": {{"limit": {bytes}, "swap": {bytes}}}, "cpu": {{"quota": {bytes}0, "period": 100000}}}}"#
+        );
+        let limits = limits.replace(&format!("{bytes}0,"), &format!("{},", megabytes * 1000));
+        update(&scratch.group, &limits).unwrap();
+        assert_eq!(file_of(&scratch.group, memory), bytes.to_string());
+    }
+    let details = scratch.group.details().unwrap();
+    assert_eq!((details.cpu_quota, details.cpu_period), (Some(128_000), Some(100_000)));
+    assert_eq!(details.memory_limit, Some(128 << 20));
+}
+
+#[test]
+fn a_resize_that_is_refused_half_way_changes_nothing() {
+    let scratch = Scratch::new("rollback");
+    let memory = if is_v1() { "memory.limit_in_bytes" } else { "memory.max" };
+    let before = r#"{"memory": {"limit": 67108864, "swap": 67108864}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}}"#;
+    update(&scratch.group, before).unwrap();
+    // Memory and shares go in; a period of a microsecond is below the smallest one.
+    let bad =
+        r#"{"memory": {"limit": 134217728, "swap": 134217728}, "cpu": {"shares": 1024, "quota": 50000, "period": 1}}"#;
+    let error = update(&scratch.group, bad).unwrap_err();
+    assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
+    assert_eq!(file_of(&scratch.group, memory), "67108864");
+    let details = scratch.group.details().unwrap();
+    assert_eq!((details.cpu_quota, details.cpu_period), (Some(50_000), Some(100_000)));
+    assert_eq!(
+        file_of(&scratch.group, if is_v1() { "cpu.shares" } else { "cpu.weight" }),
+        if is_v1() { "512" } else { "59" }
+    );
+}
+
+#[test]
+fn a_memory_limit_below_what_is_in_use_is_refused_and_kills_nobody() {
+    let mut scratch = Scratch::new("below");
+    update(&scratch.group, r#"{"memory": {"limit": 268435456, "swap": 268435456}}"#).unwrap();
+    // 40 MB of a shell variable: no page cache that could be given back.
+    scratch.shell("a=$(head -c 40000000 /dev/zero | tr '\\0' x); sleep 100");
+    until("40 MB are in use", || {
+        scratch.group.stats().unwrap().memory_rss.unwrap() > 38_000_000
+    });
+    until("the pipe is gone", || scratch.group.procs().unwrap().len() == 2);
+    let error = update(&scratch.group, r#"{"memory": {"limit": 8388608, "swap": 8388608}}"#).unwrap_err();
+    assert!(error.to_string().contains("bytes in use"), "{error}");
+    assert_eq!(error.kind(), spec::Kind::InvalidArgument);
+    assert_eq!(scratch.group.stats().unwrap().memory_limit, Some(268_435_456));
+    assert_eq!(scratch.group.oom_kills().unwrap(), 0);
+    assert_eq!(scratch.group.procs().unwrap().len(), 2);
+}
+
+#[test]
+fn pressure_is_told_where_the_kernel_keeps_it() {
+    let mut scratch = Scratch::new("pressure");
+    scratch.shell("while :; do :; done & while :; do :; done & while :; do :; done");
+    // A hybrid host shows the files in its v2 tree, which every host of ours has.
+    let kept = std::path::Path::new("/proc/pressure/cpu").exists();
+    assert_eq!(scratch.group.pressures().unwrap().cpu.is_some(), kept);
+    until("somebody has waited", || {
+        scratch
+            .group
+            .pressures()
+            .unwrap()
+            .cpu
+            .is_none_or(|cpu| cpu.some.total_us > 0)
+    });
+}

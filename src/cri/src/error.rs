@@ -70,6 +70,10 @@ cause!(proto::frame::BadFrame, e => match e {
 cause!(image::Error, e => e.kind());
 cause!(cni_invoke::Error, e => e.kind());
 cause!(cgroup::Error, e => e.kind());
+cause!(cni_netlink::Error, e => match e.errno() {
+    Some(errno) => Kind::of_io(&std::io::Error::from_raw_os_error(errno)),
+    None => Kind::Internal,
+});
 cause!(Error, e => e.kind);
 
 impl Error {
@@ -155,6 +159,38 @@ impl From<Error> for stream::BackendError {
     }
 }
 
+/// A status travels in a header, and a client that gets a longer one ends the whole connection, with
+/// every call of every other caller on it (hyper takes 16 KiB of headers; the text is escaped).
+pub(crate) const LONGEST_MESSAGE: usize = 4096;
+
+/// `text`, its middle left out where it is too long: what was done is said first, the cause last.
+pub(crate) fn cut(text: &str, longest: usize) -> std::borrow::Cow<'_, str> {
+    // As long as it is on the wire: what is not printable ASCII becomes %XX.
+    let weight = |c: char| {
+        if c == ' ' || c.is_ascii_graphic() && c != '%' {
+            1
+        } else {
+            3 * c.len_utf8()
+        }
+    };
+    if text.chars().map(weight).sum::<usize>() <= longest {
+        return text.into();
+    }
+    let part = |chars: &mut dyn Iterator<Item = char>, mut room: usize| -> usize {
+        chars
+            .take_while(|c| {
+                let fits = weight(*c) <= room;
+                room -= if fits { weight(*c) } else { 0 };
+                fits
+            })
+            .map(char::len_utf8)
+            .sum()
+    };
+    let head = part(&mut text.chars(), longest * 3 / 4);
+    let tail = part(&mut text[head..].chars().rev(), longest / 4 - 20);
+    format!("{} [...] {}", &text[..head], &text[text.len() - tail..]).into()
+}
+
 /// The gRPC code of a kind: the only place where one becomes the other.
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
@@ -174,7 +210,7 @@ impl From<Error> for tonic::Status {
             Kind::DataLoss => Code::DataLoss,
             Kind::Internal => Code::Internal,
         };
-        Self::new(code, error.message)
+        Self::new(code, cut(&error.message, LONGEST_MESSAGE))
     }
 }
 
@@ -189,6 +225,22 @@ mod tests {
         assert_eq!(error.kind(), Kind::NotFound);
         assert_eq!(error.to_string().matches("No such file").count(), 1, "{error}");
         assert!(error.to_string().starts_with("open /nowhere: "));
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_ends() {
+        let exec = format!("exec {}: file name too long", "x".repeat(70_000));
+        let status: tonic::Status = Error::invalid(exec).into();
+        let text = status.message();
+        assert!(text.len() <= LONGEST_MESSAGE, "{}", text.len());
+        assert!(
+            text.starts_with("exec xxx") && text.ends_with("x: file name too long"),
+            "{text}"
+        );
+        // On the wire each of these takes twelve bytes.
+        let status: tonic::Status = Error::invalid("🚢".repeat(2000)).into();
+        assert!(status.message().chars().count() * 12 < LONGEST_MESSAGE + 100);
+        assert_eq!(cut("short", 100), "short");
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn credentials(auth: cri::AuthConfig) -> Option<Credentials> {
 pub(crate) async fn pull(rt: &Arc<Runtime>, request: cri::PullImageRequest) -> Result<cri::PullImageResponse, Error> {
     let wanted = name(request.image.as_ref())?.to_owned();
     let auth = request.auth.and_then(credentials);
-    let pulled = rt.images.pull(&wanted, auth).await;
+    let pulled = rt.counters.pull(rt.images.pull(&wanted, auth)).await;
     // Said in the image crate's own words: the kubelet looks at how they begin.
     let image = pulled.map_err(|e| Error::new(e.kind(), crate::error::chain_of(&e)))?;
     Ok(cri::PullImageResponse {

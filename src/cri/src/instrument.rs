@@ -1,20 +1,24 @@
-//! Around every RPC: a span with a request id and what it is about, one log line with the
+//! Around every RPC: a span with the trace id and what the request is about, one log line with the
 //! outcome, the caller's deadline, and the error as a gRPC status. The only place of this
 //! crate that logs a verb's error.
 
-use std::fmt::Display;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spec::Kind;
 use tonic::metadata::MetadataMap;
-use tonic::{Response, Status};
-use tracing::{Instrument, Level};
+use tonic::{Request, Response, Status};
+use tracing::field::Empty;
+use tracing::{Instrument, Level, Span};
 
-use crate::error::Error;
+use crate::error::{Error, cut};
+use crate::runtime::Runtime;
+use crate::subject::{About, Subject};
+use crate::trace;
 
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// Causes in the log are cut: they may hold the caller's arguments.
+const LONGEST_CAUSE: usize = 4096;
 
 /// Whether success is worth a line at the usual level: what changes something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +35,7 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     if text.len() < 2 || text.len() > 9 {
         return None;
     }
-    let (number, unit) = text.split_at(text.len() - 1);
+    let (number, unit) = text.split_at_checked(text.len() - 1)?;
     let number: u64 = number.parse().ok()?;
     Some(match unit {
         "H" => Duration::from_secs(number.checked_mul(3600)?),
@@ -46,15 +50,55 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
 
 /// Runs an RPC. When the caller's deadline passes it is answered, and the verb's own task
 /// goes on (or ends, where the verb belongs to its caller).
-pub(crate) async fn rpc<T>(
+pub(crate) async fn rpc<Q, T, F>(
     verb: &'static str,
     weight: Weight,
-    about: impl Display,
+    rt: &Arc<Runtime>,
+    request: Request<Q>,
+    work: impl FnOnce(Arc<Runtime>, Q) -> F,
+) -> Result<Response<T>, Status>
+where
+    Q: About,
+    F: Future<Output = Result<T, Error>>,
+{
+    let (metadata, _, message) = request.into_parts();
+    let span = span(verb, &trace::id(&metadata), &message.about(rt));
+    observed(verb, weight, span, &metadata, work(Arc::clone(rt), message)).await
+}
+
+/// The span of an RPC. A verb that makes an object records its id: `pod_id`, `container_id`.
+fn span(verb: &'static str, trace_id: &str, subject: &Subject) -> Span {
+    let span = tracing::info_span!(
+        "rpc",
+        verb,
+        trace_id,
+        pod = Empty,
+        pod_id = Empty,
+        container = Empty,
+        container_id = Empty,
+        image = Empty
+    );
+    for (field, value) in [
+        ("pod", &subject.pod),
+        ("pod_id", &subject.pod_id),
+        ("container", &subject.container),
+        ("container_id", &subject.container_id),
+        ("image", &subject.image),
+    ] {
+        if !value.is_empty() {
+            span.record(field, value.as_str());
+        }
+    }
+    span
+}
+
+async fn observed<T>(
+    verb: &'static str,
+    weight: Weight,
+    span: Span,
     metadata: &MetadataMap,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<Response<T>, Status> {
-    let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    let span = tracing::info_span!("rpc", verb, id, %about);
     let started = Instant::now();
     let limit = deadline(metadata);
     let bounded = async {
@@ -82,11 +126,13 @@ pub(crate) async fn rpc<T>(
             Ok(Response::new(reply))
         }
         Err(error) => {
+            let text = error.to_string();
+            let text = cut(&text, LONGEST_CAUSE);
             let quiet = matches!(error.kind(), Kind::NotFound) && weight == Weight::Look;
             if quiet {
-                tracing::debug!(took, kind = %error.kind(), %error, "failed");
+                tracing::debug!(took, kind = %error.kind(), error = %text, "failed");
             } else {
-                tracing::warn!(took, kind = %error.kind(), %error, "failed");
+                tracing::warn!(took, kind = %error.kind(), error = %text, "failed");
             }
             Err(error.into())
         }
@@ -118,10 +164,13 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert("grpc-timeout", "1m".parse().unwrap());
         let never = std::future::pending::<Result<(), Error>>();
-        let status = rpc("Test", Weight::Look, "x", &metadata, never).await.unwrap_err();
+        let here = || span("Test", "0", &Subject::default());
+        let status = observed("Test", Weight::Look, here(), &metadata, never)
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
         let failed = async { Err::<(), _>(Error::not_found("no such thing")) };
-        let status = rpc("Test", Weight::Look, "x", &MetadataMap::new(), failed)
+        let status = observed("Test", Weight::Look, here(), &MetadataMap::new(), failed)
             .await
             .unwrap_err();
         assert_eq!(

@@ -1,7 +1,8 @@
 //! The CRI services: pods, containers, images, streaming back end, state.
 //!
 //! One verb is one file, read as a script: `sandbox/run.rs`, `container/create.rs`, …
-//! `service.rs` is the gRPC glue, `instrument.rs` logs and turns errors into statuses,
+//! `service.rs` is the gRPC glue, `instrument.rs` logs and turns errors into statuses, `counters.rs` counts for
+//! Prometheus, `encoded.rs` answers the lists from bytes, `measures/` are the metrics of pods, `events.rs` tells of every change,
 //! `container/plan/` and `sandbox/plan.rs` decide (pure), `undo.rs` takes back, `store/`
 //! remembers, `monitor/` talks to the processes that keep containers, `restore.rs` compares
 //! all of it with what is there when the daemon starts.
@@ -9,28 +10,39 @@
 //! Who owns what: names and network results are in `store`; run status and exits belong to
 //! the monitors; images to `image`; limits to the cgroup files.
 //!
-//! May use: proto, config, spec, sys, cgroup, seccomp, image, stream, cni-types, cni-invoke.
+//! May use: proto, config, spec, sys, cgroup, seccomp, image, stream, cni-types, cni-invoke, cni-netlink.
 //! Never isolation: its code runs in the monitor alone.
 
+mod cdi;
+mod chunks;
 mod clock;
 mod container;
+mod counters;
+mod encoded;
 mod error;
+mod events;
 mod fdio;
 mod handler;
 mod host;
 mod image;
 mod instrument;
+mod measures;
 mod monitor;
 mod node;
 mod port_forward;
 mod restore;
 mod runtime;
+
 mod sandbox;
+mod scope;
 mod service;
 mod store;
 mod streaming;
+mod subject;
+mod trace;
 mod undo;
 
+pub use encoded::Lists;
 pub use error::Error;
 pub use runtime::{Parts, Runtime};
 pub use service::{Services, services};

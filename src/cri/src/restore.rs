@@ -26,10 +26,10 @@ use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ContainerId, ExitReason, SandboxId};
 
 use crate::clock;
-use crate::container::{bundle, create, exit, remove, stop};
+use crate::container::{create, exit, remove, stop};
 use crate::error::Error;
 use crate::monitor::Client;
-use crate::runtime::{CreateRequest, Runtime};
+use crate::runtime::Runtime;
 use crate::sandbox::{self, files, teardown};
 use crate::store::container::{self as containers, Container};
 use crate::store::db::{Loaded, Row, Table};
@@ -92,7 +92,7 @@ fn damaged(what: &str) -> Error {
 async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
     let (record, mut status): (SandboxRecord, SandboxStatus) = decode(&row.record, &row.status)?;
     let id = SandboxId::parse(&row.id).map_err(|e| Error::new(spec::Kind::DataLoss, e.to_string()))?;
-    let request = record.request.clone().ok_or_else(|| damaged("request"))?;
+    let request = record.request.as_ref().ok_or_else(|| damaged("request"))?;
     let metadata = request
         .config
         .as_ref()
@@ -105,13 +105,16 @@ async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
         return Ok(());
     }
     let there = |path: &String| path.is_empty() || std::path::Path::new(path).exists();
-    let whole = record.boot_id == rt.boot_id && [&record.netns, &record.ipcns, &record.utsns].into_iter().all(there);
+    let whole = record.boot_id == rt.boot_id
+        && [&record.netns, &record.ipcns, &record.utsns, &record.userns]
+            .into_iter()
+            .all(there);
     let broken = status.phase == SandboxPhase::Ready && !whole;
     if broken {
         tracing::info!(pod = %id, "its namespaces are gone: not ready");
         status.phase = SandboxPhase::NotReady;
     }
-    rt.pod_names.adopt(&name_key(&metadata), Arc::new(request), id.as_str());
+    rt.pod_names.adopt(&name_key(&metadata), id.as_str());
     let sandbox = Arc::new(Sandbox::new(id, record, status));
     if broken {
         sandbox.update(&rt.db, |_| {}).await?;
@@ -123,7 +126,7 @@ async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
 async fn container(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
     let (record, status): (ContainerRecord, Status) = decode(&row.record, &row.status)?;
     let id = ContainerId::parse(&row.id).map_err(|e| Error::new(spec::Kind::DataLoss, e.to_string()))?;
-    let config = record.config.clone().ok_or_else(|| damaged("configuration"))?;
+    let config = record.config.as_ref().ok_or_else(|| damaged("configuration"))?;
     let metadata = config.metadata.clone().ok_or_else(|| damaged("metadata"))?;
     let key = containers::name_key(&metadata, &record.sandbox_id);
     let half = status.phase == Phase::Creating;
@@ -141,11 +144,7 @@ async fn container(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
         rt.index.insert_container(Arc::clone(&container));
         return remove::away(rt, &container).await;
     }
-    rt.container_names.adopt(
-        &key,
-        Arc::new(CreateRequest { sandbox_id, config }),
-        container.id.as_str(),
-    );
+    rt.container_names.adopt(&key, container.id.as_str());
     match client {
         Some(client) => adopt(rt, &container, &client).await,
         None if container.with_status(|s| s.exit().is_none()) => ended(rt, &container).await?,
@@ -175,10 +174,6 @@ async fn connect(rt: &Runtime, container: &Container) -> Option<Client> {
 
 /// Takes over a container whose monitor answers.
 async fn adopt(rt: &Arc<Runtime>, container: &Arc<Container>, client: &Client) {
-    match bundle::process_of(&rt.paths.config_json(&container.id)) {
-        Ok(process) => container.set_process(Arc::new(process)),
-        Err(error) => tracing::warn!(container = %container.id, %error, "no exec in this container"),
-    }
     let state = client.call(Verb::GetState(wire::GetState {}), vec![], ANSWER).await;
     let state = match state.map(|a| a.result) {
         Ok(reply::Result::State(state)) => state,
@@ -300,6 +295,7 @@ async fn sweep(rt: &Arc<Runtime>, known: &Known) {
             netns: text(rt.paths.network_namespace(&id)),
             ipcns: text(rt.paths.ipc_namespace(&id)),
             utsns: text(rt.paths.uts_namespace(&id)),
+            userns: text(rt.paths.user_namespace(&id)),
             cgroup: rt.config.pod_cgroup(&id),
             cgroup_owned: true,
             ..SandboxRecord::default()
@@ -324,7 +320,7 @@ async fn gc(rt: &Arc<Runtime>) {
         .map(|p| (p.id.to_string(), sandbox::network::IFNAME.to_owned()))
         .collect();
     // Waited for: GC and ADD must not meet (CNI 1.1, section GC). But not for ever.
-    match tokio::time::timeout(GC, rt.cni.gc(&valid)).await {
+    match tokio::time::timeout(GC, rt.counters.network("gc", rt.cni.gc(&valid))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "CNI GC was not possible"),
         Err(_) => tracing::warn!("CNI GC takes too long; given up"),

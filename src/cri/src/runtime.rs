@@ -8,9 +8,12 @@ use config::{Config, Paths};
 use proto::cri;
 
 use crate::container::plan::HostFacts;
+use crate::counters::Counters;
 use crate::error::Error;
+use crate::events::Events;
 use crate::handler::{Handler, Handlers};
-use crate::monitor::Spawner;
+use crate::monitor::{Home, Spawner};
+use crate::sandbox::userns;
 use crate::store::db::Db;
 use crate::store::index::Index;
 use crate::store::names::Names;
@@ -46,10 +49,14 @@ pub struct Runtime {
     pub(crate) host: HostFacts,
     pub(crate) handlers: Handlers,
     pub(crate) boot_id: String,
+    /// Why pods cannot have user namespaces here; None where they can.
+    pub(crate) no_userns: Option<String>,
     pub(crate) images: Arc<image::Store>,
     pub(crate) cni: Arc<cni_invoke::Cni>,
     pub(crate) stream: Arc<stream::Server>,
     pub(crate) cgroups: cgroup::Host,
+    /// With the systemd driver alone.
+    pub(crate) systemd: Option<Arc<cgroup::Systemd>>,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) db: Db,
     pub(crate) index: Index,
@@ -57,6 +64,8 @@ pub struct Runtime {
     pub(crate) container_names: Names<CreateRequest>,
     /// What UpdateRuntimeConfig said last.
     pub(crate) pod_cidr: RwLock<String>,
+    pub(crate) events: Events,
+    pub(crate) counters: Counters,
 }
 
 fn directories(paths: &Paths) -> Result<(), Error> {
@@ -96,27 +105,42 @@ impl Runtime {
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
         let host = host::facts(cgroups.version())?;
+        let systemd = systemd(&config, &cgroups).await?;
         let name = config.monitors_cgroup();
-        let monitors = cgroups
-            .create(&name)
-            .map_err(|e| Error::at("make the cgroup", &name, &e))?;
-        let spawner = Spawner::new(&monitor, monitors).await?;
+        let home = match &systemd {
+            Some(systemd) => Home::Scope(Arc::clone(systemd), name),
+            None => Home::Cgroup(
+                cgroups
+                    .create(&name)
+                    .map_err(|e| Error::at("make the cgroup", &name, &e))?,
+            ),
+        };
+        let spawner = Spawner::new(&monitor, home).await?;
+        let userns = userns::probe(&spawner, &paths.namespaces(), &paths.layers()).await;
+        let no_userns = userns.err().map(|e| e.to_string());
+        if let Some(why) = &no_userns {
+            tracing::info!(why, "no user namespaces for pods");
+        }
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {
             handlers: Handlers::new(&config)?,
             paths,
             host,
             boot_id: host::boot_id()?,
+            no_userns,
             images,
             cni,
             stream,
             cgroups,
+            systemd,
             spawner,
             db,
             index: Index::default(),
             pod_names: Names::new("pod"),
             container_names: Names::new("container"),
             pod_cidr: RwLock::default(),
+            events: Events::default(),
+            counters: Counters::default(),
             config,
         });
         restore::restore(&runtime, loaded).await;
@@ -132,4 +156,26 @@ impl Runtime {
     pub(crate) fn handler(&self, name: &str) -> Result<Arc<Handler>, Error> {
         self.handlers.find(name, &self.host)
     }
+
+    /// Ends the streams that have no end of their own, so that the server can stop.
+    pub fn end_streams(&self) {
+        self.events.close();
+    }
+}
+
+/// The connection to systemd, where it is to make the cgroups.
+async fn systemd(config: &Config, cgroups: &cgroup::Host) -> Result<Option<Arc<cgroup::Systemd>>, Error> {
+    if config.cgroup_driver == config::CgroupDriver::Cgroupfs {
+        return Ok(None);
+    }
+    if cgroups.version() == cgroup::Version::V1 {
+        return Err(Error::precondition(
+            "cgroup_driver: systemd needs cgroup v2 alone (systemd.unified_cgroup_hierarchy=1); this host has v1 hierarchies: use cgroupfs here and cgroupDriver: cgroupfs in the kubelet's configuration",
+        ));
+    }
+    let systemd = cgroup::Systemd::connect().await;
+    let systemd = systemd.map_err(|e| {
+        Error::at("use", "the systemd cgroup driver", &e).and("use cgroup_driver: cgroupfs where systemd does not run")
+    })?;
+    Ok(Some(Arc::new(systemd)))
 }

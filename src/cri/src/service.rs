@@ -1,22 +1,23 @@
-//! The tonic glue: one line an RPC. Messages come in and go out here; the work is in the
+//! The tonic glue: one entry an RPC. Messages come in and go out here; the work is in the
 //! verb's own file.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
 use proto::cri;
 use proto::cri::image_service_server::{ImageService, ImageServiceServer};
 use proto::cri::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use tonic::{Request, Response, Status};
 
-use crate::container::{attach, create, exec, exec_sync, list, logs, remove, start, stats, status, stop};
+use crate::chunks::{Streamed, chunks};
+use crate::container::{attach, create, exec, exec_sync, list, logs, remove, start, stats, status, stop, update};
+use crate::encoded::Lists;
+use crate::error::Error;
 use crate::instrument::{Weight, rpc};
 use crate::runtime::Runtime;
-use crate::{image, node, port_forward, sandbox};
+use crate::{image, measures, node, port_forward, sandbox};
 
 /// Largest message either way: as the kubelet's client has it.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 
 /// Both CRI services over one runtime.
 #[derive(Debug, Clone)]
@@ -32,426 +33,168 @@ impl Services {
 
 /// The services, ready to be added to a gRPC server.
 #[must_use]
-pub fn services(rt: &Arc<Runtime>) -> (RuntimeServiceServer<Services>, ImageServiceServer<Services>) {
+pub fn services(rt: &Arc<Runtime>) -> (Lists<RuntimeServiceServer<Services>>, ImageServiceServer<Services>) {
     let both = || Services::new(rt);
+    let runtime = RuntimeServiceServer::new(both())
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
     (
-        RuntimeServiceServer::new(both())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE),
+        Lists::new(rt, runtime),
         ImageServiceServer::new(both())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE),
     )
 }
 
-type Answer<T> = Result<Response<T>, Status>;
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-fn absent<T>(verb: &str) -> Answer<T> {
-    Err(Status::unimplemented(format!(
+fn absent<T>(verb: &str) -> Result<T, Error> {
+    Err(Error::unimplemented(format!(
         "{verb} is not implemented by this version of Bulkhead"
     )))
 }
 
-/// One RPC: `rpc!(self, request, Verb|Look, "Name", about => work)`.
-macro_rules! answer {
-    ($self:ident, $request:ident, $weight:ident, $name:literal, $about:expr, $work:expr) => {{
-        let (metadata, _, message) = $request.into_parts();
-        let about = ($about)(&message);
-        rpc($name, Weight::$weight, about, &metadata, ($work)(&$self.0, message)).await
-    }};
+/// A service: `Weight Rpc method(Request) -> Reply: |runtime, message| work`, and for streams the name of their type.
+macro_rules! service {
+    (
+        $service:ident for $over:ty;
+        unary {$($weight:ident $verb:ident $method:ident($request:ident) -> $reply:ident: |$rt:pat_param, $message:pat_param| $work:expr;)*}
+        streams {$($stream:ident as $assoc:ident $stream_method:ident($stream_request:ident) -> $item:ident: |$stream_rt:pat_param, $stream_message:pat_param| $stream_work:expr;)*}
+    ) => {
+        #[tonic::async_trait]
+        impl $service for $over {
+            $(async fn $method(&self, request: Request<cri::$request>) -> Result<Response<cri::$reply>, Status> {
+                let work = |$rt: Arc<Runtime>, $message: cri::$request| async move { $work };
+                rpc(stringify!($verb), Weight::$weight, &self.0, request, work).await
+            })*
+            $(
+            type $assoc = Streamed<cri::$item>;
+            async fn $stream_method(
+                &self,
+                request: Request<cri::$stream_request>,
+            ) -> Result<Response<Self::$assoc>, Status> {
+                let work = |$stream_rt: Arc<Runtime>, $stream_message: cri::$stream_request| async move { $stream_work };
+                rpc(stringify!($stream), Weight::Look, &self.0, request, work).await
+            })*
+        }
+    };
 }
 
-fn short(text: &str) -> String {
-    text.chars().take(100).collect()
-}
+service! {
+    RuntimeService for Services;
 
-fn pod_name(config: Option<&cri::PodSandboxConfig>) -> String {
-    let metadata = config.and_then(|c| c.metadata.as_ref());
-    metadata
-        .map(|m| short(&format!("{}/{}#{}", m.namespace, m.name, m.attempt)))
-        .unwrap_or_default()
-}
+    unary {
+    Look Version version(VersionRequest) -> VersionResponse: |_, _| Ok(node::version());
+    Look Status status(StatusRequest) -> StatusResponse: |rt, m| node::status(&rt, &m).await;
+    Look RuntimeConfig runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse: |rt, _| Ok(node::config(&rt));
+    Verb UpdateRuntimeConfig update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse:
+        |rt, m| node::update(&rt, m).map(|()| cri::UpdateRuntimeConfigResponse {});
 
-fn container_name(config: Option<&cri::ContainerConfig>) -> String {
-    let metadata = config.and_then(|c| c.metadata.as_ref());
-    metadata
-        .map(|m| short(&format!("{}#{}", m.name, m.attempt)))
-        .unwrap_or_default()
-}
+    Verb RunPodSandbox run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse:
+        |rt, m| sandbox::run::run(&rt, m).await.map(|pod_sandbox_id| cri::RunPodSandboxResponse { pod_sandbox_id });
+    Verb StopPodSandbox stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse:
+        |rt, m| sandbox::stop::stop(&rt, &m.pod_sandbox_id).await.map(|()| cri::StopPodSandboxResponse {});
+    Verb RemovePodSandbox remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse:
+        |rt, m| sandbox::remove::remove(&rt, &m.pod_sandbox_id).await.map(|()| cri::RemovePodSandboxResponse {});
+    Look PodSandboxStatus pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse:
+        |rt, m| sandbox::status::status(&rt, &m);
+    Look ListPodSandbox list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse:
+        |rt, m| sandbox::list::list(&rt, &m);
+    Look PodSandboxStats pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse:
+        |rt, m| sandbox::stats::one(&rt, &m.pod_sandbox_id).await;
+    Look ListPodSandboxStats list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse:
+        |rt, m| sandbox::stats::list(&rt, m.filter).await.map(|stats| cri::ListPodSandboxStatsResponse { stats });
+    Verb UpdatePodSandboxResources update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest)
+        -> UpdatePodSandboxResourcesResponse:
+        |rt, m| sandbox::update::update(&rt, m).await.map(|()| cri::UpdatePodSandboxResourcesResponse {});
+    Verb PortForward port_forward(PortForwardRequest) -> PortForwardResponse: |rt, m| port_forward::url(&rt, &m);
 
-fn image_name(spec: Option<&cri::ImageSpec>) -> String {
-    spec.map(|s| short(&s.image)).unwrap_or_default()
-}
+    Verb CreateContainer create_container(CreateContainerRequest) -> CreateContainerResponse:
+        |rt, m| create::create(&rt, m).await.map(|container_id| cri::CreateContainerResponse { container_id });
+    Verb StartContainer start_container(StartContainerRequest) -> StartContainerResponse:
+        |rt, m| start::start(&rt, &m.container_id).await.map(|()| cri::StartContainerResponse {});
+    Verb StopContainer stop_container(StopContainerRequest) -> StopContainerResponse:
+        |rt, m| stop::stop(&rt, &m.container_id, m.timeout).await.map(|()| cri::StopContainerResponse {});
+    Verb RemoveContainer remove_container(RemoveContainerRequest) -> RemoveContainerResponse:
+        |rt, m| remove::remove(&rt, &m.container_id).await.map(|()| cri::RemoveContainerResponse {});
+    Look ListContainers list_containers(ListContainersRequest) -> ListContainersResponse:
+        |rt, m| list::list(&rt, &m);
+    Look ContainerStatus container_status(ContainerStatusRequest) -> ContainerStatusResponse:
+        |rt, m| status::status(&rt, &m).await;
+    Verb UpdateContainerResources update_container_resources(UpdateContainerResourcesRequest)
+        -> UpdateContainerResourcesResponse:
+        |rt, m| update::update(&rt, m).await.map(|()| cri::UpdateContainerResourcesResponse {});
+    Verb ReopenContainerLog reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse:
+        |rt, m| logs::reopen(&rt, &m.container_id).await.map(|()| cri::ReopenContainerLogResponse {});
+    Look ExecSync exec_sync(ExecSyncRequest) -> ExecSyncResponse: |rt, m| exec_sync::exec_sync(&rt, m).await;
+    Verb Exec exec(ExecRequest) -> ExecResponse: |rt, m| exec::url(&rt, m);
+    Verb Attach attach(AttachRequest) -> AttachResponse: |rt, m| attach::url(&rt, &m);
+    Look ContainerStats container_stats(ContainerStatsRequest) -> ContainerStatsResponse:
+        |rt, m| stats::one(&rt, &m.container_id).await;
+    Look ListContainerStats list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse:
+        |rt, m| stats::list(&rt, m).await;
 
-#[tonic::async_trait]
-impl RuntimeService for Services {
-    async fn version(&self, r: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
-        answer!(self, r, Look, "Version", |_: &_| "", |_, _| async {
-            Ok(node::version())
-        })
+    Look ListMetricDescriptors list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse:
+        |_, _| Ok(cri::ListMetricDescriptorsResponse { descriptors: measures::descriptors() });
+    Look ListPodSandboxMetrics list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse:
+        |rt, _| measures::list(&rt).await.map(|pod_metrics| cri::ListPodSandboxMetricsResponse { pod_metrics });
+
+    Verb CheckpointContainer checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse:
+        |_, _| absent("CheckpointContainer");
+    Verb CheckpointPod checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse: |_, _| absent("CheckpointPod");
+    Verb RestorePod restore_pod(RestorePodRequest) -> RestorePodResponse: |_, _| absent("RestorePod");
     }
 
-    async fn status(&self, r: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
-        answer!(self, r, Look, "Status", |_: &_| "", |rt, m| async move {
-            node::status(rt, &m).await
-        })
-    }
-
-    async fn runtime_config(&self, r: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
-        answer!(self, r, Look, "RuntimeConfig", |_: &_| "", |_, _| async {
-            Ok(node::config())
-        })
-    }
-
-    async fn update_runtime_config(
-        &self,
-        r: Request<cri::UpdateRuntimeConfigRequest>,
-    ) -> Answer<cri::UpdateRuntimeConfigResponse> {
-        answer!(self, r, Verb, "UpdateRuntimeConfig", |_: &_| "", |rt, m| async move {
-            node::update(rt, m);
-            Ok(cri::UpdateRuntimeConfigResponse {})
-        })
-    }
-
-    async fn run_pod_sandbox(&self, r: Request<cri::RunPodSandboxRequest>) -> Answer<cri::RunPodSandboxResponse> {
-        let about = |m: &cri::RunPodSandboxRequest| pod_name(m.config.as_ref());
-        answer!(self, r, Verb, "RunPodSandbox", about, |rt, m| async move {
-            Ok(cri::RunPodSandboxResponse {
-                pod_sandbox_id: sandbox::run::run(rt, m).await?,
-            })
-        })
-    }
-
-    async fn stop_pod_sandbox(&self, r: Request<cri::StopPodSandboxRequest>) -> Answer<cri::StopPodSandboxResponse> {
-        let about = |m: &cri::StopPodSandboxRequest| short(&m.pod_sandbox_id);
-        answer!(
-            self,
-            r,
-            Verb,
-            "StopPodSandbox",
-            about,
-            |rt, m: cri::StopPodSandboxRequest| async move {
-                sandbox::stop::stop(rt, &m.pod_sandbox_id)
-                    .await
-                    .map(|()| cri::StopPodSandboxResponse {})
-            }
-        )
-    }
-
-    async fn remove_pod_sandbox(
-        &self,
-        r: Request<cri::RemovePodSandboxRequest>,
-    ) -> Answer<cri::RemovePodSandboxResponse> {
-        let about = |m: &cri::RemovePodSandboxRequest| short(&m.pod_sandbox_id);
-        answer!(
-            self,
-            r,
-            Verb,
-            "RemovePodSandbox",
-            about,
-            |rt, m: cri::RemovePodSandboxRequest| async move {
-                sandbox::remove::remove(rt, &m.pod_sandbox_id)
-                    .await
-                    .map(|()| cri::RemovePodSandboxResponse {})
-            }
-        )
-    }
-
-    async fn pod_sandbox_status(
-        &self,
-        r: Request<cri::PodSandboxStatusRequest>,
-    ) -> Answer<cri::PodSandboxStatusResponse> {
-        let about = |m: &cri::PodSandboxStatusRequest| short(&m.pod_sandbox_id);
-        answer!(self, r, Look, "PodSandboxStatus", about, |rt, m| async move {
-            sandbox::status::status(rt, &m)
-        })
-    }
-
-    async fn list_pod_sandbox(&self, r: Request<cri::ListPodSandboxRequest>) -> Answer<cri::ListPodSandboxResponse> {
-        answer!(self, r, Look, "ListPodSandbox", |_: &_| "", |rt, m| async move {
-            sandbox::list::list(rt, &m)
-        })
-    }
-
-    async fn create_container(&self, r: Request<cri::CreateContainerRequest>) -> Answer<cri::CreateContainerResponse> {
-        let about = |m: &cri::CreateContainerRequest| container_name(m.config.as_ref());
-        answer!(self, r, Verb, "CreateContainer", about, |rt, m| async move {
-            Ok(cri::CreateContainerResponse {
-                container_id: create::create(rt, m).await?,
-            })
-        })
-    }
-
-    async fn start_container(&self, r: Request<cri::StartContainerRequest>) -> Answer<cri::StartContainerResponse> {
-        let about = |m: &cri::StartContainerRequest| short(&m.container_id);
-        answer!(
-            self,
-            r,
-            Verb,
-            "StartContainer",
-            about,
-            |rt, m: cri::StartContainerRequest| async move {
-                start::start(rt, &m.container_id)
-                    .await
-                    .map(|()| cri::StartContainerResponse {})
-            }
-        )
-    }
-
-    async fn stop_container(&self, r: Request<cri::StopContainerRequest>) -> Answer<cri::StopContainerResponse> {
-        let about = |m: &cri::StopContainerRequest| short(&m.container_id);
-        answer!(
-            self,
-            r,
-            Verb,
-            "StopContainer",
-            about,
-            |rt, m: cri::StopContainerRequest| async move {
-                stop::stop(rt, &m.container_id, m.timeout)
-                    .await
-                    .map(|()| cri::StopContainerResponse {})
-            }
-        )
-    }
-
-    async fn remove_container(&self, r: Request<cri::RemoveContainerRequest>) -> Answer<cri::RemoveContainerResponse> {
-        let about = |m: &cri::RemoveContainerRequest| short(&m.container_id);
-        answer!(
-            self,
-            r,
-            Verb,
-            "RemoveContainer",
-            about,
-            |rt, m: cri::RemoveContainerRequest| async move {
-                remove::remove(rt, &m.container_id)
-                    .await
-                    .map(|()| cri::RemoveContainerResponse {})
-            }
-        )
-    }
-
-    async fn list_containers(&self, r: Request<cri::ListContainersRequest>) -> Answer<cri::ListContainersResponse> {
-        answer!(self, r, Look, "ListContainers", |_: &_| "", |rt, m| async move {
-            list::list(rt, &m)
-        })
-    }
-
-    async fn container_status(&self, r: Request<cri::ContainerStatusRequest>) -> Answer<cri::ContainerStatusResponse> {
-        let about = |m: &cri::ContainerStatusRequest| short(&m.container_id);
-        answer!(self, r, Look, "ContainerStatus", about, |rt, m| async move {
-            status::status(rt, &m).await
-        })
-    }
-
-    async fn reopen_container_log(
-        &self,
-        r: Request<cri::ReopenContainerLogRequest>,
-    ) -> Answer<cri::ReopenContainerLogResponse> {
-        let about = |m: &cri::ReopenContainerLogRequest| short(&m.container_id);
-        answer!(
-            self,
-            r,
-            Verb,
-            "ReopenContainerLog",
-            about,
-            |rt, m: cri::ReopenContainerLogRequest| async move {
-                logs::reopen(rt, &m.container_id)
-                    .await
-                    .map(|()| cri::ReopenContainerLogResponse {})
-            }
-        )
-    }
-
-    async fn exec_sync(&self, r: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
-        let about = |m: &cri::ExecSyncRequest| short(&m.container_id);
-        answer!(self, r, Look, "ExecSync", about, |rt, m| async move {
-            exec_sync::exec_sync(rt, m).await
-        })
-    }
-
-    async fn exec(&self, r: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
-        let about = |m: &cri::ExecRequest| short(&m.container_id);
-        answer!(self, r, Verb, "Exec", about, |rt, m| async move { exec::url(rt, m) })
-    }
-
-    async fn attach(&self, r: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        let about = |m: &cri::AttachRequest| short(&m.container_id);
-        answer!(
-            self,
-            r,
-            Verb,
-            "Attach",
-            about,
-            |rt, m| async move { attach::url(rt, &m) }
-        )
-    }
-
-    async fn port_forward(&self, r: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        let about = |m: &cri::PortForwardRequest| short(&m.pod_sandbox_id);
-        answer!(self, r, Verb, "PortForward", about, |rt, m| async move {
-            port_forward::url(rt, &m)
-        })
-    }
-
-    async fn container_stats(&self, r: Request<cri::ContainerStatsRequest>) -> Answer<cri::ContainerStatsResponse> {
-        let about = |m: &cri::ContainerStatsRequest| short(&m.container_id);
-        answer!(
-            self,
-            r,
-            Look,
-            "ContainerStats",
-            about,
-            |rt, m: cri::ContainerStatsRequest| async move { stats::one(rt, &m.container_id).await }
-        )
-    }
-
-    async fn list_container_stats(
-        &self,
-        r: Request<cri::ListContainerStatsRequest>,
-    ) -> Answer<cri::ListContainerStatsResponse> {
-        answer!(self, r, Look, "ListContainerStats", |_: &_| "", |rt, m| async move {
-            stats::list(rt, m).await
-        })
-    }
-
-    async fn update_container_resources(
-        &self,
-        _: Request<cri::UpdateContainerResourcesRequest>,
-    ) -> Answer<cri::UpdateContainerResourcesResponse> {
-        absent("UpdateContainerResources")
-    }
-
-    async fn pod_sandbox_stats(&self, _: Request<cri::PodSandboxStatsRequest>) -> Answer<cri::PodSandboxStatsResponse> {
-        absent("PodSandboxStats")
-    }
-
-    async fn list_pod_sandbox_stats(
-        &self,
-        _: Request<cri::ListPodSandboxStatsRequest>,
-    ) -> Answer<cri::ListPodSandboxStatsResponse> {
-        absent("ListPodSandboxStats")
-    }
-
-    async fn checkpoint_container(
-        &self,
-        _: Request<cri::CheckpointContainerRequest>,
-    ) -> Answer<cri::CheckpointContainerResponse> {
-        absent("CheckpointContainer")
-    }
-
-    async fn checkpoint_pod(&self, _: Request<cri::CheckpointPodRequest>) -> Answer<cri::CheckpointPodResponse> {
-        absent("CheckpointPod")
-    }
-
-    async fn restore_pod(&self, _: Request<cri::RestorePodRequest>) -> Answer<cri::RestorePodResponse> {
-        absent("RestorePod")
-    }
-
-    async fn list_metric_descriptors(
-        &self,
-        _: Request<cri::ListMetricDescriptorsRequest>,
-    ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        absent("ListMetricDescriptors")
-    }
-
-    async fn list_pod_sandbox_metrics(
-        &self,
-        _: Request<cri::ListPodSandboxMetricsRequest>,
-    ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        absent("ListPodSandboxMetrics")
-    }
-
-    async fn update_pod_sandbox_resources(
-        &self,
-        _: Request<cri::UpdatePodSandboxResourcesRequest>,
-    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
-        absent("UpdatePodSandboxResources")
-    }
-
-    type StreamPodSandboxesStream = Streamed<cri::StreamPodSandboxesResponse>;
-    async fn stream_pod_sandboxes(
-        &self,
-        _: Request<cri::StreamPodSandboxesRequest>,
-    ) -> Answer<Self::StreamPodSandboxesStream> {
-        absent("StreamPodSandboxes")
-    }
-
-    type StreamContainersStream = Streamed<cri::StreamContainersResponse>;
-    async fn stream_containers(
-        &self,
-        _: Request<cri::StreamContainersRequest>,
-    ) -> Answer<Self::StreamContainersStream> {
-        absent("StreamContainers")
-    }
-
-    type StreamContainerStatsStream = Streamed<cri::StreamContainerStatsResponse>;
-    async fn stream_container_stats(
-        &self,
-        _: Request<cri::StreamContainerStatsRequest>,
-    ) -> Answer<Self::StreamContainerStatsStream> {
-        absent("StreamContainerStats")
-    }
-
-    type StreamPodSandboxStatsStream = Streamed<cri::StreamPodSandboxStatsResponse>;
-    async fn stream_pod_sandbox_stats(
-        &self,
-        _: Request<cri::StreamPodSandboxStatsRequest>,
-    ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        absent("StreamPodSandboxStats")
-    }
-
-    type GetContainerEventsStream = Streamed<cri::ContainerEventResponse>;
-    async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
-        absent("GetContainerEvents")
-    }
-
-    type StreamPodSandboxMetricsStream = Streamed<cri::StreamPodSandboxMetricsResponse>;
-    async fn stream_pod_sandbox_metrics(
-        &self,
-        _: Request<cri::StreamPodSandboxMetricsRequest>,
-    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        absent("StreamPodSandboxMetrics")
+    streams {
+    GetContainerEvents as GetContainerEventsStream get_container_events(GetEventsRequest) -> ContainerEventResponse:
+        |rt, _| Ok(rt.events.subscribe());
+    StreamPodSandboxes as StreamPodSandboxesStream stream_pod_sandboxes(StreamPodSandboxesRequest)
+        -> StreamPodSandboxesResponse:
+        |rt, m| {
+            let all = sandbox::list::list(&rt, &cri::ListPodSandboxRequest { filter: m.filter })?.items;
+            Ok(chunks(all, |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes }))
+        };
+    StreamPodSandboxStats as StreamPodSandboxStatsStream stream_pod_sandbox_stats(StreamPodSandboxStatsRequest)
+        -> StreamPodSandboxStatsResponse:
+        |rt, m| {
+            let all = sandbox::stats::list(&rt, m.filter).await?;
+            Ok(chunks(all, |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+        };
+    StreamContainers as StreamContainersStream stream_containers(StreamContainersRequest) -> StreamContainersResponse:
+        |rt, m| {
+            let all = list::list(&rt, &cri::ListContainersRequest { filter: m.filter })?.containers;
+            Ok(chunks(all, |containers| cri::StreamContainersResponse { containers }))
+        };
+    StreamContainerStats as StreamContainerStatsStream stream_container_stats(StreamContainerStatsRequest)
+        -> StreamContainerStatsResponse:
+        |rt, m| {
+            let all = stats::list(&rt, cri::ListContainerStatsRequest { filter: m.filter }).await?.stats;
+            Ok(chunks(all, |container_stats| cri::StreamContainerStatsResponse { container_stats }))
+        };
+    StreamPodSandboxMetrics as StreamPodSandboxMetricsStream stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest)
+        -> StreamPodSandboxMetricsResponse:
+        |rt, _| {
+            let all = measures::list(&rt).await?;
+            Ok(chunks(all, |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
+        };
     }
 }
 
-#[tonic::async_trait]
-impl ImageService for Services {
-    async fn list_images(&self, r: Request<cri::ListImagesRequest>) -> Answer<cri::ListImagesResponse> {
-        answer!(self, r, Look, "ListImages", |_: &_| "", |rt, m| async move {
-            image::list(rt, &m)
-        })
+service! {
+    ImageService for Services;
+
+    unary {
+    Look ListImages list_images(ListImagesRequest) -> ListImagesResponse: |rt, m| image::list(&rt, &m);
+    Look ImageStatus image_status(ImageStatusRequest) -> ImageStatusResponse: |rt, m| image::status(&rt, &m);
+    Verb PullImage pull_image(PullImageRequest) -> PullImageResponse: |rt, m| image::pull(&rt, m).await;
+    Verb RemoveImage remove_image(RemoveImageRequest) -> RemoveImageResponse:
+        |rt, m| image::remove(&rt, m).await.map(|()| cri::RemoveImageResponse {});
+    Look ImageFsInfo image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse: |rt, _| image::fs_info(&rt).await;
     }
 
-    type StreamImagesStream = Streamed<cri::StreamImagesResponse>;
-    async fn stream_images(&self, _: Request<cri::StreamImagesRequest>) -> Answer<Self::StreamImagesStream> {
-        absent("StreamImages")
-    }
-
-    async fn image_status(&self, r: Request<cri::ImageStatusRequest>) -> Answer<cri::ImageStatusResponse> {
-        let about = |m: &cri::ImageStatusRequest| image_name(m.image.as_ref());
-        answer!(self, r, Look, "ImageStatus", about, |rt, m| async move {
-            image::status(rt, &m)
-        })
-    }
-
-    async fn pull_image(&self, r: Request<cri::PullImageRequest>) -> Answer<cri::PullImageResponse> {
-        let about = |m: &cri::PullImageRequest| image_name(m.image.as_ref());
-        answer!(self, r, Verb, "PullImage", about, |rt, m| async move {
-            image::pull(rt, m).await
-        })
-    }
-
-    async fn remove_image(&self, r: Request<cri::RemoveImageRequest>) -> Answer<cri::RemoveImageResponse> {
-        let about = |m: &cri::RemoveImageRequest| image_name(m.image.as_ref());
-        answer!(self, r, Verb, "RemoveImage", about, |rt, m| async move {
-            image::remove(rt, m).await.map(|()| cri::RemoveImageResponse {})
-        })
-    }
-
-    async fn image_fs_info(&self, r: Request<cri::ImageFsInfoRequest>) -> Answer<cri::ImageFsInfoResponse> {
-        answer!(self, r, Look, "ImageFsInfo", |_: &_| "", |rt, _| async move {
-            image::fs_info(rt).await
-        })
+    streams {
+    StreamImages as StreamImagesStream stream_images(StreamImagesRequest) -> StreamImagesResponse:
+        |rt, m| {
+            let all = image::list(&rt, &cri::ListImagesRequest { filter: m.filter })?.images;
+            Ok(chunks(all, |images| cri::StreamImagesResponse { images }))
+        };
     }
 }

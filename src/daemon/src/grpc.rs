@@ -10,10 +10,11 @@
 mod places;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -159,19 +160,84 @@ async fn counted<R: Grpc, I: Grpc>(
 ) -> Result<http::Response<Body>, Infallible> {
     let (path, begun, calls) = (request.uri().path().to_owned(), Instant::now(), services.calls.clone());
     let response = route(request, services).await?;
-    // A call that failed has its code in the head; one that went well, behind its body.
-    let code = response
-        .headers()
-        .get("grpc-status")
-        .and_then(|code| code.to_str().ok());
-    calls.ended(&path, code, begun.elapsed());
-    // A stream of events is a call under way until its last byte.
-    Ok(response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _under_way = &call;
-            frame
-        }))
-    }))
+    let counted = Counted {
+        path,
+        calls,
+        took: begun.elapsed(),
+        // A call that failed before its answer began has its code in the head ("trailers only").
+        code: status_of(response.headers()),
+        // An empty answer is never asked for its frames.
+        finished: http_body::Body::is_end_stream(response.body()),
+        _under_way: call,
+    };
+    Ok(response.map(|body| Body::new(ToTheEnd { body, counted })))
+}
+
+/// The gRPC code in headers or trailers.
+fn status_of(headers: &http::HeaderMap) -> Option<String> {
+    let code = headers.get("grpc-status")?.to_str().ok()?;
+    Some(code.to_owned())
+}
+
+/// gRPC's CANCELLED: what a call ends with whose client went away.
+const CANCELLED: &str = "1";
+
+/// A call under way, until its last byte; a stream of events may take days. Counted when it is dropped, with the code
+/// from its head or from its trailers, for an answer that began well may end badly.
+struct Counted {
+    path: String,
+    calls: Calls,
+    took: Duration,
+    code: Option<String>,
+    finished: bool,
+    _under_way: places::Call,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let code = match &self.code {
+            None if !self.finished => Some(CANCELLED),
+            code => code.as_deref(),
+        };
+        self.calls.ended(&self.path, code, self.took);
+    }
+}
+
+/// A body that looks at its own trailers.
+struct ToTheEnd {
+    body: Body,
+    counted: Counted,
+}
+
+impl http_body::Body for ToTheEnd {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.counted.code = status_of(trailers);
+                    self.counted.finished = true;
+                }
+            }
+            Poll::Ready(None) => self.counted.finished = true,
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 async fn route<R: Grpc, I: Grpc>(

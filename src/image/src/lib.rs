@@ -32,4 +32,4 @@ pub use error::Error;
 pub use reference::Reference;
 pub use snapshot::{IdShift, ImageVolume};
 pub use store::catalog::Image;
-pub use store::{FsUsage, Options, Store, Usage};
+pub use store::{Figures, FsUsage, Options, Store, Usage};

@@ -85,6 +85,7 @@ async fn pull(store: &Arc<Store>, reference: &Reference, auth: Option<Credential
     let mut names = vec![reference.with_digest(top.digest)];
     names.extend(reference.tagged());
     if let Some(known) = unchanged(store, &top) {
+        store.counts.unchanged();
         let own = Arc::clone(store);
         return blocking("name", move || own.add_names(&known, &names)).await;
     }
@@ -184,6 +185,7 @@ async fn ensure_layer(
     }
     loop {
         if store.layers.lock().ready.contains_key(&diff_id) {
+            store.counts.reused(descriptor.size);
             return Ok(());
         }
         let (own, talk, blob) = (Arc::clone(store), Arc::clone(session), descriptor.clone());
@@ -192,7 +194,11 @@ async fn ensure_layer(
             .run(diff_id, move || fetch_layer(own, talk, blob, diff_id))
             .await;
         match result {
-            Ok(()) => return Ok(()),
+            Ok(()) if first => return Ok(()),
+            Ok(()) => {
+                store.counts.reused(descriptor.size);
+                return Ok(());
+            }
             Err(error) if first => return Err(error.within(format!("layer {}", descriptor.digest))),
             // Another pull's registry or credentials failed, not ours.
             Err(error) => tracing::debug!(layer = %diff_id, %error, "a shared download failed, starting an own"),
@@ -227,6 +233,7 @@ async fn fetch_layer(
     }
     temp.keep(&target)?;
     state.ready.insert(diff_id, ready);
+    store.counts.fetched(descriptor.size);
     drop(state);
     failpoint("pull_image", "layer")
 }

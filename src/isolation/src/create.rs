@@ -4,12 +4,13 @@
 //! birth. On any failure nothing is left: init is killed and reaped, the cgroup removed.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sys::process::{self, Exit};
 
+use crate::plan::hooks::Stage;
 use crate::sync::{Channel, Message};
-use crate::{Error, parent};
+use crate::{Error, hooks, parent};
 
 /// What [`create`] works on.
 #[derive(Debug)]
@@ -91,26 +92,45 @@ pub struct Created {
     pub user: User,
     /// What this host withheld, and how the plan was clamped.
     pub clamped: Vec<String>,
+    id: String,
+    bundle: PathBuf,
+    /// Whether there are poststart and poststop hooks.
+    hooks: (bool, bool),
     channel: Channel,
 }
 
 impl Created {
-    /// Lets init execute its program; returns when execve has succeeded.
+    /// Lets init execute its program; returns when execve has succeeded and the poststart hooks have run, whose failures
+    /// are returned as words and harm nothing (runtime-spec, "Lifecycle", 9).
     ///
     /// Dropping a `Created` that was not started ends init.
     ///
     /// # Errors
     /// Why execve failed: `NotFound` and `PermissionDenied` of the program among it. Init ends then, and is to be
     /// reaped as ever. A process killed in this very moment counts as started: its wait status says the rest.
-    pub fn start(&mut self) -> Result<(), Error> {
+    pub fn start(&mut self) -> Result<Option<Error>, Error> {
         self.channel
             .send(&Message::Start)
             .map_err(|_| Error::state("init", "has ended before it was started"))?;
         match self.channel.receive()? {
-            None => Ok(()),
+            None if self.hooks.0 => Ok(hooks::outside(&self.id, &self.bundle, &[Stage::Poststart], self.pid).err()),
+            None => Ok(None),
             Some((Message::Failed { kind, chain }, _)) => Err(Error::Remote { kind, chain }),
             Some(_) => Err(Error::state("init", "sent a message that does not belong here")),
         }
+    }
+}
+
+impl Created {
+    /// Runs the poststop hooks: when the container and its cgroup are gone, while its bundle is there. Blocks.
+    ///
+    /// # Errors
+    /// The first that failed; nothing depends on it.
+    pub fn poststop(&self) -> Result<(), Error> {
+        if !self.hooks.1 {
+            return Ok(());
+        }
+        hooks::outside(&self.id, &self.bundle, &[Stage::Poststop], self.pid)
     }
 }
 
@@ -120,6 +140,9 @@ struct Heard {
     cgroup_path: Option<String>,
     user: User,
     clamped: Vec<String>,
+    hooks: (bool, bool),
+    /// Init waits for the hooks of the host.
+    wants_hooks: bool,
     init: Option<(i32, OwnedFd)>,
     console: Option<OwnedFd>,
     ready: bool,
@@ -134,6 +157,7 @@ pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
     // Here and not in the creator, so that the next verb finds it.
     cgroup::Host::shared()?;
     let (ours, theirs) = Channel::pair()?;
+    let (id, bundle) = (req.id.to_owned(), req.bundle.to_owned());
     let creator =
         process::fork(move || parent::create::run(req, &theirs)).map_err(Error::sys("fork", "the creator"))?;
     let mut heard = Heard::default();
@@ -148,7 +172,18 @@ pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
             }
         }
         match ours.receive() {
-            Ok(Some((message, fds))) => note(&mut heard, message, fds),
+            Ok(Some((message, fds))) => {
+                note(&mut heard, message, fds);
+                if let (true, Some((pid, _)), None) = (heard.wants_hooks, &heard.init, &heard.failure) {
+                    heard.wants_hooks = false;
+                    let stages = [Stage::Prestart, Stage::CreateRuntime];
+                    let done = hooks::outside(&id, &bundle, &stages, *pid).and_then(|()| ours.send(&Message::Start));
+                    if let Err(error) = done {
+                        heard.failure = Some(error);
+                        break;
+                    }
+                }
+            }
             Ok(None) => break,
             Err(error) => {
                 heard.failure.get_or_insert(error);
@@ -164,7 +199,11 @@ pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
         && let (Some(cgroup_path), Some((pid, pidfd))) = (heard.cgroup_path.take(), heard.init.take())
     {
         let Heard {
-            user, clamped, console, ..
+            user,
+            clamped,
+            console,
+            hooks,
+            ..
         } = heard;
         return Ok(Created {
             pid,
@@ -173,6 +212,9 @@ pub fn create(req: CreateRequest<'_>) -> Result<Created, Error> {
             cgroup_path,
             user,
             clamped,
+            id,
+            bundle,
+            hooks,
             channel: ours,
         });
     }
@@ -188,7 +230,9 @@ fn note(heard: &mut Heard, message: Message, mut fds: Vec<OwnedFd>) {
             gid,
             groups,
             clamped,
+            hooks,
         } => {
+            heard.hooks = hooks;
             heard.cgroup_path = Some(cgroup_path);
             heard.user = User {
                 uid,
@@ -206,6 +250,7 @@ fn note(heard: &mut Heard, message: Message, mut fds: Vec<OwnedFd>) {
         },
         Message::Console => heard.console = fds.pop(),
         Message::Ready => heard.ready = true,
+        Message::Hooks => heard.wants_hooks = true,
         Message::Start => {}
         Message::Failed { kind, chain } => {
             heard.failure.get_or_insert(Error::Remote { kind, chain });
@@ -231,7 +276,7 @@ fn undo(heard: Heard, creator: Result<Exit, Error>) -> Error {
             }
         }
     }
-    let failure = failure.unwrap_or_else(|| match creator {
+    let mut failure = failure.unwrap_or_else(|| match creator {
         Ok(exit) => Error::Died {
             who: "the creator",
             how: format!("{exit:?}"),
@@ -239,10 +284,14 @@ fn undo(heard: Heard, creator: Result<Exit, Error>) -> Error {
         Err(error) => error,
     });
     let Some(path) = heard.cgroup_path else { return failure };
-    let removed = cgroup::Host::shared()
-        .and_then(|host| host.open(&path))
-        .and_then(|group| group.remove());
-    match removed {
+    let group = cgroup::Host::shared().and_then(|host| host.open(&path));
+    if matches!(failure, Error::Died { .. })
+        && let Ok(group) = &group
+        && group.oom_kills().is_ok_and(|count| count > 0)
+    {
+        failure = Error::Starved { who: "init" };
+    }
+    match group.and_then(|group| group.remove()) {
         Err(error) if error.kind() != spec::Kind::NotFound => {
             let mut chain = failure.chain();
             chain.push(format!("and the cgroup {path} could not be removed: {error}"));

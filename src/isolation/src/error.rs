@@ -52,6 +52,18 @@ pub enum Error {
         /// `NotFound` or `PermissionDenied` for what users get wrong.
         kind: Kind,
     },
+    /// A hook failed.
+    #[error("{field}: {path}: {why}")]
+    Hook {
+        /// Which one, as the spec counts.
+        field: String,
+        /// Its program.
+        path: String,
+        /// How it ended, with what it said.
+        why: String,
+        /// `DeadlineExceeded` where it took too long.
+        kind: Kind,
+    },
     /// The bundle's config.json is no runtime spec.
     #[error("parse {object}")]
     Parse {
@@ -74,6 +86,12 @@ pub enum Error {
         /// Its chain, outermost first.
         chain: Vec<String>,
     },
+    /// The limits leave a process of ours too little memory to make the container.
+    #[error("{who} was killed for want of memory; the memory limit of the container or of its pod is too low")]
+    Starved {
+        /// Which process.
+        who: &'static str,
+    },
     /// A process of ours ended without a word.
     #[error("{who} ended before it was done ({how})")]
     Died {
@@ -93,9 +111,10 @@ impl Error {
             Self::Invalid { .. } | Self::Parse { .. } => Kind::InvalidArgument,
             Self::Unsupported { .. } => Kind::Unimplemented,
             Self::State { .. } => Kind::FailedPrecondition,
-            Self::Exec { kind, .. } | Self::Remote { kind, .. } => *kind,
+            Self::Exec { kind, .. } | Self::Hook { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::Cgroup(error) => error.kind(),
             Self::Seccomp(error) => error.kind(),
+            Self::Starved { .. } => Kind::ResourceExhausted,
             Self::Died { .. } => Kind::Internal,
         }
     }

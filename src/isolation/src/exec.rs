@@ -29,6 +29,10 @@ pub struct ExecRequest<'a> {
     pub cgroup_path: &'a str,
     /// Who made it.
     pub driver: cgroup::DriverKind,
+    /// Whether what it forks and leaves stays its own (`PR_SET_CHILD_SUBREAPER`), so that whoever has to end it finds
+    /// them all by their parents, with whatever session they have made. It is then their parent for good, and may
+    /// have to reap them: for a process with a deadline, not for a user's shell.
+    pub keeps_orphans: bool,
 }
 
 /// A process on its way to execve. Its descriptor becomes readable when [`PendingExec::finish`] will not block.
@@ -129,7 +133,7 @@ impl PendingExec {
                 Ok(Some((Message::Failed { kind, chain }, _))) => {
                     heard.failure.get_or_insert(Error::Remote { kind, chain });
                 }
-                Ok(Some((Message::Ready | Message::Start, _))) => {}
+                Ok(Some((Message::Ready | Message::Hooks | Message::Start, _))) => {}
                 Ok(None) => break,
                 Err(error) => {
                     heard.failure.get_or_insert(error);

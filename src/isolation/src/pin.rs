@@ -62,11 +62,18 @@ impl PinRequest {
     }
 }
 
+/// Made and pinned. To be kept until whoever waits for it has been told: the private procfs is unmounted when this is
+/// dropped, and that waits for RCU (namespace_unlock).
+#[derive(Debug)]
+pub struct Pinned {
+    _procfs: Option<Procfs>,
+}
+
 /// Makes and pins the namespaces of `req`.
 ///
 /// # Errors
 /// A sysctl, name or `loopback_up` without its namespace, a file that exists already, and what the kernel refuses.
-pub fn pin(req: &PinRequest) -> Result<(), Error> {
+pub fn pin(req: &PinRequest) -> Result<Pinned, Error> {
     let made = req.kinds().fold(0, |all, (kind, ..)| all | kind);
     let sysctls = req
         .sysctls
@@ -97,7 +104,8 @@ pub fn pin(req: &PinRequest) -> Result<(), Error> {
         None => None,
     };
     match &user {
-        Some(user) => owned(user, made)?,
+        Some(user) if made != 0 => owned(user, made)?,
+        Some(_) => {}
         None => sys::ns::unshare(made).map_err(Error::sys("make", "namespaces"))?,
     }
     if let Some(name) = &req.hostname {
@@ -121,7 +129,8 @@ pub fn pin(req: &PinRequest) -> Result<(), Error> {
         keep(&Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string()), &user.path)?;
     }
     req.kinds()
-        .try_for_each(|(_, name, path)| keep(&Path::new("/proc/self/ns").join(name), path))
+        .try_for_each(|(_, name, path)| keep(&Path::new("/proc/self/ns").join(name), path))?;
+    Ok(Pinned { _procfs: proc })
 }
 
 /// Writes the sysctls as the host's root or, where that is refused, as the root of the user namespace: the files of an

@@ -6,6 +6,7 @@
 //! | creator, joiner | `Spawned` | pid, in the caller's namespace | opens a pidfd: the process is its child      |
 //! | process         | `Console` | descriptor: the pty's master  | keeps it                                     |
 //! | init            | `Ready`   | –                             | `create` returns                             |
+//! | init            | `Hooks`   | –                             | runs the hooks of the host, answers `Start`   |
 //! | caller          | `Start`   | –                             | `start` waits                                |
 //! | any of ours     | `Failed`  | kind and chain of the error   | undoes, returns that error                   |
 //!
@@ -37,12 +38,15 @@ pub(crate) enum Message {
         gid: u32,
         groups: Vec<u32>,
         clamped: Vec<String>,
+        /// Whether there are poststart and poststop hooks.
+        hooks: (bool, bool),
     },
     Spawned {
         pid: i32,
     },
     Console,
     Ready,
+    Hooks,
     Start,
     Failed {
         kind: Kind,
@@ -56,6 +60,7 @@ const CONSOLE: u8 = 3;
 const READY: u8 = 4;
 const START: u8 = 5;
 const FAILED: u8 = 6;
+const HOOKS: u8 = 7;
 
 impl Message {
     pub(crate) fn failed(error: &Error) -> Self {
@@ -74,6 +79,7 @@ impl Message {
                 gid,
                 groups,
                 clamped,
+                hooks,
             } => {
                 out.push(PLANNED);
                 put_text(&mut out, cgroup_path);
@@ -82,6 +88,7 @@ impl Message {
                 put_u32(&mut out, len(groups.len()));
                 groups.iter().for_each(|gid| put_u32(&mut out, *gid));
                 put_lines(&mut out, clamped);
+                put_u32(&mut out, u32::from(hooks.0) | u32::from(hooks.1) << 1);
             }
             Self::Spawned { pid } => {
                 out.push(SPAWNED);
@@ -89,6 +96,7 @@ impl Message {
             }
             Self::Console => out.push(CONSOLE),
             Self::Ready => out.push(READY),
+            Self::Hooks => out.push(HOOKS),
             Self::Start => out.push(START),
             Self::Failed { kind, chain } => {
                 out.push(FAILED);
@@ -109,12 +117,17 @@ impl Message {
                 gid: take_u32(rest)?,
                 groups: (0..take_u32(rest)?).map(|_| take_u32(rest)).collect::<Option<_>>()?,
                 clamped: take_lines(rest)?,
+                hooks: {
+                    let bits = take_u32(rest)?;
+                    (bits & 1 != 0, bits & 2 != 0)
+                },
             },
             SPAWNED => Self::Spawned {
                 pid: take_u32(rest)?.cast_signed(),
             },
             CONSOLE => Self::Console,
             READY => Self::Ready,
+            HOOKS => Self::Hooks,
             START => Self::Start,
             FAILED => Self::Failed {
                 kind: Kind::from_name(&take_text(rest)?),
@@ -241,10 +254,12 @@ mod tests {
                 gid: u32::MAX - 1,
                 groups: (0..u32::try_from(MAX_GROUPS).unwrap()).collect(),
                 clamped: vec!["a".into(), "ü".into()],
+                hooks: (false, true),
             },
             Message::Spawned { pid: 4711 },
             Message::Console,
             Message::Ready,
+            Message::Hooks,
             Message::Start,
             Message::Failed {
                 kind: Kind::NotFound,

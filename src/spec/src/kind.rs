@@ -85,7 +85,10 @@ impl Kind {
             io::ErrorKind::NotFound => Self::NotFound,
             io::ErrorKind::AlreadyExists => Self::AlreadyExists,
             io::ErrorKind::PermissionDenied => Self::PermissionDenied,
-            io::ErrorKind::InvalidInput => Self::InvalidArgument,
+            // Names and arguments come from callers; ours are short and of a bounded number.
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename | io::ErrorKind::ArgumentListTooLong => {
+                Self::InvalidArgument
+            }
             // Something stands where a directory was named, or a directory where a file was.
             io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Self::FailedPrecondition,
             io::ErrorKind::TimedOut => Self::DeadlineExceeded,
@@ -116,5 +119,14 @@ mod tests {
             assert_eq!(Kind::from_name(kind.name()), kind);
         }
         assert_eq!(Kind::from_name("of_a_newer_peer"), Kind::Internal);
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_the_callers_fault() {
+        // ENAMETOOLONG, E2BIG, EINVAL
+        for number in [36, 7, 22] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(Kind::of_io(&error), Kind::InvalidArgument, "{error}");
+        }
     }
 }

@@ -33,3 +33,12 @@ pub fn keep_only(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: dup3 has just made it; what was there before is closed and, by contract, never dropped.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// Closes descriptors 0, 1 and 2, whoever owns them: for a forked child that nobody shall wait for at their other ends.
+///
+/// # Errors
+/// What close_range(2) says.
+pub fn close_standard() -> io::Result<()> {
+    // SAFETY: integers only; the child speaks to nobody by these numbers any more.
+    check(unsafe { libc::close_range(0, 2, 0) }).map(drop)
+}

@@ -56,6 +56,22 @@ impl Procfs {
         }
     }
 
+    /// Writes `value` in one piece to the file `name` of the calling thread, wherever this procfs was mounted: its own
+    /// link says which directory is the thread's.
+    ///
+    /// # Errors
+    /// As [`Procfs::write`]; `InvalidData` where the link is none of procfs.
+    pub fn write_own(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        let link = rustix::fs::readlinkat(&self.mount, "thread-self", Vec::new())?;
+        let dir = link.to_str().map_err(|_| io::ErrorKind::InvalidData)?;
+        let numbers: Vec<&str> = dir.split('/').collect();
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match numbers[..] {
+            [pid, "task", tid] if number(pid) && number(tid) => self.write(Path::new(dir).join(name), value),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     /// The whole of `path`, relative to the procfs.
     ///
     /// # Errors
@@ -82,5 +98,19 @@ mod tests {
         let own = format!("{}/oom_score_adj", std::process::id());
         proc.write(&own, &proc.read(&own).unwrap()).unwrap();
         assert!(proc.write(&own, b"rubbish").is_err());
+    }
+
+    #[test]
+    fn a_thread_writes_its_own_files() {
+        let proc = Procfs::private().unwrap();
+        std::thread::spawn(move || {
+            proc.write_own("comm", b"bulkhead-own").unwrap();
+            let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+            assert_eq!(name, "bulkhead-own\n");
+            assert!(proc.write_own("../../1/comm", b"x").is_err());
+            assert!(proc.write_own("attr/none", b"x").is_err());
+        })
+        .join()
+        .unwrap();
     }
 }

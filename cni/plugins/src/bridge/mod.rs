@@ -5,6 +5,7 @@
 //! | `conf`    | configuration and arguments → what to do (pure)               |
 //! | `gateway` | which gateways and routes follow from the addresses (pure)    |
 //! | `add`     | ADD, step by step, each step with its undo                    |
+//! | `del`     | DEL, and what of it goes on when it is done                     |
 //! | `host`    | the bridge: made, addressed, set to forward                   |
 //! | `pod`     | the container's end: addresses, routes, IPv6 settings         |
 //! | `reach`   | waits until IPv6 neighbours can find an address                |
@@ -17,24 +18,22 @@
 mod add;
 mod check;
 mod conf;
+mod del;
 mod gateway;
 mod host;
 mod pod;
 mod reach;
 mod vlan;
 
-use cni_netlink::{NetNs, Socket, link};
-use rustix::io::Errno;
-
 use self::conf::Conf;
-use crate::fault::{Fault, Result};
+use crate::fault::Result;
 use crate::skel::{Call, Plugin};
 use crate::{ipam, masquerade};
 
 pub(crate) static PLUGIN: Plugin = Plugin {
     name: "bridge",
     add: add::add,
-    del,
+    del: del::del,
     check: check::check,
     gc,
     status,
@@ -46,53 +45,6 @@ fn owner(call: &Call) -> masquerade::Owner<'_> {
         ifname: &call.ifname,
         container: &call.container_id,
     }
-}
-
-/// DEL: masquerading, interface, address. The address goes after the interface, so that nobody
-/// is given it while the old owner still answers; the rules go first, because the kernel frees
-/// them in the background meanwhile (see `masquerade`). With the namespace gone the interface
-/// is gone too. What can be done is done, whatever becomes of the rest.
-fn del(call: &Call) -> Result<()> {
-    let rules = Conf::masquerades(call)
-        .then(|| masquerade::del(&owner(call)))
-        .transpose();
-    let rest = delete_interface(call).and_then(|()| match ipam::plugin(call)? {
-        Some(plugin) => ipam::del(call, &plugin),
-        None => Ok(()),
-    });
-    match (rest, rules.map(drop)) {
-        (Err(first), second) => Err(crate::fault::undone(first, second)),
-        (Ok(()), second) => second,
-    }
-}
-
-fn delete_interface(call: &Call) -> Result<()> {
-    match call.netns.as_deref().map(NetNs::open) {
-        None => Ok(()),
-        Some(Ok(netns)) => delete_link(&netns, &call.ifname),
-        // Missing, or after a reboot a plain file: either way no interface is left.
-        Some(Err(cni_netlink::Error::Namespace { op: "open", source, .. }))
-            if matches!(
-                source.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput
-            ) =>
-        {
-            Ok(())
-        }
-        Some(Err(error)) => Err(error.into()),
-    }
-}
-
-fn delete_link(netns: &NetNs, ifname: &str) -> Result<()> {
-    let home = NetNs::current()?;
-    if netns.same(&home)? {
-        return Err(Fault::config("CNI_NETNS is the host's own namespace"));
-    }
-    let mut socket = netns.within(&home, Socket::route)?;
-    let mut batch = cni_netlink::Batch::new();
-    batch.push_or(link::delete(ifname), Errno::NODEV);
-    socket.run(batch)?;
-    Ok(())
 }
 
 fn gc(call: &Call) -> Result<()> {

@@ -12,7 +12,7 @@ use e2e::registry::{Auth, Registry};
 use e2e::{Node, container, places};
 use proto::cri as v1;
 
-use super::{Pair, Row, Scale, row};
+use super::{Pair, Row, Scale, many, row};
 
 /// Pods up and down each second, ten callers.
 pub(crate) async fn pods_per_second(pair: &Pair, scale: Scale) -> Result<Row> {
@@ -93,32 +93,43 @@ pub(crate) async fn pulls(pair: &Pair, scale: Scale, only: &str) -> Result<Vec<R
         )?;
     }
     let mut rows = Vec::new();
+    let mut peaks: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
     for (name, tag) in [("pull_gzip", "gzip"), ("pull_zstd", "zstd")] {
-        if !name.starts_with(only) {
+        if !name.starts_with(only) && only != "pull_peak" {
             continue;
         }
         let image = format!("127.0.0.1:{PORT}/big:{tag}");
         let mut times: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
         // The first of each also brings the registry's files into memory.
         for round in 0..=scale.rounds {
-            for (node, times) in pair.both().into_iter().zip(&mut times) {
+            for (at, node) in pair.both().into_iter().enumerate() {
+                let times = &mut times[at];
                 let cri = node.cri();
+                forget_peak(node)?;
                 let begin = Instant::now();
                 cri.pull(&image).await.with_context(|| format!("pull {image}"))?;
                 let took = begin.elapsed().as_secs_f64();
                 cri.remove_image(&image).await?;
                 if round > 0 {
                     times.push(took);
+                    peaks[at].push(many::of_status(node, "VmHWM:")?);
                 }
                 removed(node).await?;
             }
         }
         rows.push(row(name, "s", times));
     }
+    rows.push(row("pull_peak", "MB", peaks));
     for registry in registries {
         registry.stop()?;
     }
     Ok(rows)
+}
+
+/// From now on the server's peak counts anew (proc_pid_clear_refs(5)).
+fn forget_peak(node: &Node) -> Result<()> {
+    let path = format!("/proc/{}/clear_refs", node.daemon_pid().context("no server")?);
+    fs::write(&path, "5").with_context(|| format!("write {path}"))
 }
 
 /// Waits until the files of a removed image are gone: the peer removes them later, and the disk would be busy with it.
@@ -133,13 +144,19 @@ async fn removed(node: &Node) -> Result<()> {
     .await
 }
 
-/// MB a second from a program's standard output into its log.
+/// Whether a line of a log carries one line of 100 bytes: `time stdout F text`.
+fn is_whole(line: &[u8]) -> bool {
+    let text = line.splitn(4, |byte| *byte == b' ').collect::<Vec<_>>();
+    matches!(text.as_slice(), [_, b"stdout", b"F", text] if text.len() == 99)
+}
+
+/// MB a second from a program's standard output into its log, in lines of 100 bytes.
 pub(crate) async fn logs(pair: &Pair, scale: Scale) -> Result<Row> {
     let mut rates: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
     let bytes = scale.log << 20;
     for node in pair.both() {
         node.cri().pull(BUSYBOX).await?;
-        let line = format!("{}\n", "all is well on the lower deck; ".repeat(4));
+        let line = format!("{:.<99}\n", "all is well on the lower deck ");
         fs::write(node.dir().join("lines"), line.repeat(bytes / line.len()))?;
     }
     for round in 0..scale.rounds + 1 {
@@ -166,6 +183,10 @@ pub(crate) async fn logs(pair: &Pair, scale: Scale) -> Result<Row> {
             cri.remove_pod(&id).await?;
             let log = e2e::logs::path(&config, &main);
             anyhow::ensure!(fs::metadata(&log)?.len() > bytes as u64, "the log is too short");
+            // A line of the program is one line of the log, marked as whole.
+            let text = fs::read(&log)?;
+            let whole = text.split(|byte| *byte == b'\n').filter(|line| is_whole(line)).count();
+            anyhow::ensure!(whole == bytes / 100, "{whole} whole lines of {}", bytes / 100);
             fs::remove_file(log)?;
             if round > 0 {
                 rates.push(scale.log as f64 / took.as_secs_f64());

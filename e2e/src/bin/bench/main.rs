@@ -6,15 +6,19 @@
 //! does falls on both alike. A ratio above 1 means that Bulkhead is better.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod alone;
 mod load;
+mod many;
 mod measure;
+mod plot;
 mod report;
+mod trace;
 
 use anyhow::{Context, Result, bail};
 use e2e::engine::Engine;
-use e2e::{Node, Options, run};
+use e2e::{Node, Options, places, run};
 
-use report::{Report, Row};
+use report::{Alone, Report, Row};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +31,8 @@ struct Scale {
     rounds: usize,
     /// MB written to a log.
     log: usize,
+    /// How many pods there are when lists and statistics are asked for.
+    levels: &'static [usize],
 }
 
 const QUICK: Scale = Scale {
@@ -34,24 +40,31 @@ const QUICK: Scale = Scale {
     window: 4,
     rounds: 2,
     log: 64,
+    levels: &[30, 100],
 };
 const FULL: Scale = Scale {
     samples: 120,
     window: 12,
     rounds: 5,
     log: 256,
+    levels: &[10, 30, 100, 200, 300],
 };
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut scale, mut json, mut only) = (FULL, None, None);
+    let mut is_trace = false;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => scale = QUICK,
+            "--trace" => is_trace = true,
             "--json" => json = Some(arguments.next().context("--json wants a file")?),
             "--only" => only = Some(arguments.next().context("--only wants the beginning of a row's name")?),
-            _ => bail!("usage: bench [--quick] [--json FILE] [--only ROW]"),
+            _ => bail!("usage: bench [--quick] [--json FILE] [--only ROW] | --trace"),
         }
+    }
+    if is_trace {
+        return run::runtime()?.block_on(trace::trace(&trace::directory()));
     }
     let report = run::runtime()?.block_on(all(scale, only.as_deref().unwrap_or_default()))?;
     print!("{}", report.table());
@@ -85,10 +98,14 @@ impl Pair {
     fn both(&self) -> [&Node; 2] {
         [&self.bulkhead, &self.peer]
     }
+
+    fn both_mut(&mut self) -> [&mut Node; 2] {
+        [&mut self.bulkhead, &mut self.peer]
+    }
 }
 
 async fn all(scale: Scale, only: &str) -> Result<Report> {
-    let pair = Pair::start().await?;
+    let mut pair = Pair::start().await?;
     let mut report = Report::default();
     let wanted = |names: &[&str]| names.iter().any(|name| name.starts_with(only));
     if wanted(&[
@@ -106,11 +123,31 @@ async fn all(scale: Scale, only: &str) -> Result<Report> {
         eprintln!("throughput: 10 callers, {} windows of {} s", scale.rounds, scale.window);
         report.push(load::pods_per_second(&pair, scale).await?);
     }
-    if wanted(&["container_stats_30", "memory_per_pod", "daemon_rss_30"]) {
-        eprintln!("30 pods");
-        report.extend(measure::thirty(&pair, scale).await?);
+    if wanted(&["pod_run_reference"]) {
+        eprintln!("the same plugins under both: {} samples", scale.samples);
+        report.push(measure::same_plugins(&pair, scale).await?);
     }
-    if wanted(&["pull_gzip", "pull_zstd"]) {
+    if wanted(&["kernel_alone_up", "kernel_alone_down"]) {
+        eprintln!("the kernel alone: {} rounds", scale.samples);
+        report.alone(alone::alone(&pair, scale).await?);
+    }
+    if wanted(&[
+        "list_containers_100",
+        "list_pods_100",
+        "container_stats_30",
+        "pod_stats_30",
+        "memory_per_pod",
+        "daemon_rss_30",
+        "idle_wakeups_100",
+        "growth",
+        "start",
+    ]) {
+        eprintln!("a node that fills: {:?} pods", scale.levels);
+        let (rows, growth) = many::many(&mut pair, scale).await?;
+        report.extend(rows);
+        growth.write(&places::tree().join("target/bench"))?;
+    }
+    if wanted(&["pull_gzip", "pull_zstd", "pull_peak"]) {
         eprintln!("pulls of 1 GB in 6 layers, {} of each", scale.rounds);
         report.extend(load::pulls(&pair, scale, only).await?);
     }
@@ -125,6 +162,6 @@ async fn all(scale: Scale, only: &str) -> Result<Report> {
 }
 
 /// Samples of both, and what they are called.
-fn row(name: &'static str, unit: &'static str, samples: [Vec<f64>; 2]) -> Row {
+fn row(name: impl Into<String>, unit: &'static str, samples: [Vec<f64>; 2]) -> Row {
     Row::new(name, unit, samples)
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     bulkhead: [f64; 2],
     peer: [f64; 2],
@@ -16,11 +16,11 @@ pub(crate) struct Row {
 
 impl Row {
     /// From the samples of Bulkhead and of the peer. Units that end in `/s` are better when larger.
-    pub(crate) fn new(name: &'static str, unit: &'static str, samples: [Vec<f64>; 2]) -> Self {
+    pub(crate) fn new(name: impl Into<String>, unit: &'static str, samples: [Vec<f64>; 2]) -> Self {
         let rate = unit.ends_with("/s");
         let [bulkhead, peer] = samples.map(|samples| percentiles(samples, rate));
         Self {
-            name,
+            name: name.into(),
             unit,
             bulkhead,
             peer,
@@ -39,6 +39,39 @@ impl Row {
         let pair = |[p50, p99]: [f64; 2]| json!({"p50": rounded(p50), "p99": rounded(p99)});
         json!({"name": self.name, "unit": self.unit, "bulkhead": pair(self.bulkhead), "peer": pair(self.peer), "ratio": rounded(self.ratio())})
     }
+}
+
+/// One line of what the kernel alone takes, with Bulkhead's figure beside it.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    name: &'static str,
+    kernel: [f64; 2],
+    bulkhead: [f64; 2],
+}
+
+impl Alone {
+    pub(crate) fn new(name: &'static str, kernel: Vec<f64>, bulkhead: Vec<f64>) -> Self {
+        Self {
+            name,
+            kernel: percentiles(kernel, false),
+            bulkhead: percentiles(bulkhead, false),
+        }
+    }
+
+    /// How many times as long as the kernel alone Bulkhead takes.
+    fn times(&self) -> f64 {
+        self.bulkhead[0] / self.kernel[0]
+    }
+
+    fn json(&self) -> Value {
+        let pair = |[p50, p99]: [f64; 2]| json!({"p50": rounded(p50), "p99": rounded(p99)});
+        json!({"name": self.name, "unit": "ms", "bulkhead": pair(self.bulkhead), "kernel": pair(self.kernel), "times": rounded(self.times())})
+    }
+}
+
+/// The median, by nearest rank.
+pub(crate) fn median(samples: &[f64]) -> f64 {
+    percentiles(samples.to_vec(), false)[0]
 }
 
 /// The median and the value that all but one in a hundred are at least as good as (nearest rank).
@@ -63,6 +96,7 @@ fn rounded(value: f64) -> f64 {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
+    alone: Vec<Alone>,
 }
 
 impl Report {
@@ -74,8 +108,13 @@ impl Report {
         self.rows.extend(rows);
     }
 
+    pub(crate) fn alone(&mut self, rows: Vec<Alone>) {
+        self.alone.extend(rows);
+    }
+
     pub(crate) fn json(&self) -> Result<String> {
-        let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        let rows = self.rows.iter().map(Row::json);
+        let rows: Vec<Value> = rows.chain(self.alone.iter().map(Alone::json)).collect();
         Ok(format!("{}\n", serde_json::to_string_pretty(&json!({"rows": rows}))?))
     }
 
@@ -97,8 +136,21 @@ impl Report {
             line(
                 &mut text,
                 [
-                    row.name, row.unit, &values[0], &values[1], &values[2], &values[3], &ratio,
+                    &row.name, row.unit, &values[0], &values[1], &values[2], &values[3], &ratio,
                 ],
+            );
+        }
+        if !self.alone.is_empty() {
+            text.push('\n');
+            line(&mut text, ["", "", "Bulkhead", "", "kernel alone", "", "times"]);
+        }
+        for row in &self.alone {
+            let values = [row.bulkhead[0], row.bulkhead[1], row.kernel[0], row.kernel[1]];
+            let values = values.map(|value| format!("{value:.2}"));
+            let times = format!("{:.2}", row.times());
+            line(
+                &mut text,
+                [row.name, "ms", &values[0], &values[1], &values[2], &values[3], &times],
             );
         }
         text

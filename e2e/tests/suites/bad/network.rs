@@ -8,7 +8,6 @@ use anyhow::{Result, ensure};
 use e2e::bed::refused_any;
 use e2e::engine::conflist;
 use e2e::{Bed, Node, Options, container, pod, test, test_with};
-use proto::cri as v1;
 use tonic::Code;
 
 const CODES: [Code; 5] = [
@@ -150,51 +149,6 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
 }
 
 #[test]
-fn a_delete_that_fails_is_repeated_until_it_succeeds() {
-    test(async |node| -> Result<()> {
-        let flag = node.dir().join("refuse");
-        let del_failed = if node.ours() {
-            vec![Code::ResourceExhausted]
-        } else {
-            vec![Code::Unknown]
-        };
-        // ADD hands on what it got: from `"prevResult":` on, as many braces closed as opened.
-        let line = format!(
-            r#"case $CNI_COMMAND in VERSION) echo '{{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}}';;
-DEL) cat >/dev/null; [ ! -e {0} ] || {{ echo '{{"cniVersion":"1.0.0","code":11,"msg":"try again"}}'; exit 1; }};;
-ADD) awk '{{ s = s $0 }} END {{ t = substr(s, index(s, "\"prevResult\":") + 13)
-  for (i = 1; i <= length(t); i++) {{ c = substr(t, i, 1); if (c == "{{") d++; if (c == "}}" && --d == 0) {{ print substr(t, 1, i); exit }} }} }}';;
-*) cat >/dev/null;; esac"#,
-            flag.display()
-        );
-        script(node, &line)?;
-        node.restart().await?;
-        let cri = node.cri();
-        let config = pod(node, "pod");
-        let id = cri.run_pod(&config).await?;
-        ensure!(
-            cri.pod_ip(&id).await?.starts_with("10.88."),
-            "the bridge's address was not handed on"
-        );
-        fs::write(&flag, "")?;
-        // The stop fails with the plugin's words as often as it is tried, and so does the removal; the pod is not
-        // ready any more, and known until its network is gone.
-        for _ in 0..2 {
-            refused_any(cri.stop_pod(&id).await, &del_failed, &["try again"])?;
-            refused_any(cri.remove_pod(&id).await, &del_failed, &["try again"])?;
-            let state = cri.pod_status(&id).await?.state();
-            ensure!(state == v1::PodSandboxState::SandboxNotready, "{state:?}");
-        }
-        fs::remove_file(&flag)?;
-        cri.stop_pod(&id).await?;
-        cri.remove_pod(&id).await?;
-        ensure!(cri.pods(None).await?.is_empty(), "the pod stayed");
-        ensure!(leases(node) == 0 || !node.ours(), "an address stayed leased");
-        Ok(())
-    });
-}
-
-#[test]
 fn an_address_range_that_is_used_up() {
     test(async |node| -> Result<()> {
         fs::write(
@@ -230,7 +184,7 @@ fn an_address_range_that_is_used_up() {
 }
 
 #[test]
-fn a_pod_whose_namespace_is_gone_can_be_removed() {
+fn e6_a_pod_whose_namespace_is_gone_can_be_removed() {
     test(async |node| -> Result<()> {
         if !node.ours() {
             // The reference portmap leaves a rule behind here.

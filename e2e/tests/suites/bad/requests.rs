@@ -210,7 +210,7 @@ fn a_working_directory_that_does_not_exist() {
 }
 
 #[test]
-fn a_mount_source_that_is_missing_or_a_target_that_leaves_the_root() {
+fn e7_a_mount_source_that_is_missing_is_made_or_refused_by_name() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let missing = node.dir().join("missing/deep");
@@ -268,7 +268,7 @@ fn a_mount_source_that_is_missing_or_a_target_that_leaves_the_root() {
 }
 
 #[test]
-fn a_log_path_that_leaves_the_pods_directory() {
+fn e5_a_log_path_that_leaves_the_pods_directory_is_refused() {
     test(async |node| -> Result<()> {
         if !node.ours() {
             return Ok(());
@@ -460,7 +460,7 @@ async fn again(call: impl AsyncFn() -> e2e::cri::Answer<String>) -> Result<Strin
 }
 
 #[test]
-fn callers_that_hang_up_leave_nothing_locked() {
+fn e3_callers_that_hang_up_leave_nothing_locked() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let id = bed.sleeper("main").await?;

@@ -274,7 +274,7 @@ async fn pod_filters(bed: &Bed) -> Result<()> {
 }
 
 #[test]
-fn e2_mounts_come_back_as_they_were_given() {
+fn e7_mounts_come_back_as_they_were_given() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let host = node.dir().join("termination-log");

@@ -254,6 +254,48 @@ fn e7_limits_reach_the_cgroup() {
             ensure!(read("cpu", "cpu.shares")? == "512", "shares");
             ensure!(read("cpuset", "cpuset.cpus")? == "0", "cpuset");
         }
+        if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            let cgroups = std::fs::read_to_string(&cgroup)?;
+            let path = cgroups.trim().strip_prefix("0::").unwrap_or_default();
+            let read = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup{path}/{file}"));
+            for (file, wanted) in [
+                ("memory.max", (64 << 20).to_string()),
+                ("memory.swap.max", "0".to_owned()),
+                ("cpu.max", "25000 100000".to_owned()),
+                ("cpu.weight", "59".to_owned()),
+                ("cpuset.cpus", "0".to_owned()),
+            ] {
+                let found = read(file)?;
+                ensure!(found.trim() == wanted, "{file}: {found:?}, not {wanted}");
+            }
+            if e2e::cgroups::by_systemd() {
+                // systemd knows them too, so that what it writes again later is the same.
+                let unit = e2e::cgroups::container(&id);
+                let shown = std::process::Command::new("systemctl")
+                    .args([
+                        "show",
+                        &unit,
+                        "-p",
+                        "MemoryMax,CPUQuotaPerSecUSec,AllowedCPUs,Delegate,CPUWeight",
+                    ])
+                    .output()?;
+                let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+                for line in [
+                    "MemoryMax=67108864",
+                    "CPUQuotaPerSecUSec=250ms",
+                    "AllowedCPUs=0",
+                    "Delegate=yes",
+                    "CPUWeight=59",
+                ] {
+                    ensure!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+                }
+                let reloaded = std::process::Command::new("systemctl").arg("daemon-reload").status()?;
+                ensure!(
+                    reloaded.success() && read("cpu.max")?.trim() == "25000 100000",
+                    "changed by a reload"
+                );
+            }
+        }
         let told = bed
             .cri
             .container_status(&id)
@@ -287,7 +329,7 @@ fn e7_oom_score_is_set_or_clamped() {
 #[test]
 fn e7_the_cgroup_is_below_the_parent_that_the_kubelet_names() {
     test(async |node| -> Result<()> {
-        let parent = format!("/{}/parent-{}", node.name(), std::process::id());
+        let (parent, path) = e2e::cgroups::parent(node, &std::process::id().to_string());
         let bed = Bed::with(node, |config| {
             config.linux.get_or_insert_default().cgroup_parent.clone_from(&parent)
         })
@@ -296,7 +338,7 @@ fn e7_the_cgroup_is_below_the_parent_that_the_kubelet_names() {
         let pid = bed.cri.container_pid(&id).await?;
         let cgroup = node.inside(std::path::Path::new(&format!("/proc/{pid}/cgroup")));
         let cgroups = std::fs::read_to_string(&cgroup)?;
-        let expected = format!("{parent}/{id}");
+        let expected = format!("{path}/{}", e2e::cgroups::container(&id));
         ensure!(
             cgroups.lines().any(|line| line.ends_with(&expected)),
             "{expected} is not in\n{cgroups}"

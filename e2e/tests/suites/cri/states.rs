@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use e2e::catalog::BUSYBOX;
-use e2e::config::resources;
+use e2e::config::{resources, security};
 use e2e::{Bed, container, sleeper, test};
-use proto::cri::{ContainerState, PodSandboxState};
+use proto::cri::{ContainerState, NamespaceMode, PodSandboxState};
 
 fn now() -> Result<i64> {
     Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?)
@@ -89,21 +89,23 @@ fn e1_another_exit_code_is_error() {
 #[test]
 fn e1_death_by_signal_is_128_and_its_number() {
     test(async |node| -> Result<()> {
-        let bed = Bed::new(node).await?;
-        let id = bed
-            .run(&container(
-                "main",
-                BUSYBOX,
-                &[
-                    "sh",
-                    "-c",
-                    "trap 'trap - TERM; kill -SEGV $$' USR1; while :; do sleep 0.1; done",
-                ],
-            ))
-            .await?;
-        bed.cri.stop(&id, 0).await?;
-        let status = bed.cri.exited(&id).await?;
-        ensure!(status.exit_code == 137, "exit code {}", status.exit_code);
+        // The first process of a pid namespace does not die of its own signals.
+        let bed = Bed::with(node, |config| {
+            e2e::config::pod_namespaces(config).pid = NamespaceMode::Pod.into()
+        })
+        .await?;
+        for (name, number) in [("HUP", 1), ("KILL", 9), ("USR1", 10), ("SEGV", 11), ("TERM", 15)] {
+            let line = format!("kill -{name} $$; sleep 100");
+            let mut config = container(&name.to_lowercase(), BUSYBOX, &["sh", "-c", &line]);
+            security(&mut config).namespace_options.get_or_insert_default().pid = NamespaceMode::Pod.into();
+            let (status, _) = bed.run_to_end(&config).await?;
+            ensure!(
+                status.exit_code == 128 + number && status.reason == "Error",
+                "SIG{name}: {} {}",
+                status.exit_code,
+                status.reason
+            );
+        }
         Ok(())
     });
 }

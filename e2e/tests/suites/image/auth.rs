@@ -18,7 +18,7 @@ fn user() -> Option<v1::AuthConfig> {
 }
 
 #[test]
-fn basic_auth() {
+fn e8_credentials_are_used_and_never_logged() {
     test(async |node| -> Result<()> {
         let registry = Registry::start(node, 5001, Auth::Basic, &catalog::path()?)?;
         node.write_hosts(

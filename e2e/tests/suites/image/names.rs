@@ -10,7 +10,7 @@ fn of(name: &str) -> String {
 }
 
 #[test]
-fn an_image_by_tag_has_id_tags_digests_and_size() {
+fn e2_an_image_by_tag_has_id_tags_digests_and_size() {
     test(async |node| -> Result<()> {
         let cri = node.cri();
         let id = cri.pull(BUSYBOX).await?;
@@ -38,7 +38,7 @@ fn an_image_by_tag_has_id_tags_digests_and_size() {
 }
 
 #[test]
-fn an_image_by_digest_has_no_tag() {
+fn e2_an_image_by_digest_has_no_tag() {
     test(async |node| -> Result<()> {
         let cri = node.cri();
         let name = of(&format!("busybox@{}", catalog::storage()?.tag("busybox", "2")?));
@@ -79,7 +79,7 @@ fn two_tags_are_two_images_and_each_names_its_own() {
 }
 
 #[test]
-fn an_index_gives_the_image_of_this_platform() {
+fn e2_the_digest_told_is_that_of_the_index() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         for (tag, expected) in [("index", "1"), ("list", "docker")] {
@@ -122,7 +122,7 @@ fn media_types_of_docker_zstd_and_plain_tar() {
 }
 
 #[test]
-fn removing_takes_all_names_and_may_be_repeated() {
+fn e3_removing_an_image_takes_all_its_names_and_may_be_repeated() {
     test(async |node| -> Result<()> {
         let cri = node.cri();
         let id = cri.pull(BUSYBOX).await?;
@@ -147,7 +147,7 @@ fn removing_takes_all_names_and_may_be_repeated() {
 }
 
 #[test]
-fn the_same_pull_asked_for_many_times_is_one() {
+fn e8_the_same_pull_asked_for_many_times_is_one() {
     test(async |node| -> Result<()> {
         let fake = e2e::fake::Fake::start(node, catalog::storage()?, e2e::fake::Fault::Slow)?;
         let name = format!("{}/busybox:1", fake.host());
@@ -174,7 +174,7 @@ fn the_same_pull_asked_for_many_times_is_one() {
 }
 
 #[test]
-fn a_list_can_be_filtered_and_an_unknown_image_is_no_error() {
+fn e2_an_unknown_image_is_no_error_and_a_list_can_be_filtered() {
     test(async |node| -> Result<()> {
         let cri = node.cri();
         cri.pull(BUSYBOX).await?;
@@ -210,7 +210,7 @@ fn a_list_can_be_filtered_and_an_unknown_image_is_no_error() {
 }
 
 #[test]
-fn the_user_of_an_image_is_told() {
+fn e2_the_user_of_an_image_is_told() {
     test(async |node| -> Result<()> {
         let cri = node.cri();
         cri.pull(&of("busybox:user")).await?;

@@ -100,7 +100,7 @@ fn e9_many_restarts_change_nothing() {
 }
 
 #[test]
-fn e9_a_monitor_that_was_killed_too_is_255_unknown() {
+fn e1_an_unknown_outcome_is_255_unknown() {
     test(async |node| -> Result<()> {
         if !node.ours() {
             return Ok(());

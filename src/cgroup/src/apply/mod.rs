@@ -15,6 +15,7 @@ mod memory;
 mod pids;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use spec::runtime::LinuxResources;
 
@@ -89,15 +90,57 @@ impl Write {
             ..self
         }
     }
+
+    /// It may be refused until another one is in.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.when == When::Again
+    }
+
+    /// Its file may be missing.
+    pub(crate) fn may_be_absent(&self) -> bool {
+        self.when == When::IfPresent
+    }
+}
+
+/// The kernel refuses the value as things are now.
+pub(crate) fn refused_for_now(error: &Error) -> bool {
+    errno(error) == Some(rustix::io::Errno::INVAL.raw_os_error())
+}
+
+/// The kernel could not make the memory in use fit (v1).
+pub(crate) fn is_below_usage(error: &Error) -> bool {
+    let memory = matches!(error, Error::Write { path, .. } if path.ends_with("memory.limit_in_bytes"));
+    memory && errno(error) == Some(rustix::io::Errno::BUSY.raw_os_error())
+}
+
+fn errno(error: &Error) -> Option<i32> {
+    match error {
+        Error::Write { source, .. } => source.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// v1 shares for a v2 weight: the smallest that `cpu::weight` turns into it.
+pub(crate) fn shares(weight: u64) -> u64 {
+    let (mut low, mut high) = (2, 262_144);
+    while low < high {
+        let middle = (low + high) / 2;
+        if cpu::weight(middle) < weight {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// The writes for a set of limits.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    writes: Vec<Write>,
+    pub(crate) writes: Vec<Write>,
     devices: Option<devices::Rules>,
     /// v2: the memory limit, refused below what is in use.
-    memory_floor: Option<u64>,
+    pub(crate) memory_floor: Option<u64>,
     skipped: Vec<String>,
 }
 
@@ -172,6 +215,14 @@ fn unified(
     Ok(())
 }
 
+/// The control files and values that `limits` come to on this host, before any is written.
+#[cfg(feature = "systemd")]
+pub(crate) fn files(host: &crate::Host, limits: &LinuxResources) -> Result<Vec<(String, String)>, Error> {
+    let anywhere = host.at("/");
+    let plan = plan(limits, Layout { dirs: &anywhere.dirs }, Current::default())?;
+    Ok(plan.writes.into_iter().map(|write| (write.file, write.value)).collect())
+}
+
 impl Cgroup {
     /// Writes limits, in the order that lets each one in. Device rules, where given, replace all earlier ones: what no
     /// rule allows is denied. Limits that are absent stay as they are.
@@ -179,7 +230,7 @@ impl Cgroup {
     /// # Errors
     /// A value that no kernel takes, a controller that this host lacks, a memory limit below usage.
     pub fn apply(&self, limits: &LinuxResources) -> Result<(), Error> {
-        let plan = plan(limits, Layout { dirs: &self.dirs }, self.current(limits))?;
+        let plan = self.planned(limits)?;
         if let Some(limit) = plan.memory_floor {
             self.check_usage(limit)?;
         }
@@ -189,13 +240,8 @@ impl Cgroup {
         let mut again = Vec::new();
         for write in &plan.writes {
             match self.put(write) {
-                Err(Error::Write { source, .. })
-                    if write.when == When::Again
-                        && source.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) =>
-                {
-                    again.push(write);
-                }
-                Err(error) if write.when == When::IfPresent && error.is_missing_file() => {}
+                Err(error) if write.may_wait() && refused_for_now(&error) => again.push(write),
+                Err(error) if write.may_be_absent() && error.is_missing_file() => {}
                 result => result?,
             }
         }
@@ -220,12 +266,20 @@ impl Cgroup {
         Ok(plan.skipped.iter().cloned().chain(absent).collect())
     }
 
-    fn put(&self, write: &Write) -> Result<(), Error> {
+    pub(crate) fn planned(&self, limits: &LinuxResources) -> Result<Plan, Error> {
+        plan(limits, Layout { dirs: &self.dirs }, self.current(limits))
+    }
+
+    pub(crate) fn path_of(&self, write: &Write) -> Result<PathBuf, Error> {
         let dir = self.dir(write.controller).ok_or(Error::Missing {
             what: "a limit",
             controller: write.controller,
         })?;
-        file::write(&dir.path.join(&write.file), &write.value)
+        Ok(dir.path.join(&write.file))
+    }
+
+    pub(crate) fn put(&self, write: &Write) -> Result<(), Error> {
+        file::write(&self.path_of(write)?, &write.value)
     }
 
     fn current(&self, limits: &LinuxResources) -> Current {
@@ -241,7 +295,7 @@ impl Cgroup {
     }
 
     /// v2 kills what does not fit under a new `memory.max`; a resize must fail instead.
-    fn check_usage(&self, limit: u64) -> Result<(), Error> {
+    pub(crate) fn check_usage(&self, limit: u64) -> Result<(), Error> {
         let Some(dir) = self.dir("memory") else { return Ok(()) };
         let usage = file::read_number(&dir.path.join("memory.current"))?.unwrap_or(0);
         if usage > limit {

@@ -224,3 +224,11 @@ fn a_missing_controller_is_an_error_but_for_huge_pages() {
         })
     ));
 }
+
+#[test]
+fn shares_and_weight_turn_into_one_another() {
+    for weight in [1, 39, 100, 500, 10_000] {
+        assert_eq!(cpu::weight(shares(weight)), weight, "weight {weight}");
+    }
+    assert_eq!(cpu::weight(shares(cpu::weight(1024))), cpu::weight(1024));
+}

@@ -14,6 +14,7 @@ use spec::{ContainerId, Kind};
 use super::plan::wanted::Wanted;
 use super::plan::{self, Input, PidNamespace, Planned, mounts};
 use super::{rootfs, sources};
+use crate::cdi;
 use crate::error::Error;
 use crate::handler::Devices;
 use crate::runtime::Runtime;
@@ -56,7 +57,8 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
     let bundle = rt.paths.container(&id);
     let passwd_file = bundle.join("passwd");
-    let volumes = volumes(rt, &id, mount.as_fd(), (image, wanted))?;
+    let shift = sandbox.record.shift();
+    let volumes = volumes(rt, &id, mount.as_fd(), (image, wanted, shift))?;
     let localtime_file = bundle.join("localtime");
     let zone = sources::timezone(rt.config.runtime.timezone.as_deref())?;
     let host_ipc = sandbox.record.ipcns.is_empty();
@@ -78,10 +80,20 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
         handler: &handler,
         localtime: zone.is_some().then_some(&localtime_file),
     };
-    let planned = plan::plan(&input)?;
+    let mut planned = plan::plan(&input)?;
+    let host_owner = |uid: u32, gid: u32| (shift.uid.saturating_add(uid), shift.gid.saturating_add(gid));
+    cdi::inject(
+        &mut planned.spec,
+        &cdi::wanted(config)?,
+        &rt.config.runtime.cdi_dirs,
+        &host_owner,
+    )?;
+    // Execs have the environment and the groups too.
+    planned.process = planned.spec.process().clone().unwrap_or(planned.process);
     write_bundle(&bundle, &planned.spec)?;
     if let Some(text) = &planned.passwd {
         write_file(&passwd_file, text.as_bytes())?;
+        files::give(&passwd_file, shift)?;
     }
     if let Some(zone) = &zone {
         write_file(&localtime_file, zone)?;
@@ -104,7 +116,7 @@ fn volumes(
     rt: &Runtime,
     id: &ContainerId,
     root: BorrowedFd<'_>,
-    (image, wanted): (&image::Image, &[Wanted]),
+    (image, wanted, shift): (&image::Image, &[Wanted], image::IdShift),
 ) -> Result<Vec<mounts::Volume>, Error> {
     let lines = image.config.config().as_ref().and_then(|c| c.volumes().clone());
     let (targets, refused) = mounts::volumes(&lines.unwrap_or_default(), wanted);
@@ -116,16 +128,14 @@ fn volumes(
         ImageVolumes::Ignore => return Ok(Vec::new()),
         ImageVolumes::Mkdir => {
             for target in &targets {
-                let made = image::Store::make_dir(root, target, image::IdShift::NONE);
+                let made = image::Store::make_dir(root, target, shift);
                 made.map_err(|e| Error::at("make the volume", target.display(), &e))?;
             }
             return Ok(Vec::new());
         }
     }
     let made = targets.into_iter().enumerate().map(|(number, target)| {
-        let source = rt
-            .images
-            .snapshot_volume(id, number, root, &target, image::IdShift::NONE);
+        let source = rt.images.snapshot_volume(id, number, root, &target, shift);
         let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;
         Ok(mounts::Volume { target, source })
     });
@@ -152,9 +162,14 @@ fn write_bundle(dir: &Path, spec: &spec::runtime::Spec) -> Result<(), Error> {
 
 /// The process of a bundle, from which execs are made; after a restart.
 pub(crate) fn process_of(path: &Path) -> Result<Process, Error> {
+    // The rest of a specification is many times as long.
+    #[derive(serde::Deserialize)]
+    struct Bundle {
+        process: Option<Process>,
+    }
     let text = fs::read(path).map_err(|e| Error::at("read", path.display(), &e))?;
-    let spec: spec::runtime::Spec = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
-    spec.process()
-        .clone()
+    let bundle: Bundle = serde_json::from_slice(&text).map_err(|e| Error::at("read", path.display(), &e))?;
+    bundle
+        .process
         .ok_or_else(|| Error::new(Kind::DataLoss, format!("{} has no process", path.display())))
 }

@@ -9,11 +9,11 @@
 //! As in RunPodSandbox the work outlives its caller, and what fails is undone. A pod that was
 //! stopped meanwhile is noticed at the end: whoever comes second cleans up.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::cri::{self, NamespaceMode};
+use proto::cri::{self, ContainerEventType, NamespaceMode};
 use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ContainerId, Kind};
 use tracing::Instrument;
@@ -24,18 +24,18 @@ use super::plan::{self, PidNamespace, Planned};
 use super::record::record;
 use super::start::program_fault;
 use super::{exit, image_volumes, remove, stop};
-use crate::blocking;
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
 use crate::runtime::{CreateRequest, Runtime};
-use crate::sandbox::{files, plan::pid_mode, teardown};
+use crate::sandbox::{files, plan::pid_mode, teardown, userns};
 use crate::store::container::{Container, name_key, row};
 use crate::store::db::Table;
 use crate::store::names::Reserved;
-use crate::store::records::{ContainerRecord, Phase, SandboxPhase, Status};
+use crate::store::records::{ContainerRecord, Phase, SandboxPhase, SandboxRecord, Status};
 use crate::store::sandbox::Sandbox;
 use crate::undo::Undo;
+use crate::{blocking, events, scope};
 
 /// How long making the container up to its execve may take.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -50,6 +50,11 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
     plan::check(&config)?;
     let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
     ready(&sandbox)?;
+    let options = config
+        .linux
+        .as_ref()
+        .and_then(|l| l.security_context.as_ref()?.namespace_options.as_ref());
+    userns::check_container(options, sandbox.namespace_options())?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let key = name_key(&metadata, sandbox.id.as_str());
     let request = Arc::new(CreateRequest {
@@ -57,11 +62,15 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
         config,
     });
     match rt.container_names.reserve(&key, &request)? {
-        Reserved::Done(id) => match rt.index.find_container(&id)? {
-            Some(c) if c.with_status(|s| s.phase == Phase::Created && !s.removing) => Ok(id),
+        Reserved::Taken(id) => match rt.index.find_container(&id)? {
+            Some(c)
+                if c.with_status(|s| s.phase == Phase::Created && !s.removing) && *c.config()? == request.config =>
+            {
+                Ok(named(id))
+            }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &sandbox, &request.config).await) };
@@ -69,6 +78,12 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             waiter.wait().await
         }
     }
+}
+
+/// Says in the request's log lines which container it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("container_id", id.as_str());
+    id
 }
 
 fn ready(sandbox: &Sandbox) -> Result<(), Error> {
@@ -91,6 +106,7 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
     let wanted = wanted(config, rules(rt))?;
     let volumes = image_volumes::find(rt, &wanted)?;
     let id = ContainerId::random().map_err(|e| Error::new(Kind::Internal, format!("make an id: {e}")))?;
+    tracing::Span::current().record("container_id", id.as_str());
     let mut record = record(rt, &id, sandbox, config, &image)?;
     record.volume_images = volumes.iter().map(|i| i.id.to_string()).collect();
     let mut undo = Undo::new("create_container");
@@ -100,6 +116,7 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
             match ready(sandbox) {
                 Ok(()) => {
                     undo.disarm();
+                    events::container(rt, &container, ContainerEventType::ContainerCreatedEvent);
                     return Ok(id.into());
                 }
                 Err(stopped) => {
@@ -154,7 +171,7 @@ async fn steps(
         blocking(move || files::remove_tree(&dir)).await
     };
     undo.push("bundle", remove_bundle).await?;
-    let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id));
+    let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id, &sandbox.record));
     let client = client?;
     let discard = client.clone();
     undo.push("monitor", move || async move {
@@ -185,7 +202,9 @@ async fn steps(
     }
     record.stop_signal = planned.stop_signal;
 
+    let holder = scope::open(rt, &record.cgroup, &format!("container {id}")).await?;
     let made = ask(rt, &client, &record, &config, fds).await?;
+    drop(holder);
     record.pid = made.pid;
     record.uid = made.uid;
     record.gid = made.gid;
@@ -195,6 +214,7 @@ async fn steps(
         phase: Phase::Created,
         removing: false,
         stop_by: None,
+        resized: None,
     };
     rt.db.put(Table::Container, row(&record, &status)?).await?;
     undo.pass("committed").await?;
@@ -206,13 +226,19 @@ async fn steps(
 }
 
 /// The writable layer over the image's, as a mount that is attached nowhere.
-async fn snapshot(rt: &Arc<Runtime>, id: &ContainerId, image: &spec::ImageId) -> Result<OwnedFd, Error> {
-    let made = rt.images.snapshot_create(id, image, image::IdShift::NONE).await;
+async fn snapshot(
+    rt: &Arc<Runtime>,
+    id: &ContainerId,
+    image: &spec::ImageId,
+    pod: &SandboxRecord,
+) -> Result<OwnedFd, Error> {
+    let made = rt.images.snapshot_create(id, image, pod.shift()).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
-    let (rt, id) = (Arc::clone(rt), id.clone());
+    let (rt, id, pod) = (Arc::clone(rt), id.clone(), pod.clone());
     blocking(move || {
+        let user = userns::open_of(&pod)?;
         rt.images
-            .snapshot_mount(&id, None)
+            .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd))
             .map_err(|e| Error::at("mount the root of", &id, &e))
     })
     .await
@@ -233,7 +259,13 @@ struct Descriptors {
 /// Mounts the image volumes, then plans.
 fn mount_and_plan(mut lookup: Lookup, root: OwnedFd) -> Result<(Planned, Descriptors), Error> {
     let id = ContainerId::parse(&lookup.record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-    let volumes = image_volumes::mount(&lookup.rt, &id, &lookup.record, &mut lookup.wanted)?;
+    let volumes = image_volumes::mount(
+        &lookup.rt,
+        &id,
+        &lookup.record,
+        &mut lookup.wanted,
+        &lookup.sandbox.record,
+    )?;
     let (planned, root) = look_up_and_plan(&lookup, root)?;
     let places = image_volumes::places(&planned.spec, &lookup.rt, &id, volumes.len())?;
     let fds = std::iter::once(root).chain(volumes).collect();
@@ -290,7 +322,7 @@ async fn ask(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         rootfs_fd: true,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
         max_log_line: rt.config.runtime.max_log_line,
         mount_fds: with.places,
     });

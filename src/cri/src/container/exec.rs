@@ -13,12 +13,14 @@ use proto::cri;
 use proto::monitor::{self as wire, reply, request::Verb};
 use rustix::termios::Winsize;
 use spec::Kind;
+use spec::runtime::Process;
 use stream::{ExecParams, Size, Streams, Wants};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::start::program_fault;
-use super::stop;
+use super::{bundle, stop};
+use crate::blocking;
 use crate::error::Error;
 use crate::fdio::AsyncFile;
 use crate::monitor::Client;
@@ -114,15 +116,22 @@ fn console_size(size: Size) -> Option<spec::runtime::Box> {
         .ok()
 }
 
+/// The process of the container's specification. One that a former daemon made is read when it is first asked for: a
+/// start beside hundreds of containers does not read their bundles.
+async fn process_of(rt: &Runtime, container: &Container) -> Result<Arc<Process>, Error> {
+    if let Some(process) = container.process() {
+        return Ok(process);
+    }
+    let path = rt.paths.config_json(&container.id);
+    let process = Arc::new(blocking(move || bundle::process_of(&path)).await?);
+    container.set_process(Arc::clone(&process));
+    Ok(process)
+}
+
 /// Runs a process in a container.
-pub(crate) async fn run(container: &Container, wish: &Wish) -> Result<Exec, Error> {
+pub(crate) async fn run(rt: &Runtime, container: &Container, wish: &Wish) -> Result<Exec, Error> {
     check(&wish.cmd)?;
-    let process = container.process().ok_or_else(|| {
-        Error::new(
-            Kind::DataLoss,
-            format!("container {} has no readable specification", container.id),
-        )
-    })?;
+    let process = process_of(rt, container).await?;
     let mut process = (*process).clone();
     process.set_args(Some(wish.cmd.clone()));
     process.set_terminal(Some(wish.tty));
@@ -228,7 +237,7 @@ pub(crate) async fn session(rt: &Runtime, params: ExecParams, mut streams: Strea
         timeout: Duration::ZERO,
     };
     let tty = wish.tty;
-    let mut exec = run(&container, &wish).await?;
+    let mut exec = run(rt, &container, &wish).await?;
     let end = if tty {
         terminal(&mut exec, streams).await?
     } else {

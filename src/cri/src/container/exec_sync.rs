@@ -71,7 +71,7 @@ pub(crate) async fn exec_sync(
         size: None,
         timeout,
     };
-    let mut exec = run(&container, &wish).await?;
+    let mut exec = run(rt, &container, &wish).await?;
     let late = || {
         Error::new(
             Kind::DeadlineExceeded,

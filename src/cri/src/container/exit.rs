@@ -8,16 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use proto::cri::ContainerEventType;
 use proto::monitor as wire;
 use spec::{ExitReason, ExitRecord};
 
 use crate::clock;
 use crate::error::Error;
+use crate::events;
 use crate::monitor::{Client, Outcome};
 use crate::runtime::Runtime;
 use crate::sandbox::teardown;
 use crate::store::container::Container;
 use crate::store::records::Phase;
+use crate::subject;
 
 fn reason(text: &str) -> ExitReason {
     match text {
@@ -109,6 +112,7 @@ pub(crate) async fn lost(rt: &Arc<Runtime>, container: &Arc<Container>) -> Optio
         return None;
     }
     tracing::warn!(container = %container.id, "the monitor is lost without an exit record; killing what is left");
+    rt.counters.monitor_lost();
     if let Err(error) = teardown::remove_cgroup(rt, &container.record.cgroup).await {
         tracing::warn!(container = %container.id, %error, "the cgroup of a lost container stays for now");
     }
@@ -124,10 +128,13 @@ pub(crate) async fn lost(rt: &Arc<Runtime>, container: &Arc<Container>) -> Optio
 pub(crate) async fn settle(rt: &Arc<Runtime>, container: &Arc<Container>, record: ExitRecord) -> Result<(), Error> {
     let code = record.exit_code;
     let why = record.reason.as_str();
+    let ran = record.started_at > 0;
+    let mut unseen_start = false;
     let first = container
         .update(&rt.db, |status| {
             let first = status.exit().is_none();
             if first {
+                unseen_start = ran && status.phase == Phase::Created;
                 status.phase = Phase::Exited(record);
                 status.stop_by = None;
             }
@@ -137,7 +144,21 @@ pub(crate) async fn settle(rt: &Arc<Runtime>, container: &Arc<Container>, record
     if first {
         container.set_monitor(None);
         container.set_cgroup(None);
-        tracing::info!(container = %container.id, code, reason = why, "container ended");
+        rt.counters.ended(why);
+        let subject = subject::of_container(rt, container);
+        tracing::info!(
+            pod = subject.pod,
+            pod_id = subject.pod_id,
+            container = subject.container,
+            container_id = subject.container_id,
+            code,
+            reason = why,
+            "container ended"
+        );
+        if unseen_start {
+            events::container(rt, container, ContainerEventType::ContainerStartedEvent);
+        }
+        events::container(rt, container, ContainerEventType::ContainerStoppedEvent);
     }
     Ok(())
 }

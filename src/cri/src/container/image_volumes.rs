@@ -2,11 +2,11 @@
 //! removed, and ContainerStatus can name them), mounted by the image store as descriptors, and
 //! handed to the monitor with the root's.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use image::{IdShift, ImageVolume};
+use image::ImageVolume;
 use proto::cri;
 use proto::frame::MAX_FDS;
 use spec::runtime::Spec;
@@ -15,7 +15,8 @@ use spec::{ContainerId, ImageId, Kind};
 use super::plan::wanted::{ImageWish, Wanted, image_volume_failed};
 use crate::error::Error;
 use crate::runtime::Runtime;
-use crate::store::records::ContainerRecord;
+use crate::sandbox::userns;
+use crate::store::records::{ContainerRecord, SandboxRecord};
 
 /// The root's descriptor goes with them.
 const MOST: usize = MAX_FDS - 1;
@@ -55,8 +56,10 @@ pub(super) fn mount(
     id: &ContainerId,
     record: &ContainerRecord,
     wanted: &mut [Wanted],
+    pod: &SandboxRecord,
 ) -> Result<Vec<OwnedFd>, Error> {
     let mut made = Vec::new();
+    let user = userns::open_of(pod)?;
     for (target, wish) in wishes(wanted) {
         let image = record
             .volume_images
@@ -68,8 +71,8 @@ pub(super) fn mount(
             number: wish.number,
             image: &image,
             sub_path: Path::new(&wish.sub_path),
-            shift: IdShift::NONE,
-            userns: None,
+            shift: pod.shift(),
+            userns: user.as_ref().map(AsFd::as_fd),
         };
         let mounted = rt.images.image_volume(id, volume);
         made.push(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proto::cri;
 
+use crate::encoded::Encoded;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::sandbox::list::selects;
@@ -30,30 +31,63 @@ pub(crate) fn image_spec(container: &Container, config: &cri::ContainerConfig) -
     }
 }
 
+/// Container.state.
+pub(crate) const STATE_FIELD: u32 = 6;
+
+fn state(container: &Container) -> i32 {
+    container.with_status(crate::store::records::Status::state).into()
+}
+
+fn chosen(rt: &Runtime, filter: Option<&cri::ContainerFilter>) -> Result<Vec<Arc<Container>>, Error> {
+    let mut chosen = rt.index.containers();
+    if let Some(filter) = filter {
+        let mut failed = Ok(());
+        chosen.retain(|container| match container.config() {
+            Ok(config) => matches(filter, container, config),
+            Err(error) => {
+                failed = Err(error);
+                false
+            }
+        });
+        failed?;
+    }
+    Ok(chosen)
+}
+
+fn item(container: &Container, state: i32) -> Result<cri::Container, Error> {
+    let (config, record) = (container.config()?, &container.record);
+    Ok(cri::Container {
+        id: record.id.clone(),
+        pod_sandbox_id: record.sandbox_id.clone(),
+        metadata: config.metadata.clone(),
+        image: Some(image_spec(container, config)),
+        image_ref: record.image_ref.clone(),
+        state,
+        created_at: record.created_at,
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        image_id: format!("sha256:{}", record.image_id),
+    })
+}
+
 /// Answers ListContainers.
 pub(crate) fn list(
     rt: &Arc<Runtime>,
     request: &cri::ListContainersRequest,
 ) -> Result<cri::ListContainersResponse, Error> {
-    let mut containers = Vec::new();
-    for container in rt.index.containers() {
-        let config = container.config()?;
-        if request.filter.as_ref().is_some_and(|f| !matches(f, &container, config)) {
-            continue;
-        }
-        let record = &container.record;
-        containers.push(cri::Container {
-            id: record.id.clone(),
-            pod_sandbox_id: record.sandbox_id.clone(),
-            metadata: config.metadata.clone(),
-            image: Some(image_spec(&container, config)),
-            image_ref: record.image_ref.clone(),
-            state: container.with_status(crate::store::records::Status::state).into(),
-            created_at: record.created_at,
-            labels: config.labels.clone(),
-            annotations: config.annotations.clone(),
-            image_id: format!("sha256:{}", record.image_id),
-        });
+    let chosen = chosen(rt, request.filter.as_ref())?;
+    let containers = chosen.iter().map(|container| item(container, state(container)));
+    Ok(cri::ListContainersResponse {
+        containers: containers.collect::<Result<_, _>>()?,
+    })
+}
+
+/// The same, from bytes that each container keeps.
+pub(crate) fn encoded(rt: &Runtime, request: &cri::ListContainersRequest) -> Result<Encoded, Error> {
+    let mut answer = Encoded::default();
+    for container in chosen(rt, request.filter.as_ref())? {
+        let bytes = container.listed.get(|| item(&container, 0))?;
+        answer.push(bytes, STATE_FIELD, state(&container));
     }
-    Ok(cri::ListContainersResponse { containers })
+    Ok(answer)
 }

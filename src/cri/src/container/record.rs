@@ -55,7 +55,7 @@ pub(super) fn record(
             .cloned()
             .unwrap_or_else(|| image.id.with_algorithm()),
         image_name: name.cloned().unwrap_or(asked),
-        cgroup: format!("{}/{id}", sandbox.record.cgroup),
+        cgroup: rt.config.container_cgroup(&sandbox.record.cgroup, id.as_str()),
         log_path: log_path(sandbox, config)?,
         boot_id: rt.boot_id.clone(),
         ..ContainerRecord::default()

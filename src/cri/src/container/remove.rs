@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use proto::cri::ContainerEventType;
+
 use super::stop;
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -10,7 +12,7 @@ use crate::sandbox::files::remove_tree;
 use crate::sandbox::teardown;
 use crate::store::container::{Container, name_key};
 use crate::store::db::Table;
-use crate::{blocking, detached, undo};
+use crate::{blocking, detached, events, undo};
 
 /// Removes a container.
 pub(crate) async fn remove(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
@@ -34,6 +36,7 @@ pub(crate) async fn away(rt: &Arc<Runtime>, container: &Arc<Container>) -> Resul
     rt.db.delete(Table::Container, container.id.as_str()).await?;
     undo::failpoint("remove_container", "forgotten").await?;
     rt.index.remove_container(&container.id);
+    events::container(rt, container, ContainerEventType::ContainerDeletedEvent);
     if let Some(metadata) = container.config()?.metadata.as_ref() {
         rt.container_names
             .release(&name_key(metadata, &container.record.sandbox_id), container.id.as_str());

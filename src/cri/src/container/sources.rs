@@ -228,6 +228,7 @@ mod tests {
             propagation,
             readonly: false,
             recursive: false,
+            ids: None,
         }
     }
 

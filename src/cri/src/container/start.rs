@@ -6,16 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::cri::ContainerEventType;
 use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ExitReason, Kind};
 
 use super::exit;
-use crate::error::Error;
+use crate::error::{Error, LONGEST_MESSAGE, cut};
 use crate::monitor::client::unexpected;
 use crate::runtime::Runtime;
 use crate::store::container::Container;
 use crate::store::records::{Phase, SandboxPhase};
-use crate::{detached, undo};
+use crate::{detached, events, undo};
 
 /// How long the way from Start to execve may take.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -57,7 +58,12 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
         .await
     {
         Ok(answer) => match answer.result {
-            reply::Result::Started(started) => Ok(started.started_at),
+            reply::Result::Started(started) => {
+                for warning in &started.warnings {
+                    tracing::warn!(container = %container.id, warning, "started, but");
+                }
+                Ok(started.started_at)
+            }
             other => Err(unexpected("Started", &other)),
         },
         Err(error) => Err(error),
@@ -73,11 +79,15 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
                 }
                 waits
             };
-            container.update(&rt.db, run).await.map(drop)
+            if container.update(&rt.db, run).await? {
+                events::container(rt, container, ContainerEventType::ContainerStartedEvent);
+            }
+            Ok(())
         }
         Err(error) => {
             let error = program_fault(error).during("start", format!("container {}", container.id));
-            let failed = exit::record(128, ExitReason::StartError, 0, error.to_string());
+            let message = cut(&error.to_string(), LONGEST_MESSAGE).into_owned();
+            let failed = exit::record(128, ExitReason::StartError, 0, message);
             exit::settle(rt, container, failed).await?;
             Err(error)
         }

@@ -2,12 +2,13 @@
 //! writable layer's size from the image crate's background walk: no walk on a call.
 //!
 //! A stopped container is left out of the list; one that cannot be read is left out too:
-//! never an error for all.
+//! never an error for all. Pressure is told where the kernel keeps it.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cgroup::Stats;
+use cgroup::{Pressure, Pressures, Stall, Stats};
 use proto::cri;
+use spec::SandboxId;
 
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -29,8 +30,8 @@ fn some(value: Option<u64>) -> Option<cri::UInt64Value> {
     value.map(|value| cri::UInt64Value { value })
 }
 
-fn rate(container: &Container, at: i64, usage: u64) -> Option<u64> {
-    let mut sample = container.sample.lock().unwrap_or_else(PoisonError::into_inner);
+fn rate(sample: &Mutex<Option<Sample>>, at: i64, usage: u64) -> Option<u64> {
+    let mut sample = sample.lock().unwrap_or_else(PoisonError::into_inner);
     let last = sample.replace(Sample { at, usage });
     let last = last?;
     let span = at - last.at;
@@ -42,30 +43,61 @@ fn rate(container: &Container, at: i64, usage: u64) -> Option<u64> {
     u64::try_from(used / u128::try_from(span).ok()?).ok()
 }
 
-fn message(rt: &Runtime, container: &Container, read: &Stats) -> Result<cri::ContainerStats, Error> {
-    let config = container.config()?;
-    let now = clock::strictly_later();
-    let cpu = read.cpu_usage_ns.map(|usage| cri::CpuUsage {
-        timestamp: now,
-        usage_core_nano_seconds: some(Some(usage)),
-        usage_nano_cores: some(rate(container, now, usage)),
-        psi: None,
-    });
-    let memory = cri::MemoryUsage {
-        timestamp: now,
-        working_set_bytes: some(read.memory_working_set),
-        available_bytes: some(read.memory_available),
-        usage_bytes: some(read.memory_usage),
-        rss_bytes: some(read.memory_rss),
-        page_faults: some(read.page_faults),
-        major_page_faults: some(read.major_page_faults),
-        psi: None,
+fn psi(pressure: Option<Pressure>) -> Option<cri::PsiStats> {
+    let data = |stall: Stall| cri::PsiData {
+        // The kernel counts microseconds, CRI nanoseconds.
+        total: stall.total_us.saturating_mul(1000),
+        avg10: stall.avg10,
+        avg60: stall.avg60,
+        avg300: stall.avg300,
     };
-    let swap = read.swap_usage.map(|usage| cri::SwapUsage {
-        timestamp: now,
-        swap_available_bytes: some(read.swap_available),
-        swap_usage_bytes: some(Some(usage)),
-    });
+    pressure.map(|pressure| cri::PsiStats {
+        full: Some(data(pressure.full)),
+        some: Some(data(pressure.some)),
+    })
+}
+
+/// What a cgroup has used, in CRI's words: a container's or a pod's.
+pub(crate) struct Usage {
+    pub(crate) cpu: Option<cri::CpuUsage>,
+    pub(crate) memory: cri::MemoryUsage,
+    pub(crate) swap: Option<cri::SwapUsage>,
+    pub(crate) io: Option<cri::IoUsage>,
+}
+
+/// The usage of one cgroup.
+pub(crate) fn usage(read: &Stats, pressures: &Pressures, sample: &Mutex<Option<Sample>>, now: i64) -> Usage {
+    Usage {
+        cpu: read.cpu_usage_ns.map(|usage| cri::CpuUsage {
+            timestamp: now,
+            usage_core_nano_seconds: some(Some(usage)),
+            usage_nano_cores: some(rate(sample, now, usage)),
+            psi: psi(pressures.cpu),
+        }),
+        memory: cri::MemoryUsage {
+            timestamp: now,
+            working_set_bytes: some(read.memory_working_set),
+            available_bytes: some(read.memory_available),
+            usage_bytes: some(read.memory_usage),
+            rss_bytes: some(read.memory_rss),
+            page_faults: some(read.page_faults),
+            major_page_faults: some(read.major_page_faults),
+            psi: psi(pressures.memory),
+        },
+        swap: read.swap_usage.map(|usage| cri::SwapUsage {
+            timestamp: now,
+            swap_available_bytes: some(read.swap_available),
+            swap_usage_bytes: some(Some(usage)),
+        }),
+        io: psi(pressures.io).map(|psi| cri::IoUsage {
+            timestamp: now,
+            psi: Some(psi),
+        }),
+    }
+}
+
+fn message(rt: &Runtime, container: &Container, used: Option<Usage>) -> Result<cri::ContainerStats, Error> {
+    let config = container.config()?;
     let layer = rt
         .images
         .snapshot_usage(&container.id)
@@ -77,41 +109,49 @@ fn message(rt: &Runtime, container: &Container, read: &Stats) -> Result<cri::Con
             used_bytes: some(Some(usage.used_bytes)),
             inodes_used: some(Some(usage.inodes_used)),
         });
-    Ok(cri::ContainerStats {
+    let mut stats = cri::ContainerStats {
         attributes: Some(cri::ContainerAttributes {
             id: container.record.id.clone(),
             metadata: config.metadata.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
         }),
-        cpu,
-        memory: Some(memory),
         writable_layer: layer,
-        swap,
-        io: None,
-    })
+        ..Default::default()
+    };
+    if let Some(used) = used {
+        stats.cpu = used.cpu;
+        stats.memory = Some(used.memory);
+        stats.swap = used.swap;
+        stats.io = used.io;
+    }
+    Ok(stats)
+}
+
+/// The cgroup of a container, kept open while it runs.
+pub(crate) fn group(rt: &Runtime, container: &Container) -> Result<Arc<cgroup::Cgroup>, Error> {
+    if let Some(group) = container.cgroup() {
+        return Ok(group);
+    }
+    let path = &container.record.cgroup;
+    let opened = rt
+        .cgroups
+        .open(path)
+        .map_err(|e| Error::at("open the cgroup", path, &e))?;
+    let opened = Arc::new(opened);
+    if container.with_status(|s| s.is_running()) {
+        container.set_cgroup(Some(Arc::clone(&opened)));
+    }
+    Ok(opened)
 }
 
 fn read(rt: &Runtime, container: &Container) -> Result<cri::ContainerStats, Error> {
-    let group = match container.cgroup() {
-        Some(group) => group,
-        None => {
-            let path = &container.record.cgroup;
-            let opened = rt
-                .cgroups
-                .open(path)
-                .map_err(|e| Error::at("open the cgroup", path, &e))?;
-            let opened = Arc::new(opened);
-            if container.with_status(|s| s.is_running()) {
-                container.set_cgroup(Some(Arc::clone(&opened)));
-            }
-            opened
-        }
-    };
-    let stats = group
-        .stats()
-        .map_err(|e| Error::at("read the statistics of", format!("container {}", container.id), &e))?;
-    message(rt, container, &stats)
+    let group = group(rt, container)?;
+    let read = || Ok::<_, cgroup::Error>((group.stats()?, group.pressures()?));
+    let (stats, pressures) =
+        read().map_err(|e| Error::at("read the statistics of", format!("container {}", container.id), &e))?;
+    let used = usage(&stats, &pressures, &container.sample, clock::strictly_later());
+    message(rt, container, Some(used))
 }
 
 /// Answers ContainerStats. A container that does not run has its attributes and layer only.
@@ -126,9 +166,7 @@ pub(crate) async fn one(rt: &Arc<Runtime>, id: &str) -> Result<cri::ContainerSta
                 other => return other,
             }
         }
-        let mut stats = message(&rt, &container, &Stats::default())?;
-        stats.memory = None;
-        Ok(stats)
+        message(&rt, &container, None)
     })
     .await?;
     Ok(cri::ContainerStatsResponse { stats: Some(stats) })
@@ -149,20 +187,60 @@ pub(crate) async fn list(
 ) -> Result<cri::ListContainerStatsResponse, Error> {
     let rt = Arc::clone(rt);
     let stats = blocking(move || {
-        let mut stats = Vec::new();
-        for container in rt.index.containers() {
-            let wanted = container.with_status(|s| s.is_running())
-                && request.filter.as_ref().is_none_or(|f| matches(f, &container));
-            if !wanted {
-                continue;
-            }
-            match read(&rt, &container) {
-                Ok(one) => stats.push(one),
-                Err(error) => tracing::debug!(container = %container.id, %error, "left out of the statistics"),
-            }
-        }
-        Ok(stats)
+        let wanted = |c: &Arc<Container>| request.filter.as_ref().is_none_or(|f| matches(f, c));
+        Ok(readable(&rt, rt.index.containers().into_iter().filter(wanted)))
     })
     .await?;
     Ok(cri::ListContainerStatsResponse { stats })
+}
+
+/// The statistics of a pod's containers that run.
+pub(crate) fn of_pod(rt: &Runtime, pod: &SandboxId) -> Vec<cri::ContainerStats> {
+    readable(rt, rt.index.containers_of(pod).into_iter())
+}
+
+fn readable(rt: &Runtime, all: impl Iterator<Item = Arc<Container>>) -> Vec<cri::ContainerStats> {
+    let running = all.filter(|container| container.with_status(|s| s.is_running()));
+    let read = |container: Arc<Container>| match read(rt, &container) {
+        Ok(one) => Some(one),
+        Err(error) => {
+            tracing::debug!(container = %container.id, %error, "left out of the statistics");
+            None
+        }
+    };
+    running.filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_needs_two_readings_that_are_apart() {
+        let sample = Mutex::default();
+        assert_eq!(rate(&sample, 1_000_000_000, 100), None);
+        assert_eq!(rate(&sample, 1_000_000_500, 200), None);
+        assert_eq!(rate(&sample, 2_000_000_000, 500_000_100), Some(500_000_000));
+    }
+
+    #[test]
+    fn pressure_is_told_in_nanoseconds_and_only_where_it_is_known() {
+        let pressures = Pressures {
+            io: Some(Pressure {
+                some: Stall {
+                    total_us: 7,
+                    avg10: 1.5,
+                    ..Default::default()
+                },
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let used = usage(&Stats::default(), &pressures, &Mutex::default(), 5);
+        let some = used.io.unwrap().psi.unwrap().some.unwrap();
+        assert_eq!((some.total, some.avg10), (7000, 1.5));
+        assert!(used.memory.psi.is_none() && used.cpu.is_none() && used.swap.is_none());
+        let none = usage(&Stats::default(), &Pressures::default(), &Mutex::default(), 5);
+        assert!(none.io.is_none());
+    }
 }

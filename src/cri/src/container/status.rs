@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::image_volumes;
 use super::list::image_spec;
-use super::plan::{self, process};
+use super::plan::{self, process, resources};
+use super::update;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::container::Container;
@@ -36,7 +37,7 @@ pub(crate) fn message(container: &Container) -> Result<cri::ContainerStatus, Err
         gid: i64::from(record.gid),
         supplemental_groups: record.groups.iter().map(|g| i64::from(*g)).collect(),
     };
-    let resources = config.linux.as_ref().and_then(|l| l.resources.clone());
+    let resources = update::effective(container)?;
     Ok(cri::ContainerStatus {
         id: record.id.clone(),
         metadata: config.metadata.clone(),
@@ -79,12 +80,28 @@ pub(crate) async fn status(
     })
 }
 
+/// The specification as it would be, had the container been made with the resources that it has now.
+fn resize(spec: &mut serde_json::Value, now: &cri::LinuxContainerResources) -> Result<(), Error> {
+    let now = serde_json::to_value(resources::resources(now)?).map_err(|e| Error::at("encode", "the resources", &e))?;
+    let (Some(linux), serde_json::Value::Object(now)) = (spec.get_mut("linux"), now) else {
+        return Ok(());
+    };
+    // Device rules and the like, which no resize changes, stay.
+    for (key, value) in now {
+        linux["resources"][key] = value;
+    }
+    Ok(())
+}
+
 /// What tools read: `.info.pid`, `.info.runtimeSpec`.
 async fn verbose(rt: &Arc<Runtime>, container: &Container) -> Result<String, Error> {
     let text = tokio::fs::read(rt.paths.config_json(&container.id))
         .await
         .unwrap_or_default();
-    let spec: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let mut spec: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    if let Some(resized) = container.with_status(|s| s.resized.clone()) {
+        resize(&mut spec, &resized.0)?;
+    }
     let status = container.status();
     let pid = if status.exit().is_some() {
         0

@@ -119,7 +119,7 @@ pub(crate) fn ask(rt: &Arc<Runtime>, container: &Arc<Container>, grace: Duration
         }
         tokio::select! {
             () = exit::ended(&container) => {}
-            () = kill(&container, changes, grace) => {}
+            () = kill(&rt, &container, changes, grace) => {}
         }
         *container.stopping.lock().unwrap_or_else(PoisonError::into_inner) = None;
     });
@@ -133,9 +133,18 @@ async fn signal(container: &Container, signal: i32, all: bool) {
     }
 }
 
+/// A frozen process hears nothing: its grace would pass in silence. (SIGKILL thaws by itself.)
+fn thaw(rt: &Runtime, container: &Container) {
+    let opened = rt.cgroups.open(&container.record.cgroup);
+    if let Err(error) = opened.and_then(|cgroup| cgroup.thaw()) {
+        tracing::warn!(container = %container.id, %error, "a frozen container could not be resumed for its stop");
+    }
+}
+
 /// Never ends by itself: the caller stops waiting for it when the container has ended.
-async fn kill(container: &Container, mut deadline: watch::Receiver<Instant>, grace: Duration) {
+async fn kill(rt: &Runtime, container: &Container, mut deadline: watch::Receiver<Instant>, grace: Duration) {
     if !grace.is_zero() {
+        thaw(rt, container);
         let (pid, number) = (container.record.pid, container.record.stop_signal);
         let before = is_deaf(pid, number);
         signal(container, number, false).await;

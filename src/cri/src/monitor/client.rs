@@ -13,6 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -25,6 +26,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::frame::{self, Input};
 use crate::error::Error;
 use crate::fdio;
+
+/// Of all monitors of this daemon.
+static OOMS: AtomicU64 = AtomicU64::new(0);
+
+/// How often monitors have told that the OOM killer was at work.
+pub(crate) fn ooms() -> u64 {
+    OOMS.load(Ordering::Relaxed)
+}
 
 /// What is known of the container's end.
 #[derive(Debug, Clone, PartialEq)]
@@ -315,7 +324,9 @@ impl Connection {
                     }
                 }
                 // The verdict comes with the exit; an OOM that init survived is a counter.
-                wire::event::What::OutOfMemory(_) => {}
+                wire::event::What::OutOfMemory(_) => {
+                    OOMS.fetch_add(1, Ordering::Relaxed);
+                }
             },
             // Of a newer monitor: the protocol only grows, what is unknown is left alone.
             _ => {}

@@ -13,4 +13,4 @@ pub(crate) mod frame;
 pub(crate) mod spawner;
 
 pub(crate) use client::{Client, Outcome};
-pub(crate) use spawner::Spawner;
+pub(crate) use spawner::{Home, Placeholder, Spawner};

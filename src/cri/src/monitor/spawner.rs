@@ -29,20 +29,70 @@ use super::client::{self, Client};
 use super::frame::{self, Input};
 use crate::error::Error;
 use crate::fdio;
+use crate::scope::slice_of;
 
 /// The descriptor under which the spawner finds its control socket.
 const CONTROL_FD: i32 = 3;
 
-/// How long pinning a pod's namespaces may take.
-const PIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a child of the spawner may take for what it is to do.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 type Control = Arc<AsyncFd<OwnedFd>>;
+
+/// Where the spawner and all that it forks live.
+#[derive(Debug)]
+pub(crate) enum Home {
+    /// A cgroup of our own.
+    Cgroup(cgroup::Cgroup),
+    /// A scope of systemd: the client, and the cgroup's path.
+    Scope(Arc<cgroup::Systemd>, String),
+}
+
+impl Home {
+    async fn enter(&self, pid: i32) -> Result<(), Error> {
+        let entered = match self {
+            Self::Cgroup(cgroup) => cgroup.join(pid),
+            Self::Scope(systemd, path) => {
+                let scope = cgroup::Scope {
+                    name: cgroup::unit_of(path),
+                    slice: slice_of(path),
+                    description: "Bulkhead monitors",
+                    pid: pid.unsigned_abs(),
+                };
+                // Monitors of an earlier daemon may hold it open.
+                systemd.enter_scope(&scope).await
+            }
+        };
+        entered.map_err(|e| Error::at("move the spawner to", self.path(), &e))
+    }
+
+    fn path(&self) -> &str {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.path(),
+            Self::Scope(_, path) => path,
+        }
+    }
+}
+
+/// A process that waits where it is put until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Placeholder {
+    pid: u32,
+    _socket: AsyncFd<OwnedFd>,
+}
+
+impl Placeholder {
+    /// As the host counts.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+}
 
 /// The spawner's keeper.
 #[derive(Debug)]
 pub(crate) struct Spawner {
     program: OwnedFd,
-    cgroup: cgroup::Cgroup,
+    home: Home,
     control: Mutex<Option<Control>>,
     /// One start at a time.
     starting: tokio::sync::Mutex<()>,
@@ -79,12 +129,12 @@ fn seal(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 impl Spawner {
-    /// Seals the program at `path` and starts the spawner in `cgroup`.
-    pub(crate) async fn new(path: &Path, cgroup: cgroup::Cgroup) -> Result<Arc<Self>, Error> {
+    /// Seals the program at `path` and starts the spawner in `home`.
+    pub(crate) async fn new(path: &Path, home: Home) -> Result<Arc<Self>, Error> {
         let program = seal(path)?;
         let spawner = Arc::new(Self {
             program,
-            cgroup,
+            home,
             control: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
         });
@@ -101,18 +151,23 @@ impl Spawner {
     /// Makes and pins a pod's namespaces.
     pub(crate) async fn pin(self: &Arc<Self>, pin: wire::Pin) -> Result<(), Error> {
         let socket = self.spawn(What::Pin(pin)).await?;
-        let answer = tokio::time::timeout(PIN_DEADLINE, one_reply(socket))
-            .await
-            .map_err(|_| {
-                Error::new(
-                    Kind::DeadlineExceeded,
-                    format!("pinning namespaces took more than {} s", PIN_DEADLINE.as_secs()),
-                )
-            })?;
-        match answer? {
+        match answer("pinning namespaces", &registered(socket)?).await? {
             reply::Result::Failure(f) => Err(client::failure(&f)),
             reply::Result::Done(_) => Ok(()),
             other => Err(client::unexpected("Done", &other)),
+        }
+    }
+
+    /// A process that waits in the cgroup it is put into.
+    pub(crate) async fn placeholder(self: &Arc<Self>) -> Result<Placeholder, Error> {
+        let socket = registered(self.spawn(What::Placeholder(wire::SpawnPlaceholder {})).await?)?;
+        match answer("starting a placeholder", &socket).await? {
+            reply::Result::Hello(hello) => Ok(Placeholder {
+                pid: hello.pid.unsigned_abs(),
+                _socket: socket,
+            }),
+            reply::Result::Failure(f) => Err(client::failure(&f)),
+            other => Err(client::unexpected("Hello", &other)),
         }
     }
 
@@ -169,9 +224,7 @@ impl Spawner {
             return Err(Error::new(Kind::Unavailable, "the spawner ended at once"));
         };
         // Joined before the first order: every monitor is born in this cgroup.
-        self.cgroup
-            .join(pid)
-            .map_err(|e| Error::at("move the spawner to", self.cgroup.path(), &e))?;
+        self.home.enter(pid).await?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|e| at("set up", e.into()))?;
         let control = Arc::new(fdio::register(ours).map_err(|e| at("watch", e))?);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&control));
@@ -208,10 +261,25 @@ async fn deliver(control: &AsyncFd<OwnedFd>, order: &[u8], fds: &[OwnedFd]) -> i
     }
 }
 
-async fn one_reply(socket: OwnedFd) -> Result<reply::Result, Error> {
-    let at = |e: &io::Error| Error::at("read the answer of", "the spawner's child", e);
+fn registered(socket: OwnedFd) -> Result<AsyncFd<OwnedFd>, Error> {
+    let at = |e: &io::Error| Error::at("watch", "the socket of the spawner's child", e);
     rustix::io::ioctl_fionbio(&socket, true).map_err(|e| at(&e.into()))?;
-    let socket = fdio::register(socket).map_err(|e| at(&e))?;
+    fdio::register(socket).map_err(|e| at(&e))
+}
+
+/// The one answer of a child that is no monitor.
+async fn answer(what: &str, socket: &AsyncFd<OwnedFd>) -> Result<reply::Result, Error> {
+    match tokio::time::timeout(ANSWER_DEADLINE, one_reply(socket)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::new(
+            Kind::DeadlineExceeded,
+            format!("{what} took more than {} s", ANSWER_DEADLINE.as_secs()),
+        )),
+    }
+}
+
+async fn one_reply(socket: &AsyncFd<OwnedFd>) -> Result<reply::Result, Error> {
+    let at = |e: &io::Error| Error::at("read the answer of", "the spawner's child", e);
     let mut input = Input::default();
     loop {
         let mut ready = socket.readable().await.map_err(|e| at(&e))?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use config::Paths;
+use image::IdShift;
 use rustix::mount::{MountFlags, UnmountFlags};
 use spec::SandboxId;
 
@@ -52,6 +53,12 @@ fn file(path: &Path, content: &str) -> Result<(), Error> {
         .map_err(|e| Error::at("write", path.display(), &e))
 }
 
+/// Gives a file of ours to the root of the pod's user namespace.
+pub(crate) fn give(path: &Path, shift: IdShift) -> Result<(), Error> {
+    std::os::unix::fs::lchown(path, Some(shift.uid), Some(shift.gid))
+        .map_err(|e| Error::at("change the owner of", path.display(), &e))
+}
+
 /// Makes the directories that pinning needs.
 pub(crate) fn make_directories(paths: &Paths, id: &SandboxId) -> Result<(), Error> {
     directory(&paths.pod(id))?;
@@ -60,15 +67,22 @@ pub(crate) fn make_directories(paths: &Paths, id: &SandboxId) -> Result<(), Erro
 
 /// Writes the files and mounts `/dev/shm`.
 pub(crate) fn make(paths: &Paths, id: &SandboxId, plan: &SandboxPlan) -> Result<(), Error> {
-    file(&paths.resolv_conf(id), &plan.resolv_conf)?;
-    file(&paths.hostname(id), &plan.hostname_file)?;
-    file(&hosts(paths, id), &plan.hosts_file)?;
+    let shift = plan.record.shift();
+    for (path, content) in [
+        (paths.resolv_conf(id), &plan.resolv_conf),
+        (paths.hostname(id), &plan.hostname_file),
+        (hosts(paths, id), &plan.hosts_file),
+    ] {
+        file(&path, content)?;
+        give(&path, shift)?;
+    }
     if plan.shm {
         let shm = paths.shm(id);
         directory(&shm)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("shm", &shm, "tmpfs", flags, c"mode=1777,size=65536k")
             .map_err(|e| Error::at("mount tmpfs on", shm.display(), &e))?;
+        give(&shm, shift)?;
     }
     Ok(())
 }

@@ -20,10 +20,12 @@ use spec::runtime::{
 use super::files::remove_tree;
 use super::teardown;
 use crate::blocking;
+use crate::container::plan;
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
 use crate::runtime::Runtime;
+use crate::scope;
 use crate::store::records::SandboxRecord;
 
 /// Asks isolation for its reaper in the place of a program (`isolation::INIT_ANNOTATION`,
@@ -37,8 +39,8 @@ fn directory(rt: &Runtime, id: &SandboxId) -> PathBuf {
     rt.paths.containers().join(id.as_str())
 }
 
-fn cgroup(id: &SandboxId, record: &SandboxRecord) -> String {
-    format!("{}/{id}", record.cgroup)
+fn cgroup(rt: &Runtime, id: &SandboxId, record: &SandboxRecord) -> String {
+    rt.config.container_cgroup(&record.cgroup, id.as_str())
 }
 
 fn bad(e: impl std::fmt::Display) -> Error {
@@ -46,7 +48,7 @@ fn bad(e: impl std::fmt::Display) -> Error {
 }
 
 /// No capability, no device, no mount, the pod's namespaces and a new pid namespace.
-fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
+fn spec(record: &SandboxRecord, cgroup: String) -> Result<Spec, Error> {
     let namespace = |typ, path: &str| -> Result<LinuxNamespace, Error> {
         let builder = LinuxNamespaceBuilder::default().typ(typ);
         let builder = if path.is_empty() { builder } else { builder.path(path) };
@@ -64,6 +66,10 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
         if !path.is_empty() {
             namespaces.push(namespace(typ, path)?);
         }
+    }
+    let maps = plan::id_maps(record)?;
+    if maps.is_some() {
+        namespaces.push(namespace(LinuxNamespaceType::User, &record.userns)?);
     }
     let none = Capabilities::new;
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -85,14 +91,17 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
         .oom_score_adj(-998)
         .build()
         .map_err(bad)?;
-    let linux = LinuxBuilder::default()
+    let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .cgroups_path(cgroup(id, record))
+        .cgroups_path(cgroup)
         .seccomp(seccomp::default_profile::<&str>(&[]))
         .masked_paths(Vec::<String>::new())
         .readonly_paths(Vec::<String>::new())
         .build()
         .map_err(bad)?;
+    if let Some((uids, gids)) = maps {
+        linux.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+    }
     let mut spec = SpecBuilder::default()
         .version("1.2.1")
         .root(RootBuilder::default().path("").readonly(true).build().map_err(bad)?)
@@ -109,7 +118,8 @@ fn spec(id: &SandboxId, record: &SandboxRecord) -> Result<Spec, Error> {
 /// Makes and starts it; its pid comes back.
 pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<i32, Error> {
     let dir = directory(rt, id);
-    let text = serde_json::to_vec(&spec(id, record)?).map_err(|e| Error::at("encode", "the pod's init", &e))?;
+    let text = serde_json::to_vec(&spec(record, cgroup(rt, id, record))?)
+        .map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();
     let (client, written) = tokio::join!(
         rt.spawner.monitor(),
@@ -126,14 +136,16 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         container_id: id.to_string(),
         bundle: state_dir.clone(),
         state_dir,
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: rt.config.cgroup_driver.as_str().into(),
         ..wire::Create::default()
     });
     let at = |e: Error| e.during("make the init of", format!("pod {id}"));
+    let holder = scope::open(rt, &cgroup(rt, id, record), &format!("init of pod {id}")).await?;
     let created = match client.call(create, vec![], DEADLINE).await.map_err(at)?.result {
         reply::Result::Created(created) => created,
         other => return Err(unexpected("Created", &other)),
     };
+    drop(holder);
     match client
         .call(Verb::Start(wire::Start {}), vec![], DEADLINE)
         .await
@@ -156,7 +168,7 @@ pub(crate) async fn remove(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         drop(client.done(Verb::Discard(wire::Discard {}), DEADLINE).await);
     }
     if !record.cgroup.is_empty() {
-        teardown::remove_cgroup(rt, &cgroup(id, record)).await?;
+        teardown::remove_cgroup(rt, &cgroup(rt, id, record)).await?;
     }
     blocking(move || remove_tree(&dir)).await
 }

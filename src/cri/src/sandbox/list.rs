@@ -1,7 +1,10 @@
 //! ListPodSandbox: from memory, filters ANDed; an id nobody has gives an empty list.
 
+use std::sync::Arc;
+
 use proto::cri;
 
+use crate::encoded::Encoded;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::sandbox::Sandbox;
@@ -20,23 +23,53 @@ fn matches(filter: &cri::PodSandboxFilter, sandbox: &Sandbox, config: &cri::PodS
         && selects(&filter.label_selector, &config.labels)
 }
 
+/// PodSandbox.state.
+pub(crate) const STATE_FIELD: u32 = 3;
+
+fn chosen(rt: &Runtime, filter: Option<&cri::PodSandboxFilter>) -> Result<Vec<Arc<Sandbox>>, Error> {
+    let mut chosen = rt.index.sandboxes();
+    if let Some(filter) = filter {
+        let mut failed = Ok(());
+        chosen.retain(|sandbox| match sandbox.config() {
+            Ok(config) => matches(filter, sandbox, config),
+            Err(error) => {
+                failed = Err(error);
+                false
+            }
+        });
+        failed?;
+    }
+    Ok(chosen)
+}
+
+fn item(sandbox: &Sandbox, state: i32) -> Result<cri::PodSandbox, Error> {
+    let config = sandbox.config()?;
+    Ok(cri::PodSandbox {
+        id: sandbox.record.id.clone(),
+        metadata: config.metadata.clone(),
+        state,
+        created_at: sandbox.record.created_at,
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        runtime_handler: sandbox.request()?.runtime_handler.clone(),
+    })
+}
+
 /// Answers ListPodSandbox.
 pub(crate) fn list(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result<cri::ListPodSandboxResponse, Error> {
-    let mut items = Vec::new();
-    for sandbox in rt.index.sandboxes() {
-        let config = sandbox.config()?;
-        if request.filter.as_ref().is_some_and(|f| !matches(f, &sandbox, config)) {
-            continue;
-        }
-        items.push(cri::PodSandbox {
-            id: sandbox.record.id.clone(),
-            metadata: config.metadata.clone(),
-            state: sandbox.state().into(),
-            created_at: sandbox.record.created_at,
-            labels: config.labels.clone(),
-            annotations: config.annotations.clone(),
-            runtime_handler: sandbox.request()?.runtime_handler.clone(),
-        });
+    let chosen = chosen(rt, request.filter.as_ref())?;
+    let items = chosen.iter().map(|sandbox| item(sandbox, sandbox.state().into()));
+    Ok(cri::ListPodSandboxResponse {
+        items: items.collect::<Result<_, _>>()?,
+    })
+}
+
+/// The same, from bytes that each pod keeps.
+pub(crate) fn encoded(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result<Encoded, Error> {
+    let mut answer = Encoded::default();
+    for sandbox in chosen(rt, request.filter.as_ref())? {
+        let bytes = sandbox.listed.get(|| item(&sandbox, 0))?;
+        answer.push(bytes, STATE_FIELD, sandbox.state().into());
     }
-    Ok(cri::ListPodSandboxResponse { items })
+    Ok(answer)
 }

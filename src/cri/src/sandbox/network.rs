@@ -7,6 +7,7 @@ use proto::cri;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
+use crate::runtime::Runtime;
 use crate::store::records::SandboxRecord;
 
 /// The interface that the kubelet looks for.
@@ -132,10 +133,11 @@ pub(crate) fn addresses(result: &cni_types::AddResult) -> Vec<String> {
 }
 
 /// Repeats DEL for a pod: works without its namespace, and when it was done already.
-pub(crate) async fn delete(cni: &cni_invoke::Cni, record: &SandboxRecord) -> Result<(), Error> {
+pub(crate) async fn delete(rt: &Runtime, record: &SandboxRecord) -> Result<(), Error> {
     let there = std::path::Path::new(&record.netns).exists();
     if let Some(attachment) = attachment(record, there)? {
-        cni.del(&attachment)
+        rt.counters
+            .network("tear_down_pod", rt.cni.del(&attachment))
             .await
             .map_err(|e| Error::at("take down the network of", format!("pod {}", record.id), &e))?;
     }

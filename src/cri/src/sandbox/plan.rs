@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use config::Paths;
+use config::{CgroupDriver, Paths};
 use proto::cri::{self, NamespaceMode};
 use spec::SandboxId;
 
-use crate::container::plan::{check_maps, check_userns};
+use super::userns;
+use crate::container::plan::check_maps;
 use crate::error::Error;
 use crate::store::records::SandboxRecord;
 
@@ -19,6 +20,10 @@ pub(crate) struct Node<'a> {
     pub(crate) resolv_conf: &'a str,
     /// The boot.
     pub(crate) boot_id: &'a str,
+    /// The lowest id of the host that a user namespace may map.
+    pub(crate) lowest_id: u32,
+    /// Who makes cgroups.
+    pub(crate) cgroup_driver: CgroupDriver,
 }
 
 /// What has to be made for a pod.
@@ -139,11 +144,19 @@ fn resolv_conf(dns: Option<&cri::DnsConfig>, host: &str) -> Result<String, Error
     Ok(out)
 }
 
-/// A cgroup path of CRI: absolute and clean, without a last slash.
-fn cgroup_parent(text: &str) -> Result<Option<String>, Error> {
+/// A cgroup path of CRI: absolute and clean, without a last slash. With the systemd driver the path of a slice, which
+/// the kubelet names whole and others by its last part.
+fn cgroup_parent(text: &str, driver: CgroupDriver) -> Result<Option<String>, Error> {
     let trimmed = text.trim_end_matches('/');
     if trimmed.is_empty() {
         return Ok(None);
+    }
+    if driver == CgroupDriver::Systemd {
+        let path = cgroup::slice_path(trimmed).map_err(|e| {
+            Error::at("read", "cgroup_parent", &e)
+                .and("this node's cgroup driver is systemd; set the kubelet's cgroupDriver to systemd")
+        })?;
+        return Ok(Some(path));
     }
     let path = if trimmed.starts_with('/') {
         trimmed.to_owned()
@@ -239,7 +252,7 @@ pub(crate) fn plan(
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.clone().unwrap_or_default();
     let options = context.namespace_options.clone().unwrap_or_default();
-    check_userns(&options)?;
+    let shift = userns::shift(Some(&options), node.lowest_id)?;
     for (what, mode) in [("network", options.network()), ("ipc", options.ipc())] {
         if !matches!(mode, NamespaceMode::Pod | NamespaceMode::Node) {
             return Err(Error::invalid(format!(
@@ -255,9 +268,15 @@ pub(crate) fn plan(
     }
     let host_network = options.network() == NamespaceMode::Node;
     let host_ipc = options.ipc() == NamespaceMode::Node;
+    let mapped = userns::is_mapped(shift);
+    if mapped && (host_ipc || options.pid() == NamespaceMode::Node) {
+        return Err(Error::invalid(
+            "a user namespace is not possible with the host's pid or IPC namespace, which its root has no say in",
+        ));
+    }
     let name = hostname(&config.hostname, node.hostname, host_network)?;
     let text = |path: std::path::PathBuf| path.display().to_string();
-    let parent = cgroup_parent(&linux.cgroup_parent)?;
+    let parent = cgroup_parent(&linux.cgroup_parent, node.cgroup_driver)?;
     let record = SandboxRecord {
         id: id.to_string(),
         request: Some(request.clone()),
@@ -277,6 +296,14 @@ pub(crate) fn plan(
         } else {
             text(paths.uts_namespace(id))
         },
+        userns: if mapped {
+            text(paths.user_namespace(id))
+        } else {
+            String::new()
+        },
+        first_uid: if mapped { shift.uid } else { 0 },
+        first_gid: if mapped { shift.gid } else { 0 },
+        mapped_ids: if mapped { shift.size } else { 0 },
         cgroup: parent.unwrap_or_default(),
         hostname: name.clone(),
         boot_id: node.boot_id.to_owned(),
@@ -328,6 +355,8 @@ mod tests {
             hostname: "node",
             resolv_conf: "nameserver 9.9.9.9\n",
             boot_id: "b",
+            lowest_id: 1,
+            cgroup_driver: CgroupDriver::Cgroupfs,
         };
         plan(&SandboxId::parse(&"a".repeat(64)).unwrap(), &request, &paths, &node)
     }

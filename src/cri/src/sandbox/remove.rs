@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use proto::cri::ContainerEventType;
+
 use super::{stop, teardown};
 use crate::container;
 use crate::error::Error;
@@ -11,7 +13,7 @@ use crate::runtime::Runtime;
 use crate::store::db::Table;
 use crate::store::records::SandboxPhase;
 use crate::store::sandbox::{Sandbox, name_key};
-use crate::{detached, undo};
+use crate::{detached, events, undo};
 
 /// Removes a pod.
 pub(crate) async fn remove(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
@@ -37,6 +39,7 @@ pub(crate) async fn away(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<()
     undo::failpoint("remove_pod", "files").await?;
     rt.db.delete(Table::Sandbox, sandbox.id.as_str()).await?;
     rt.index.remove_sandbox(&sandbox.id);
+    events::pod(rt, sandbox, ContainerEventType::ContainerDeletedEvent);
     if let Some(metadata) = sandbox.config()?.metadata.as_ref() {
         rt.pod_names.release(&name_key(metadata), sandbox.id.as_str());
     }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use proto::cri;
+use proto::cri::{self, ContainerEventType};
 use spec::SandboxId;
 use tracing::Instrument;
 
@@ -23,7 +23,7 @@ use crate::store::names::Reserved;
 use crate::store::records::{SandboxPhase, SandboxRecord, SandboxStatus};
 use crate::store::sandbox::{Sandbox, name_key, row};
 use crate::undo::Undo;
-use crate::{blocking, host};
+use crate::{blocking, events, host, scope};
 
 /// Makes a pod, or finds the one that the same request made.
 pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -> Result<String, Error> {
@@ -32,11 +32,11 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
     rt.handler(&request.runtime_handler)?;
     let request = Arc::new(request);
     match rt.pod_names.reserve(&key, &request)? {
-        Reserved::Done(id) => match rt.index.find_sandbox(&id)? {
-            Some(pod) if pod.phase() == SandboxPhase::Ready => Ok(id),
+        Reserved::Taken(id) => match rt.index.find_sandbox(&id)? {
+            Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(named(id)),
             _ => Err(rt.pod_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await,
+        Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &request).await) };
@@ -46,15 +46,25 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
     }
 }
 
+/// Says in the request's log lines which pod it found.
+fn named(id: String) -> String {
+    tracing::Span::current().record("pod_id", id.as_str());
+    id
+}
+
 async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<String, Error> {
     let id = SandboxId::random().map_err(|e| Error::new(spec::Kind::Internal, format!("make an id: {e}")))?;
+    tracing::Span::current().record("pod_id", id.as_str());
     let plan = planned(rt, &id, request).await?;
     let record = plan.record.clone();
     let mut undo = Undo::new("run_pod");
     match steps(rt, &id, plan, &mut undo).await {
         Ok(sandbox) => {
             undo.disarm();
-            rt.index.insert_sandbox(Arc::new(sandbox));
+            let sandbox = Arc::new(sandbox);
+            rt.index.insert_sandbox(Arc::clone(&sandbox));
+            events::pod(rt, &sandbox, ContainerEventType::ContainerCreatedEvent);
+            events::pod(rt, &sandbox, ContainerEventType::ContainerStartedEvent);
             Ok(id.into())
         }
         Err(error) => {
@@ -78,8 +88,15 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
         hostname: &host::hostname(),
         resolv_conf: &resolv_conf,
         boot_id: &rt.boot_id,
+        lowest_id: rt.config.runtime.userns_min_host_id,
+        cgroup_driver: rt.config.cgroup_driver,
     };
     let mut plan = plan(id, request, &rt.paths, &node)?;
+    if let (false, Some(why)) = (plan.record.userns.is_empty(), &rt.no_userns) {
+        return Err(Error::precondition(format!(
+            "userns_options: this node has no user namespaces for pods: {why}"
+        )));
+    }
     network::attachment(&plan.record, true)?;
     let record = &mut plan.record;
     if record.cgroup.is_empty() {
@@ -96,6 +113,7 @@ async fn steps(rt: &Arc<Runtime>, id: &SandboxId, plan: SandboxPlan, undo: &mut 
     let creating = SandboxStatus {
         phase: SandboxPhase::Creating,
         network_down: false,
+        resized: None,
     };
     rt.db.put(Table::Sandbox, row(&record, &creating)?).await?;
     undo.pass("record").await?;
@@ -121,6 +139,7 @@ async fn steps(rt: &Arc<Runtime>, id: &SandboxId, plan: SandboxPlan, undo: &mut 
     let status = SandboxStatus {
         phase: SandboxPhase::Ready,
         network_down: false,
+        resized: None,
     };
     rt.db.put(Table::Sandbox, row(&record, &status)?).await?;
     undo.pass("committed").await?;
@@ -142,11 +161,8 @@ async fn push_undo(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord, un
     })
     .await?;
     let (rt4, _, record4) = all();
-    undo.push(
-        "network",
-        move || async move { network::delete(&rt4.cni, &record4).await },
-    )
-    .await
+    undo.push("network", move || async move { network::delete(&rt4, &record4).await })
+        .await
 }
 
 /// Namespaces, then CNI ADD.
@@ -159,7 +175,7 @@ async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_typ
     }
     match network::attachment(&plan.record, true)? {
         Some(attachment) => {
-            let added = rt.cni.add(&attachment).await;
+            let added = rt.counters.network("set_up_pod", rt.cni.add(&attachment)).await;
             added
                 .map(Some)
                 .map_err(|e| Error::at("set up the network of", format!("pod {}", plan.record.id), &e))
@@ -170,9 +186,13 @@ async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_typ
 
 /// Cgroup, files and `/dev/shm`.
 async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) -> Result<(), Error> {
+    scope::slice(rt, &plan.record.cgroup, &format!("pod {id}")).await?;
     let (rt, id, plan) = (Arc::clone(rt), id.clone(), Arc::clone(plan));
     blocking(move || {
         files::make(&rt.paths, &id, &plan)?;
+        if rt.systemd.is_some() {
+            return Ok(());
+        }
         let path = &plan.record.cgroup;
         rt.cgroups
             .create(path)

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use proto::cri;
 use serde_json::json;
 
+use crate::clock;
+use crate::container;
 use crate::error::Error;
 use crate::runtime::Runtime;
+use crate::store::records::{PodResources, Resources};
 use crate::store::sandbox::Sandbox;
 
 /// The status message of a pod.
@@ -41,6 +44,54 @@ pub(crate) fn message(sandbox: &Sandbox) -> Result<cri::PodSandboxStatus, Error>
     })
 }
 
+/// The pod as a runtime specification would have it: tools look here for its namespaces. There is no process in it: the
+/// pod has none of its own, or the built-in init.
+fn spec(sandbox: &Sandbox) -> Result<serde_json::Value, Error> {
+    let (config, record) = (sandbox.config()?, &sandbox.record);
+    let pid = match record.init_pid {
+        0 => String::new(),
+        pid => format!("/proc/{pid}/ns/pid"),
+    };
+    let namespaces: Vec<_> = [
+        ("network", &record.netns),
+        ("ipc", &record.ipcns),
+        ("uts", &record.utsns),
+        ("pid", &pid),
+    ]
+    .into_iter()
+    .filter(|(_, path)| !path.is_empty())
+    .map(|(kind, path)| json!({"type": kind, "path": path}))
+    .collect();
+    Ok(json!({
+        "ociVersion": "1.3.0",
+        "hostname": record.hostname,
+        "annotations": config.annotations,
+        "linux": {"cgroupsPath": record.cgroup, "namespaces": namespaces},
+    }))
+}
+
+/// What UpdatePodSandboxResources said.
+fn shown(resized: Option<&PodResources>) -> serde_json::Value {
+    let part = |part: &Option<Resources>| {
+        part.as_ref().map(|Resources(part)| {
+            json!({
+                "cpu_period": part.cpu_period,
+                "cpu_quota": part.cpu_quota,
+                "cpu_shares": part.cpu_shares,
+                "memory_limit_in_bytes": part.memory_limit_in_bytes,
+                "memory_swap_limit_in_bytes": part.memory_swap_limit_in_bytes,
+                "cpuset_cpus": part.cpuset_cpus,
+                "cpuset_mems": part.cpuset_mems,
+                "unified": part.unified,
+            })
+        })
+    };
+    resized.map_or(
+        serde_json::Value::Null,
+        |resized| json!({"overhead": part(&resized.overhead), "resources": part(&resized.resources)}),
+    )
+}
+
 /// Answers PodSandboxStatus.
 pub(crate) fn status(
     rt: &Arc<Runtime>,
@@ -51,24 +102,44 @@ pub(crate) fn status(
     if request.verbose {
         let record = &sandbox.record;
         let cni = serde_json::from_str::<serde_json::Value>(&record.cni_result).unwrap_or_default();
+        // Tools look for a pod's namespaces where other runtimes have the spec of a pause container; there is none here.
+        let namespaces: Vec<_> = [
+            ("network", &record.netns),
+            ("ipc", &record.ipcns),
+            ("uts", &record.utsns),
+        ]
+        .into_iter()
+        .filter(|(_, path)| !path.is_empty())
+        .map(|(kind, path)| json!({"type": kind, "path": path}))
+        .collect();
         let text = json!({
             "image": "",
+            "runtimeSpec": {"hostname": record.hostname, "linux": {"cgroupsPath": record.cgroup, "namespaces": namespaces}},
             "pid": record.init_pid,
             "networkNamespace": record.netns,
             "ipcNamespace": record.ipcns,
             "utsNamespace": record.utsns,
+            "userNamespace": record.userns,
             "cgroup": record.cgroup,
             "hostname": record.hostname,
             "cniResult": cni,
             "networkDown": sandbox.status().network_down,
+            "resources": shown(sandbox.status().resized.as_ref()),
+            "runtimeSpec": spec(&sandbox)?,
         });
         info.insert("info".to_owned(), text.to_string());
     }
-    // `timestamp` stays unset: it goes only together with containers_statuses, and switches
-    // the kubelet to another meaning of this reply (kubernetes #129818).
+    // One goes with the other (kubernetes #129818): a kubelet that listens to events takes the containers from here and
+    // the time as theirs. The time is that before the look.
+    let timestamp = clock::strictly_later();
+    let containers = rt.index.containers_of(&sandbox.id);
     Ok(cri::PodSandboxStatusResponse {
         status: Some(message(&sandbox)?),
         info,
-        ..Default::default()
+        containers_statuses: containers
+            .iter()
+            .map(|container| container::status::message(container))
+            .collect::<Result<_, _>>()?,
+        timestamp,
     })
 }

@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use proto::cri::ContainerEventType;
+
 use super::{init, teardown};
 use crate::container;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::records::SandboxPhase;
 use crate::store::sandbox::Sandbox;
-use crate::{detached, undo};
+use crate::{detached, events, undo};
 
 /// Stops a pod.
 pub(crate) async fn stop(rt: &Arc<Runtime>, id: &str) -> Result<(), Error> {
@@ -48,5 +50,7 @@ pub(crate) async fn down(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<()
     init::remove(rt, &sandbox.id, &sandbox.record).await?;
     teardown::network(rt, &sandbox.id, &sandbox.record).await?;
     undo::failpoint("stop_pod", "network").await?;
-    sandbox.update(&rt.db, |s| s.network_down = true).await
+    sandbox.update(&rt.db, |s| s.network_down = true).await?;
+    events::pod(rt, sandbox, ContainerEventType::ContainerStoppedEvent);
+    Ok(())
 }

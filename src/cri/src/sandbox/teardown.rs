@@ -8,16 +8,27 @@ use std::time::Duration;
 use spec::SandboxId;
 
 use super::{files, namespaces, network};
-use crate::blocking;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::db::Table;
 use crate::store::records::SandboxRecord;
+use crate::{blocking, scope};
 
-/// CNI DEL, then the namespaces. In this order: plugins find the interfaces inside.
+/// CNI DEL, then the network namespace, in this order: plugins find the interfaces inside. At the same time what no
+/// container is left to use: the other namespaces and `/dev/shm`; each unmount waits for RCU.
 pub(crate) async fn network(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
-    network::delete(&rt.cni, record).await?;
-    unpin(rt, id, record).await
+    let network = async {
+        network::delete(rt, record).await?;
+        let record = record.clone();
+        blocking(move || namespaces::unpin_network(&record)).await
+    };
+    let (paths, id, of) = (rt.paths.clone(), id.clone(), record.clone());
+    let local = blocking(move || {
+        files::unmount(&paths.shm(&id))?;
+        namespaces::unpin_local(&paths, &id, &of)
+    });
+    let (network, local) = tokio::join!(network, local);
+    network.and(local)
 }
 
 /// The namespaces alone.
@@ -42,9 +53,10 @@ pub(crate) async fn cgroup(rt: &Arc<Runtime>, record: &SandboxRecord) -> Result<
 
 /// Kills what is in a cgroup and removes it; one that is gone is fine.
 pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), Error> {
-    let (rt, path) = (Arc::clone(rt), path.to_owned());
+    let (own, at) = (Arc::clone(rt), path.to_owned());
     blocking(move || {
-        let found = match rt.cgroups.open(&path) {
+        let path = at;
+        let found = match own.cgroups.open(&path) {
             Ok(found) => found,
             Err(e) if e.kind() == spec::Kind::NotFound => return Ok(()),
             Err(e) => return Err(Error::at("open the cgroup", &path, &e)),
@@ -56,7 +68,8 @@ pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), E
         }
         found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
     })
-    .await
+    .await?;
+    scope::close(rt, path).await
 }
 
 /// All of it, by the record alone.

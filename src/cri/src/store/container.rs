@@ -22,6 +22,7 @@ use super::db::{Db, Row, Table};
 use super::records::{ContainerRecord, Status, encode_status};
 use crate::container::stats::Sample;
 use crate::container::stop::Stopping;
+use crate::encoded::Listed;
 use crate::error::Error;
 use crate::monitor::Client;
 
@@ -45,6 +46,8 @@ pub(crate) struct Container {
     pub(crate) discarded: AtomicBool,
     /// The last CPU reading, for the rate.
     pub(crate) sample: Mutex<Option<Sample>>,
+    /// Its part in lists.
+    pub(crate) listed: Listed,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -65,6 +68,7 @@ impl Container {
             stopping: Mutex::default(),
             discarded: AtomicBool::new(false),
             sample: Mutex::default(),
+            listed: Listed::default(),
         }
     }
 

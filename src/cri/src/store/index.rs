@@ -141,6 +141,7 @@ mod tests {
         let status = SandboxStatus {
             phase: SandboxPhase::Ready,
             network_down: false,
+            resized: None,
         };
         Arc::new(Sandbox::new(
             SandboxId::parse(id).unwrap(),

@@ -9,8 +9,8 @@
 //!
 //! The verb itself runs in a task of its own, so that it outlives a caller whose deadline
 //! passed. The same request asked again while it runs waits for the same result; asked
-//! again afterwards it finds the finished object (the verb decides whether the object is
-//! still what the caller wants). A different request under the same name is refused.
+//! again afterwards it finds the finished object (the verb decides whether it was made by that
+//! request and is still what the caller wants). A different request in flight is refused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,14 +28,13 @@ enum Entry<R> {
         outcome: watch::Receiver<Outcome>,
     },
     Taken {
-        request: Arc<R>,
         id: String,
     },
 }
 
 type Table<R> = Mutex<HashMap<String, Entry<R>>>;
 
-/// The names of one kind of object, with the request that made each.
+/// The names of one kind of object; with the request, while it is being worked on.
 pub(crate) struct Names<R> {
     kind: &'static str,
     table: Arc<Table<R>>,
@@ -55,8 +54,8 @@ pub(crate) enum Reserved<R> {
     New(Ticket<R>, Waiter),
     /// The same request is being worked on: wait with it.
     Join(Waiter),
-    /// The same request has been done: this is the object.
-    Done(String),
+    /// This object has it: the verb knows by which request it was made, and whether it is still what the caller wants.
+    Taken(String),
 }
 
 /// The right to use a name; dropping it without `finish` frees the name.
@@ -103,8 +102,7 @@ impl<R: PartialEq> Names<R> {
                     self.kind
                 ),
             )),
-            Some(Entry::Taken { request: other, id }) if **other == **request => Ok(Reserved::Done(id.clone())),
-            Some(Entry::Taken { id, .. }) => Err(self.taken(key, id)),
+            Some(Entry::Taken { id }) => Ok(Reserved::Taken(id.clone())),
             None => {
                 let (outcome, receiver) = watch::channel(None);
                 let entry = Entry::InFlight {
@@ -135,25 +133,19 @@ impl<R: PartialEq> Names<R> {
     }
 
     /// Notes a name that a restored object has. False if another has it already.
-    pub(crate) fn adopt(&self, key: &str, request: Arc<R>, id: &str) -> bool {
+    pub(crate) fn adopt(&self, key: &str, id: &str) -> bool {
         let mut table = locked(&self.table);
         if table.contains_key(key) {
             return false;
         }
-        table.insert(
-            key.to_owned(),
-            Entry::Taken {
-                request,
-                id: id.to_owned(),
-            },
-        );
+        table.insert(key.to_owned(), Entry::Taken { id: id.to_owned() });
         true
     }
 
     /// Frees `key` if `id` has it.
     pub(crate) fn release(&self, key: &str, id: &str) {
         let mut table = locked(&self.table);
-        if matches!(table.get(key), Some(Entry::Taken { id: owner, .. }) if owner == id) {
+        if matches!(table.get(key), Some(Entry::Taken { id: owner }) if owner == id) {
             table.remove(key);
         }
     }
@@ -170,14 +162,8 @@ impl<R> Ticket<R> {
         {
             let mut table = locked(&self.table);
             match (&outcome, table.remove(&self.key)) {
-                (Ok(id), Some(Entry::InFlight { request, .. })) => {
-                    table.insert(
-                        self.key.clone(),
-                        Entry::Taken {
-                            request,
-                            id: id.clone(),
-                        },
-                    );
+                (Ok(id), Some(Entry::InFlight { .. })) => {
+                    table.insert(self.key.clone(), Entry::Taken { id: id.clone() });
                 }
                 (_, _removed) => {}
             }
@@ -233,7 +219,7 @@ mod tests {
         drop(first); // the first caller's deadline passed
         ticket.finish(Ok("id".into()));
         assert_eq!(second.wait().await.unwrap(), "id");
-        assert!(matches!(names.reserve("a", &Arc::new(1)).unwrap(), Reserved::Done(id) if id == "id"));
+        assert!(matches!(names.reserve("a", &Arc::new(1)).unwrap(), Reserved::Taken(id) if id == "id"));
     }
 
     #[tokio::test]
@@ -243,10 +229,11 @@ mod tests {
         let error = names.reserve("a", &Arc::new(2)).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), Kind::AlreadyExists);
         ticket.finish(Ok("id".into()));
-        let error = names.reserve("a", &Arc::new(2)).map(|_| ()).unwrap_err();
+        assert!(matches!(names.reserve("a", &Arc::new(2)).unwrap(), Reserved::Taken(id) if id == "id"));
+        let error = names.taken("a", "id");
         assert!(error.to_string().contains("taken by id"), "{error}");
         names.release("a", "someone else");
-        assert!(names.reserve("a", &Arc::new(2)).is_err());
+        assert!(matches!(names.reserve("a", &Arc::new(2)).unwrap(), Reserved::Taken(_)));
         names.release("a", "id");
         new(&names, "a", 2);
     }

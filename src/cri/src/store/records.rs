@@ -1,6 +1,7 @@
 //! The rows as they are written: records in protobuf (they carry the caller's CRI messages
 //! byte for byte and only ever grow fields), statuses in JSON (a person can read them).
 
+use image::IdShift;
 use prost::Message;
 use proto::cri;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,32 @@ pub(crate) struct SandboxRecord {
     /// Its process, in the daemon's pid namespace; 0 if there is none.
     #[prost(int32, tag = "14")]
     pub(crate) init_pid: i32,
+    /// The pinned user namespace; empty where the host's is used.
+    #[prost(string, tag = "20")]
+    pub(crate) userns: String,
+    /// The host's user that is the pod's user 0.
+    #[prost(uint32, tag = "21")]
+    pub(crate) first_uid: u32,
+    /// The host's group that is the pod's group 0.
+    #[prost(uint32, tag = "22")]
+    pub(crate) first_gid: u32,
+    /// How many ids the pod has.
+    #[prost(uint32, tag = "23")]
+    pub(crate) mapped_ids: u32,
+}
+
+impl SandboxRecord {
+    /// The ids of its user namespace.
+    pub(crate) fn shift(&self) -> IdShift {
+        if self.userns.is_empty() {
+            return IdShift::NONE;
+        }
+        IdShift {
+            uid: self.first_uid,
+            gid: self.first_gid,
+            size: self.mapped_ids,
+        }
+    }
 }
 
 /// What never changes about a container.
@@ -145,6 +172,20 @@ pub(crate) struct SandboxStatus {
     pub(crate) phase: SandboxPhase,
     /// CNI DEL and the namespaces are done with.
     pub(crate) network_down: bool,
+    /// What UpdatePodSandboxResources said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resized: Option<PodResources>,
+}
+
+/// Resources of a pod as the kubelet counts them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PodResources {
+    /// What the pod costs beside its containers.
+    #[serde(default)]
+    pub(crate) overhead: Option<Resources>,
+    /// What its containers have together.
+    #[serde(default)]
+    pub(crate) resources: Option<Resources>,
 }
 
 /// Where a container is in its life.
@@ -174,6 +215,40 @@ pub(crate) struct Status {
     /// A stop was promised; when its grace ends, nanoseconds since the epoch.
     #[serde(default)]
     pub(crate) stop_by: Option<i64>,
+    /// The resources since UpdateContainerResources; none: those that it was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resized: Option<Resources>,
+}
+
+/// Resources as CRI says them, written in a way that keeps every field of a later CRI too: protobuf, in hexadecimal.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resources(pub(crate) cri::LinuxContainerResources);
+
+// No field is a floating-point number.
+impl Eq for Resources {}
+
+impl Serialize for Resources {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let text: String = self
+            .0
+            .encode_to_vec()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        to.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Resources {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digits).collect();
+        let bytes = bytes.ok_or_else(|| serde::de::Error::custom("no hexadecimal digits"))?;
+        cri::LinuxContainerResources::decode(bytes.as_slice())
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
 }
 
 /// Encodes a status.
@@ -198,6 +273,7 @@ impl Status {
             phase: Phase::Creating,
             removing: false,
             stop_by: None,
+            resized: None,
         }
     }
 
@@ -239,10 +315,23 @@ mod tests {
             phase: Phase::Running { started_at: 7 },
             removing: false,
             stop_by: Some(9),
+            resized: Some(Resources(cri::LinuxContainerResources {
+                cpu_shares: 512,
+                cpuset_cpus: "0-1".into(),
+                ..Default::default()
+            })),
         };
         let (r, s): (ContainerRecord, Status) =
             decode(&record.encode_to_vec(), &encode_status(&status).unwrap()).unwrap();
         assert_eq!((r, s), (record, status));
+    }
+
+    #[test]
+    fn a_row_of_a_version_before_resizing_is_read() {
+        let (_, status): (ContainerRecord, Status) = decode(b"", br#"{"phase":"Created"}"#).unwrap();
+        assert_eq!(status.resized, None);
+        let bad = decode::<ContainerRecord, Status>(b"", br#"{"phase":"Created","resized":"zz"}"#);
+        assert_eq!(bad.unwrap_err().kind(), spec::Kind::DataLoss);
     }
 
     #[test]

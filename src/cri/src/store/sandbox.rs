@@ -1,6 +1,6 @@
 //! A pod in memory: its record, its status and the order of its verbs.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use prost::Message;
 use proto::cri;
@@ -8,6 +8,8 @@ use spec::SandboxId;
 
 use super::db::{Db, Row, Table};
 use super::records::{SandboxPhase, SandboxRecord, SandboxStatus, encode_status};
+use crate::container::stats::Sample;
+use crate::encoded::Listed;
 use crate::error::Error;
 
 /// A pod.
@@ -21,6 +23,10 @@ pub(crate) struct Sandbox {
     /// Verbs that change the pod take turns here; readers and lists never look at it. It is
     /// a queue, not a guard of data: the only lock of this crate that is held across waits.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Its part in lists.
+    pub(crate) listed: Listed,
+    /// The last CPU reading, for the rate.
+    pub(crate) sample: Mutex<Option<Sample>>,
 }
 
 impl Sandbox {
@@ -31,6 +37,8 @@ impl Sandbox {
             record,
             status: RwLock::new(status),
             turn: tokio::sync::Mutex::new(()),
+            listed: Listed::default(),
+            sample: Mutex::default(),
         }
     }
 

@@ -303,13 +303,17 @@ impl Life {
 
     /// The file of a pod's network namespace.
     pub(crate) fn netns(&self, pod: &str) -> String {
+        self.pod_info(pod)["networkNamespace"].as_str().unwrap().to_owned()
+    }
+
+    /// What the verbose status of a pod says.
+    pub(crate) fn pod_info(&self, pod: &str) -> serde_json::Value {
         let request = api::PodSandboxStatusRequest {
             pod_sandbox_id: pod.into(),
             verbose: true,
         };
         let info = self.pod_sandbox_status(request).unwrap().info["info"].clone();
-        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
-        info["networkNamespace"].as_str().unwrap().to_owned()
+        serde_json::from_str(&info).unwrap()
     }
 
     rpcs! {
@@ -327,6 +331,17 @@ impl Life {
         container_status(ContainerStatusRequest) -> ContainerStatusResponse;
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
+        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
+        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
+        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
+        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
+        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
+        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
+        runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse;
+        update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
+        checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
+        restore_pod(RestorePodRequest) -> RestorePodResponse;
         list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
         pull_image(PullImageRequest) -> PullImageResponse;
@@ -353,6 +368,17 @@ impl Life {
             verbose: false,
         };
         self.container_status(request).unwrap().status.unwrap()
+    }
+
+    /// The first process of a container.
+    pub(crate) fn container_pid(&self, id: &str) -> i64 {
+        let request = api::ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: true,
+        };
+        let info = self.container_status(request).unwrap().info["info"].clone();
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        info["pid"].as_i64().unwrap()
     }
 
     pub(crate) fn wait_exit(&self, id: &str) -> api::ContainerStatus {

@@ -13,4 +13,7 @@ mod life;
 mod node;
 mod pace;
 mod registry;
+mod resize;
 mod streams;
+mod told;
+mod userns;

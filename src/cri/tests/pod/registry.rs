@@ -9,8 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// Programs of the host that the image has in `/bin`.
-const PROGRAMS: [&str; 12] = [
-    "sh", "sleep", "cat", "true", "false", "ls", "id", "hostname", "mount", "touch", "rm", "stty",
+const PROGRAMS: [&str; 14] = [
+    "sh", "sleep", "cat", "true", "false", "ls", "id", "hostname", "mount", "touch", "rm", "stty", "stat", "readlink",
 ];
 
 struct Blob {

@@ -55,9 +55,17 @@ pub(crate) fn run(args: &SourceArgs, is_tuned: bool) -> anyhow::Result<ExitCode>
 async fn serve(config: Config, sources: Sources, level: logging::Level) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let signals = Signals::watch(&config, sources, level, stop.clone())?;
-    let (registry, calls) = metrics::registry();
+    let (mut registry, calls) = metrics::registry();
     let Built { runtime, stream } = parts::build(config.clone()).await?;
+    runtime.register(&mut registry);
     let (runtime_service, image_service) = cri::services(&runtime);
+    // An event stream would go on until the drain gives it up.
+    let ended = stop.clone();
+    let streaming = Arc::clone(&runtime);
+    tokio::spawn(async move {
+        ended.cancelled().await;
+        streaming.end_streams();
+    });
     let sessions = tokio::spawn(stream.serve(Arc::new(cri::Streaming::new(&runtime)), stop.clone()));
 
     let scraped = match config.metrics.listen {

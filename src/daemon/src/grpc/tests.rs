@@ -4,6 +4,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http_body_util::BodyExt as _;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -31,15 +32,33 @@ impl Service<http::Request<Incoming>> for Echo {
                 Some("Panic") => panic!("on purpose"),
                 _ => {}
             }
-            Ok(http::Response::builder()
-                .header("service", name)
-                .body(Body::empty())
-                .unwrap())
+            let body = match request.uri().path().rsplit('/').next() {
+                Some("Late") => Body::new(answer_with("13")),
+                Some("Well") => Body::new(answer_with("0")),
+                _ => Body::empty(),
+            };
+            let mut answer = http::Response::builder().header("service", name).body(body).unwrap();
+            if request.uri().path().ends_with("/Early") {
+                answer.headers_mut().insert("grpc-status", "5".parse().unwrap());
+            }
+            Ok(answer)
         })
     }
 }
 
+/// A message, then trailers with this code.
+fn answer_with(code: &'static str) -> impl http_body::Body<Data = bytes::Bytes, Error = tonic::Status> + Send {
+    let trailers = http::HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        http::HeaderValue::from_static(code),
+    )]);
+    http_body_util::Full::new(bytes::Bytes::from_static(b"message"))
+        .map_err(|never: Infallible| match never {})
+        .with_trailers(async move { Some(Ok(trailers)) })
+}
+
 struct Server {
+    registry: prometheus_client::registry::Registry,
     dir: tempfile::TempDir,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -54,14 +73,14 @@ impl Server {
         std::mem::forget(_bound);
         let stop = CancellationToken::new();
         let listener = UnixListener::from_std(listener).unwrap();
-        let task = tokio::spawn(serve(
-            listener,
-            Echo("runtime"),
-            Echo("image"),
-            crate::metrics::registry().1,
-            stop.clone(),
-        ));
-        Self { dir, stop, task }
+        let (registry, calls) = crate::metrics::registry();
+        let task = tokio::spawn(serve(listener, Echo("runtime"), Echo("image"), calls, stop.clone()));
+        Self {
+            registry,
+            dir,
+            stop,
+            task,
+        }
     }
 
     async fn connect(&self) -> Connection {
@@ -92,6 +111,45 @@ async fn a_call_reaches_the_service_its_path_names() {
         .unwrap();
     assert_eq!(answer.headers()["grpc-status"], "12");
     assert!(answer.headers()["grpc-message"].to_str().unwrap().contains("v1alpha2"));
+}
+
+#[tokio::test]
+async fn a_call_is_counted_with_the_code_it_ended_with() {
+    let server = Server::start();
+    let mut connection = server.connect().await;
+    let mut call = async |name: &str, whole: bool| {
+        let answer = ask(&mut connection, &format!("/runtime.v1.RuntimeService/{name}"))
+            .await
+            .unwrap();
+        if whole {
+            answer.into_body().collect().await.unwrap();
+        }
+    };
+    for (name, whole) in [("Early", true), ("Late", true), ("Well", true), ("Version", true)] {
+        call(name, whole).await;
+    }
+    let metrics = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &server.registry).unwrap();
+        text
+    };
+    let wanted = [
+        "calls_total{operation=\"Early\"} 1",
+        "errors_total{operation=\"Early\",code=\"5\"} 1",
+        "calls_total{operation=\"Late\"} 1",
+        "errors_total{operation=\"Late\",code=\"13\"} 1",
+        "calls_total{operation=\"Well\"} 1",
+        "calls_total{operation=\"Version\"} 1",
+    ];
+    let until = Instant::now() + Duration::from_secs(5);
+    while !wanted.iter().all(|line| metrics().contains(line)) {
+        assert!(Instant::now() < until, "{}", metrics());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let text = metrics();
+    for well in ["Well", "Version"] {
+        assert!(!text.contains(&format!("errors_total{{operation=\"{well}\"")), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod db;
+pub(crate) mod figures;
 pub(crate) mod fixups;
 pub(crate) mod janitor;
 pub(crate) mod layers;
@@ -44,6 +45,7 @@ use db::Db;
 use janitor::Janitor;
 use layers::Layers;
 
+pub use figures::Figures;
 pub use usage::{FsUsage, Usage};
 
 /// How a store is opened.
@@ -86,6 +88,7 @@ pub struct Store {
     pub(crate) flights: SingleFlight<Digest, ()>,
     pub(crate) layers: Arc<Layers>,
     pub(crate) janitor: Arc<Janitor>,
+    pub(crate) counts: figures::Counts,
     catalog: RwLock<Arc<Catalog>>,
     db: Mutex<Db>,
     pinned: HashSet<String>,
@@ -143,6 +146,7 @@ impl Store {
             flights: SingleFlight::default(),
             layers,
             janitor,
+            counts: figures::Counts::default(),
             catalog: RwLock::new(Arc::new(catalog)),
             db: Mutex::new(db),
             pinned,

@@ -13,8 +13,9 @@ use std::os::fd::BorrowedFd;
 
 use ::seccomp::Program;
 use sys::path::Root;
+use sys::procfs::Procfs;
 
-use super::{console, cwd, execve, identity, join_keyring, limits, seccomp, stdio};
+use super::{console, cwd, execve, identity, join_keyring, label, limits, seccomp, stdio};
 use crate::plan::process::Process;
 use crate::sync::Channel;
 use crate::{Error, Stdio};
@@ -28,6 +29,9 @@ pub(crate) struct Inherited<'a> {
     pub(crate) entry: cgroup::Entry,
     /// Whether the container has a user namespace of its own: joining one's own is EINVAL.
     pub(crate) userns: bool,
+    pub(crate) keeps_orphans: bool,
+    /// The host's procfs, where labels are written.
+    pub(crate) labels: Option<Procfs>,
     pub(crate) keyring: CString,
 }
 
@@ -57,6 +61,8 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
         seccomp: filter,
         entry,
         userns,
+        keeps_orphans,
+        labels,
         keyring,
     } = inherited;
     let user = if userns { libc::CLONE_NEWUSER } else { 0 };
@@ -81,7 +87,12 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
     join_keyring(&keyring)?;
     stdio::install(stdio, console, process)?;
     sys::signal::reset().map_err(Error::sys("reset", "signals"))?;
+    if keeps_orphans {
+        // It outlives execve and is not inherited (prctl(2)).
+        sys::prctl::set_child_subreaper(true).map_err(Error::sys("keep", "orphans"))?;
+    }
     limits::set(process)?;
+    label::set(&process.labels, labels.as_ref())?;
     identity::assume(process, filter.is_some() && !process.no_new_privs)?;
     cwd::enter(&root, &process.cwd)?;
     sys::cred::set_umask(process.umask);

@@ -15,6 +15,10 @@
 //! image, because nothing else is there (CVE-2021-30465, CVE-2025-52565, CVE-2026-41579 and their kin).
 //! Everything of the host that is needed is in [`Inherited`], as descriptors.
 //!
+//! Hooks of before the pivot need to find the root below the bundle, and the host around it. For a container that has
+//! some, the root is attached there first, 3 is done through its handle, which no link leaves either, then the hooks run,
+//! then it is pivoted to.
+//!
 //! seccomp comes last also without `no_new_privs`: `CAP_SYS_ADMIN`, which loading then takes, is kept in the
 //! permitted and effective sets up to execve, which computes both anew from the bounding, inheritable and ambient
 //! sets. So a profile may refuse setresuid, capset or prctl, and the process still starts.
@@ -25,6 +29,7 @@ pub(crate) mod devices;
 mod execve;
 mod identity;
 pub(crate) mod join;
+pub(crate) mod label;
 mod limits;
 mod masks;
 pub(crate) mod mounts;
@@ -36,11 +41,15 @@ pub(crate) mod stdio;
 pub(crate) mod sysctl;
 
 use std::ffi::CString;
+use std::path::PathBuf;
 
 use ::seccomp::Program;
+use sys::procfs::Procfs;
 
+use crate::hooks::{self, State};
 use crate::parent::Sources;
 use crate::plan::Plan;
+use crate::plan::hooks::Stage;
 use crate::sync::{Channel, Message};
 use crate::{Error, Stdio};
 
@@ -50,6 +59,12 @@ pub(crate) struct Inherited {
     pub(crate) stdio: Stdio,
     pub(crate) seccomp: Option<Program>,
     pub(crate) entry: cgroup::Entry,
+    /// The host's procfs, where labels are written.
+    pub(crate) labels: Option<Procfs>,
+    /// Where the root is seen while hooks of before the pivot run.
+    pub(crate) stage: Option<PathBuf>,
+    /// What hooks are told.
+    pub(crate) state: State,
 }
 
 /// Runs in the new process; returns only where it failed, with the exit code.
@@ -69,6 +84,9 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
         stdio,
         seccomp,
         entry,
+        labels,
+        stage,
+        state,
     } = inherited;
     let process = &plan.process;
     rustix::process::setsid().map_err(Error::sys("make", "session"))?;
@@ -79,7 +97,10 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
 
     let kernel = mounts::kernel(plan)?;
     let proc = sysctl::needs_procfs(&plan.sysctls)?;
-    let root = rootfs::enter(&sources.rootfs)?;
+    let root = match &stage {
+        None => rootfs::enter(&sources.rootfs)?,
+        Some(stage) => rootfs::stage(&sources.rootfs, stage)?,
+    };
     mounts::make(&root, plan, &mut sources, kernel)?;
     devices::make(&root, &plan.devices, &sources.devices)?;
     let console = console::open(&root, process, channel)?;
@@ -87,6 +108,13 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
         console::bind(&root, console)?;
     }
     cwd::make(&root, &process.cwd)?;
+    let root = match &stage {
+        None => root,
+        Some(_) => {
+            before_pivot(plan, &state, channel)?;
+            rootfs::pivot(&sources.rootfs)?
+        }
+    };
 
     namespaces::name(plan)?;
     if let Some(proc) = &proc {
@@ -105,6 +133,7 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
     stdio::install(stdio, console, process)?;
     sys::signal::reset().map_err(Error::sys("reset", "signals"))?;
     limits::set(process)?;
+    label::set(&process.labels, labels.as_ref())?;
     identity::assume(process, seccomp.is_some() && !process.no_new_privs)?;
     cwd::enter(&root, &process.cwd)?;
     sys::cred::set_umask(process.umask);
@@ -120,11 +149,26 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
         // The caller is gone or does not want us: nothing to report to nobody.
         return Ok(0);
     }
+    for hook in plan.hooks.of(&[Stage::StartContainer]) {
+        hooks::one(hook, &state, sys::process::own_pid())?;
+    }
     seccomp::load(seccomp.as_ref())?;
     match program {
         Some(program) => Err(program.run()),
         None => match reaper::run()? {},
     }
+}
+
+/// The hooks of the host, which the caller runs, then those of the container, which are ours.
+fn before_pivot(plan: &Plan, state: &State, channel: &Channel) -> Result<(), Error> {
+    if plan.hooks.has(&[Stage::Prestart, Stage::CreateRuntime]) {
+        channel.send(&Message::Hooks)?;
+        if channel.receive()?.is_none() {
+            return Err(Error::state("the caller", "is gone"));
+        }
+    }
+    let mut ours = plan.hooks.of(&[Stage::CreateContainer]);
+    ours.try_for_each(|hook| hooks::one(hook, state, sys::process::own_pid()))
 }
 
 /// The session keyring of a container, by the last component of its cgroup: its id.

@@ -18,7 +18,7 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// the kernel gives nobody more of them than what is already seen unobstructed (`mount_too_revealing`).
 pub(super) fn kernel(plan: &Plan) -> Result<Vec<Option<OwnedFd>>, Error> {
     let one = |mount: &Mount| match &mount.what {
-        What::Fs { fs, .. } if matches!(fs.as_str(), "proc" | "sysfs") => filesystem(mount).map(Some),
+        What::Fs { fs, .. } if matches!(fs.as_str(), "proc" | "sysfs") => filesystem(mount, None).map(Some),
         _ => Ok(None),
     };
     plan.mounts.iter().map(one).collect()
@@ -34,7 +34,7 @@ pub(super) fn make(root: &Root, plan: &Plan, sources: &mut Sources, kernel: Vec<
                 } else {
                     kernel
                 };
-                let made = ahead.map_or_else(|| filesystem(mount), Ok)?;
+                let made = ahead.map_or_else(|| filesystem(mount, plan.mount_label.as_deref()), Ok)?;
                 attach(root, mount, made.as_fd(), true)?;
             }
             (What::Bind { recursive, .. }, Some(source)) => bind(root, mount, &source, *recursive)?,
@@ -50,12 +50,16 @@ fn name(mount: &Mount) -> String {
 }
 
 /// The filesystem of a mount that is none of the host's, not attached yet.
-pub(crate) fn filesystem(mount: &Mount) -> Result<OwnedFd, Error> {
+pub(crate) fn filesystem(mount: &Mount, label: Option<&str>) -> Result<OwnedFd, Error> {
     let What::Fs { fs, source, options } = &mount.what else {
         return Err(Error::state(name(mount), "is no filesystem"));
     };
     let build = || {
         let context = Context::open(fs)?;
+        // The kernel's own trees have contexts by its policy.
+        if let (Some(label), false) = (label, matches!(fs.as_str(), "proc" | "sysfs" | "mqueue")) {
+            context.set("context", label)?;
+        }
         if let Some(source) = source {
             context.set("source", source)?;
         }

@@ -4,11 +4,15 @@
 //! to a limit of a few megabytes or a share of the processor that the container may have.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use sys::process::{CLONE_PARENT, CloneArgs, clone3};
 
 use super::{Sources, facts, isolate_self, set_oom_score_adj};
+use crate::hooks::State;
 use crate::plan::Plan;
+use crate::plan::hooks::Stage;
 use crate::sync::{Channel, Message};
 use crate::{CreateRequest, Error, bundle, init, userns};
 
@@ -36,10 +40,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     req.stdio.check(plan.process.terminal)?;
     let seccomp = init::seccomp::compile(plan.seccomp.as_ref())?;
 
-    let cgroup::DriverKind::Cgroupfs = req.driver;
-    let host = cgroup::Host::shared()?;
-    refuse_if_populated(host, &plan.cgroup_path)?;
-    let group = host.create(&plan.cgroup_path)?;
+    let group = group(req.driver, &plan.cgroup_path)?;
     let mut clamped = plan.clamped.clone();
     clamped.extend(group.unsupported(&plan.resources)?);
     channel.send(&Message::Planned {
@@ -48,15 +49,23 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         gid: plan.process.gid,
         groups: plan.process.groups.clone(),
         clamped,
+        hooks: (plan.hooks.has(&[Stage::Poststart]), plan.hooks.has(&[Stage::Poststop])),
     })?;
     group.apply(&plan.resources)?;
 
     let sources = Sources::open(&plan, &req, &group)?;
     let entry = group.entry()?;
+    let state = State::new(req.id, req.bundle, &spec);
+    let stage = if plan.hooks.want_staging() {
+        Some(staging(&plan, req.bundle)?)
+    } else {
+        None
+    };
     set_oom_score_adj(plan.process.oom_score_adj)?;
     if let Some(user) = &plan.user {
         init::stdio::give_ahead(&req.stdio, &plan.process, &user.maps)?;
     }
+    let labels = init::label::procfs(&plan.process.labels)?;
     for_children(&plan, &sources)?;
 
     // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
@@ -73,9 +82,49 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         stdio: req.stdio,
         seccomp,
         entry,
+        labels,
+        stage,
+        state,
     };
     let (pid, _pidfd) = clone3(&args, || init::run(&plan, inherited, channel)).map_err(Error::sys("clone", "init"))?;
     channel.send(&Message::Spawned { pid })
+}
+
+/// Where hooks find the root, as `root.path` says; made where the root comes as a descriptor. The root of a user
+/// namespace, as which hooks of the container run there, gets a way to it and to config.json.
+fn staging(plan: &Plan, bundle: &Path) -> Result<PathBuf, Error> {
+    if plan.rootfs.as_os_str().is_empty() {
+        return Err(Error::invalid("root.path", "is missing, and hooks need one"));
+    }
+    let bundle = std::path::absolute(bundle).map_err(Error::sys("find", bundle.display()))?;
+    let path = bundle.join(&plan.rootfs);
+    match std::fs::create_dir(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::sys("make", path.display())(error));
+        }
+        _ => {}
+    }
+    if let Some(user) = &plan.user {
+        let (_, gid) = user.maps.root()?;
+        for (path, mode) in [(bundle.clone(), 0o710), (bundle.join("config.json"), 0o640)] {
+            std::os::unix::fs::chown(&path, None, Some(gid))
+                .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)))
+                .map_err(Error::sys("open a way to", path.display()))?;
+        }
+    }
+    Ok(path)
+}
+
+/// The container's cgroup. A scope of systemd is there already, with the process in it that holds it open.
+fn group(driver: cgroup::DriverKind, path: &str) -> Result<cgroup::Cgroup, Error> {
+    let host = cgroup::Host::shared()?;
+    Ok(match driver {
+        cgroup::DriverKind::Cgroupfs => {
+            refuse_if_populated(host, path)?;
+            host.create(path)?
+        }
+        cgroup::DriverKind::Systemd => host.open(path)?,
+    })
 }
 
 /// A cgroup with processes belongs to somebody who lives.

@@ -41,7 +41,6 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         plan.oom_score_adj = own.map(|own| own.max(facts.oom_score_adj));
     }
     let seccomp = init::seccomp::compile(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()))?;
-    let cgroup::DriverKind::Cgroupfs = req.driver;
     let group = cgroup::Host::shared()?.open(req.cgroup_path)?;
     channel.send(&Message::Planned {
         cgroup_path: req.cgroup_path.to_owned(),
@@ -49,6 +48,7 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         gid: plan.gid,
         groups: Vec::new(),
         clamped,
+        hooks: (false, false),
     })?;
 
     set_oom_score_adj(plan.oom_score_adj)?;
@@ -70,6 +70,8 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         seccomp,
         entry,
         userns: user.is_some(),
+        keeps_orphans: req.keeps_orphans,
+        labels: init::label::procfs(&plan.labels)?,
         keyring: init::keyring_name(req.cgroup_path),
     };
     let (pid, _pidfd) =

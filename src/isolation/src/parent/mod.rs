@@ -10,12 +10,14 @@ pub(crate) mod join;
 mod sources;
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use rustix::process::Resource;
 use sys::cap::{self, SYS_RESOURCE};
 
 use crate::Error;
 use crate::plan::Facts;
+use crate::plan::label::Module;
 pub(crate) use sources::Sources;
 
 /// Closes what is not in `keep`, becomes undumpable.
@@ -44,8 +46,19 @@ fn facts() -> Result<Facts<'static>, Error> {
         caps,
         oom_score_adj,
         may_raise_limits: caps.contains(SYS_RESOURCE),
+        has: &has,
         hard_limit: &hard_limit,
     })
+}
+
+/// Whether a security module is on, as its own files say.
+fn has(module: Module) -> bool {
+    match module {
+        Module::AppArmor => {
+            std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with(b"Y"))
+        }
+        Module::SeLinux => Path::new("/sys/fs/selinux/enforce").exists(),
+    }
 }
 
 const OOM: &str = "/proc/self/oom_score_adj";

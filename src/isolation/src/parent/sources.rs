@@ -198,7 +198,7 @@ fn dev(plan: &Plan) -> Result<Option<OwnedFd>, Error> {
     let Some(mount) = plan.mounts.iter().find(|mount| mount.target == Path::new("/dev")) else {
         return Ok(None);
     };
-    let made = init::mounts::filesystem(mount)?;
+    let made = init::mounts::filesystem(mount, plan.mount_label.as_deref())?;
     let (uid, gid) = user.maps.root()?;
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)

@@ -5,6 +5,8 @@
 //! Ids in the plan are the container's; where the host is concerned, `userns` translates.
 
 pub(crate) mod devices;
+pub(crate) mod hooks;
+pub(crate) mod label;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
@@ -30,6 +32,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) oom_score_adj: i32,
     /// Whether a hard limit can be raised.
     pub(crate) may_raise_limits: bool,
+    /// Whether the kernel has a security module switched on.
+    pub(crate) has: &'a dyn Fn(label::Module) -> bool,
     /// Its hard limit of a resource.
     pub(crate) hard_limit: &'a dyn Fn(Resource) -> Option<u64>,
 }
@@ -64,10 +68,13 @@ pub(crate) struct Plan {
     pub(crate) cgroup_path: String,
     pub(crate) resources: LinuxResources,
     pub(crate) process: process::Process,
+    /// The SELinux context of what is mounted for the container.
+    pub(crate) mount_label: Option<String>,
     pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) personality: Option<u64>,
     /// Run the built-in reaper in the place of a program.
     pub(crate) reaper: bool,
+    pub(crate) hooks: hooks::Hooks,
     pub(crate) clamped: Vec<String>,
 }
 
@@ -111,6 +118,12 @@ impl Plan {
             cgroup_path: resources::cgroup_path(id, linux.cgroups_path().as_deref())?,
             resources: resources::plan(linux.resources().as_ref()),
             personality: process::personality(linux.personality().as_ref())?,
+            mount_label: label::one(
+                "linux.mountLabel",
+                linux.mount_label().as_deref(),
+                label::Module::SeLinux,
+                inside,
+            )?,
             seccomp: linux.seccomp().clone(),
             namespaces,
             user,
@@ -118,6 +131,7 @@ impl Plan {
             devices,
             process,
             reaper,
+            hooks: hooks::plan(spec)?,
             clamped,
         })
     }

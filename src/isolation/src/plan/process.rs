@@ -12,6 +12,7 @@ use sys::rlimit::Limit;
 use sys::sched::SchedAttr;
 
 use super::Facts;
+use super::label::{self, Labels};
 use super::userns::User;
 use crate::Error;
 use crate::sync::MAX_GROUPS;
@@ -46,6 +47,7 @@ pub(crate) struct Process {
     /// Class and level.
     pub(crate) io_priority: Option<(u16, u16)>,
     pub(crate) scheduler: Option<SchedAttr>,
+    pub(crate) labels: Labels,
 }
 
 impl Process {
@@ -132,6 +134,7 @@ pub(crate) fn plan(
         oom_score_adj: oom_score_adj(process.oom_score_adj(), facts, clamped)?,
         io_priority: io_priority(process)?,
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        labels: label::plan(process, facts)?,
     })
 }
 
@@ -139,18 +142,6 @@ fn supported(process: &spec::runtime::Process) -> Result<(), Error> {
     let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     if given(process.command_line()) {
         return Err(Error::unsupported("process.commandLine", "is for Windows"));
-    }
-    if given(process.apparmor_profile()) {
-        return Err(Error::unsupported(
-            "process.apparmorProfile",
-            "AppArmor is not supported yet",
-        ));
-    }
-    if given(process.selinux_label()) {
-        return Err(Error::unsupported(
-            "process.selinuxLabel",
-            "SELinux is not supported yet",
-        ));
     }
     if process.exec_cpu_affinity().is_some() {
         return Err(Error::unsupported("process.execCPUAffinity", "is not supported yet"));

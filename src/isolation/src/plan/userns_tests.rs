@@ -84,6 +84,42 @@ fn it_has_all_capabilities_and_raises_no_limit() {
 }
 
 #[test]
+fn labels_need_their_module() {
+    let with = |pointer: &str, has: bool| {
+        let mut spec = base();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        spec.pointer_mut(parent).unwrap()[name] = json!("label");
+        plan_on(
+            spec,
+            &Facts {
+                has: &|_| has,
+                ..host(all())
+            },
+        )
+    };
+    for (pointer, module) in [
+        ("/process/apparmorProfile", "AppArmor"),
+        ("/process/selinuxLabel", "SELinux"),
+        ("/linux/mountLabel", "SELinux"),
+    ] {
+        let error = with(pointer, false).unwrap_err();
+        assert_eq!(error.kind(), Kind::FailedPrecondition);
+        assert!(
+            error.to_string().contains(&format!("this host has no {module}")),
+            "{error}"
+        );
+        assert!(with(pointer, true).is_ok());
+    }
+    let labels = with("/process/apparmorProfile", true).unwrap().process.labels;
+    assert_eq!(labels.apparmor.as_deref(), Some("label"));
+    let mut spec = base();
+    spec["process"]["apparmorProfile"] = json!("unconfined");
+    assert!(plan(spec.clone()).unwrap().process.labels.is_empty());
+    spec["process"]["apparmorProfile"] = json!("a\nb");
+    assert_eq!(plan(spec).unwrap_err().kind(), Kind::InvalidArgument);
+}
+
+#[test]
 fn nodes_are_made_ahead_in_a_dev_of_its_own() {
     let listed = json!([
         {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "uid": 0, "gid": 0},

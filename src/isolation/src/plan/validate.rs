@@ -29,32 +29,15 @@ pub(super) fn supported(spec: &Spec) -> Result<(), Error> {
     refuse(spec.zos().is_some(), "zos", "this is Linux")?;
     refuse(some(spec.uid_mappings()), "uidMappings", NOT_YET)?;
     refuse(some(spec.gid_mappings()), "gidMappings", NOT_YET)?;
-    if let Some(hooks) = spec.hooks() {
-        refuse(some(hooks.create_runtime()), "hooks.createRuntime", NOT_YET)?;
-        refuse(some(hooks.create_container()), "hooks.createContainer", NOT_YET)?;
-        refuse(some(hooks.start_container()), "hooks.startContainer", NOT_YET)?;
-        refuse(some(hooks.poststart()), "hooks.poststart", NOT_YET)?;
-        refuse(some(hooks.poststop()), "hooks.poststop", NOT_YET)?;
-        refuse(some(hooks.prestart()), "hooks.prestart", NOT_YET)?;
-    }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let net_devices = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
     refuse(net_devices, "linux.netDevices", NOT_YET)?;
-    refuse(
-        text(linux.mount_label()),
-        "linux.mountLabel",
-        "SELinux is not supported yet",
-    )?;
     refuse(linux.intel_rdt().is_some(), "linux.intelRdt", NOT_YET)?;
     refuse(linux.memory_policy().is_some(), "linux.memoryPolicy", NOT_YET)
 }
 
 fn some<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
-}
-
-fn text(value: &Option<String>) -> bool {
-    value.as_ref().is_some_and(|value| !value.is_empty())
 }
 
 /// Whether the built-in reaper is asked for.

@@ -193,8 +193,8 @@ fn a_rootfs_may_come_as_a_detached_mount() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     for (field, value) in [
-        ("hooks", json!({"createRuntime": [{"path": "/bin/true"}]})),
         ("vm", json!({"kernel": {"path": "/x"}})),
+        ("windows", json!({"layerFolders": ["/x"]})),
     ] {
         let mut bundle = Bundle::shell("true");
         bundle.spec[field] = value;

@@ -162,6 +162,7 @@ fn one_that_is_dropped_before_it_is_done_is_gone() {
             stdio,
             cgroup_path: &init.cgroup_path,
             driver: cgroup::DriverKind::Cgroupfs,
+            keeps_orphans: false,
         })
         .unwrap();
         let mut there = Vec::new();

@@ -167,7 +167,7 @@ impl Bundle {
     pub(crate) fn start(&self) -> Result<(Created, Pipes), Error> {
         let (mut created, pipes) = self.create()?;
         match created.start() {
-            Ok(()) => Ok((created, pipes)),
+            Ok(_) => Ok((created, pipes)),
             Err(error) => {
                 wait_pidfd(created.pidfd.as_fd()).unwrap();
                 Err(error)
@@ -211,6 +211,7 @@ impl Bundle {
             stdio,
             cgroup_path: &init.cgroup_path,
             driver: cgroup::DriverKind::Cgroupfs,
+            keeps_orphans: false,
         })?;
         let mut poll = [rustix::event::PollFd::new(&pending, rustix::event::PollFlags::IN)];
         let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };

@@ -10,6 +10,7 @@
 mod create;
 mod exec;
 mod fixture;
+mod hooks;
 mod hostile;
 mod identity;
 mod mounts;

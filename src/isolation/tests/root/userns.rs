@@ -257,7 +257,7 @@ fn namespaces_pinned_for_a_pod_belong_to_its_user_namespace() {
             return 2;
         }
         let pinner = fork(|| match pin(&request) {
-            Ok(()) => 0,
+            Ok(_) => 0,
             Err(error) => {
                 eprintln!("{:?}", error.chain());
                 1

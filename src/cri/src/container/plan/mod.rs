@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use proto::cri;
 use spec::image::ImageConfiguration;
 use spec::runtime::{
-    Capability, LinuxBuilder, LinuxDevice, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPids,
-    LinuxResources, LinuxSeccomp, Mount, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Capability, LinuxBuilder, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSeccomp, Mount, Process, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use self::devices::HostDevice;
@@ -26,6 +27,7 @@ use self::mounts::{PodFiles, Volume};
 use self::security::Seccomp;
 use self::users::Accounts;
 use self::wanted::Wanted;
+use crate::cdi;
 use crate::error::Error;
 use crate::handler::{self, Handler};
 use crate::store::records::SandboxRecord;
@@ -140,13 +142,7 @@ pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
         ));
     }
     check_maps(&config.labels, &config.annotations)?;
-    if !config.cdi_devices.is_empty() {
-        let names: Vec<&str> = config.cdi_devices.iter().map(|d| d.name.as_str()).take(4).collect();
-        return Err(Error::unimplemented(format!(
-            "CDI devices ({}) are not there yet",
-            names.join(", ")
-        )));
-    }
+    cdi::wanted(config)?;
     let texts = [&config.working_dir, &config.log_path, &metadata.name]
         .into_iter()
         .chain(&config.command)
@@ -157,24 +153,31 @@ pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
             return Err(Error::invalid(format!("{text:?} contains a NUL byte")));
         }
     }
-    check_namespaces(&context(config))
+    Ok(())
 }
 
-fn check_namespaces(context: &cri::LinuxContainerSecurityContext) -> Result<(), Error> {
-    let Some(options) = &context.namespace_options else {
-        return Ok(());
-    };
-    check_userns(options)
-}
-
-/// User namespaces are refused, by name, until they are there.
-pub(crate) fn check_userns(options: &cri::NamespaceOption) -> Result<(), Error> {
-    match &options.userns_options {
-        Some(user) if user.mode() == cri::NamespaceMode::Pod || !user.uids.is_empty() || !user.gids.is_empty() => Err(
-            Error::unimplemented("user namespaces (userns_options) are not there yet; leave hostUsers unset or true"),
-        ),
-        _ => Ok(()),
+/// The maps of the pod's user namespace, users and groups, where it has one.
+pub(crate) fn id_maps(sandbox: &SandboxRecord) -> Result<Option<IdMaps>, Error> {
+    let shift = sandbox.shift();
+    if sandbox.userns.is_empty() {
+        return Ok(None);
     }
+    Ok(Some((
+        vec![id_map(0, shift.uid, shift.size)?],
+        vec![id_map(0, shift.gid, shift.size)?],
+    )))
+}
+
+/// Users and groups.
+pub(crate) type IdMaps = (Vec<LinuxIdMapping>, Vec<LinuxIdMapping>);
+
+/// One extent.
+pub(crate) fn id_map(inside: u32, host: u32, size: u32) -> Result<LinuxIdMapping, Error> {
+    let built_map = LinuxIdMappingBuilder::default()
+        .container_id(inside)
+        .host_id(host)
+        .size(size);
+    built("id mapping", built_map.build())
 }
 
 /// Labels and annotations: bounded, no NUL.
@@ -218,6 +221,12 @@ fn namespaces(input: &Input<'_>) -> Result<Vec<LinuxNamespace>, Error> {
         if !path.is_empty() {
             list.push(namespace(typ, Some(PathBuf::from(path)))?);
         }
+    }
+    if !input.sandbox.userns.is_empty() {
+        list.push(namespace(
+            LinuxNamespaceType::User,
+            Some(PathBuf::from(&input.sandbox.userns)),
+        )?);
     }
     match &input.pid {
         PidNamespace::Own => list.push(namespace(LinuxNamespaceType::Pid, None)?),
@@ -293,6 +302,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         privileged: context.privileged,
         cgroup_writable: input.handler.cgroup_writable,
         readonly_rootfs: context.readonly_rootfs,
+        bind_sys: !input.sandbox.userns.is_empty() && input.sandbox.netns.is_empty(),
     };
     let (mut mounts, propagation) = mounts::mounts(input.mounts, input.volumes, input.files, mode)?;
     let passwd = account(input, &identity, &mut mounts)?;
@@ -331,6 +341,9 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         .devices(nodes)
         .masked_paths(masked)
         .readonly_paths(readonly);
+    if let Some((uids, gids)) = id_maps(input.sandbox)? {
+        linux = linux.uid_mappings(uids).gid_mappings(gids);
+    }
     if let Some(propagation) = propagation {
         linux = linux.rootfs_propagation(propagation);
     }

@@ -51,6 +51,9 @@ pub(crate) struct Mode {
     pub(crate) cgroup_writable: bool,
     /// The container's root is read only, and so are the pod's files in `/etc`.
     pub(crate) readonly_rootfs: bool,
+    /// `/sys` is the host's, read only: in a user namespace the kernel gives nobody a new one of a network namespace that
+    /// is not its own.
+    pub(crate) bind_sys: bool,
 }
 
 fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
@@ -78,7 +81,12 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
         mount(p("/dev/mqueue"), "mqueue", p("mqueue"), &["nosuid", "noexec", "nodev"])?,
-        mount(p("/sys"), "sysfs", p("sysfs"), &["nosuid", "noexec", "nodev", sys])?,
+        if mode.bind_sys {
+            let options = &["rbind", "rprivate", "nosuid", "noexec", "nodev", "rro"];
+            mount(p("/sys"), "bind", p("/sys"), options)?
+        } else {
+            mount(p("/sys"), "sysfs", p("sysfs"), &["nosuid", "noexec", "nodev", sys])?
+        },
         mount(
             p("/sys/fs/cgroup"),
             "cgroup",
@@ -183,12 +191,11 @@ pub(crate) fn mounts(
             (true, false) => "ro",
             (true, true) => "rro",
         };
-        all.push(mount(
-            &want.target,
-            "bind",
-            &want.source,
-            &["rbind", propagation, access],
-        )?);
+        let mut made = mount(&want.target, "bind", &want.source, &["rbind", propagation, access])?;
+        if let Some((uids, gids)) = want.ids.clone() {
+            made.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+        }
+        all.push(made);
     }
     all.sort_by_key(|m| m.destination().components().count());
     Ok((all, root))

@@ -165,23 +165,49 @@ fn privileged_lifts_the_fences() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_said() {
-    let userns = cri::UserNamespace {
-        mode: cri::NamespaceMode::Pod.into(),
+fn the_pods_user_namespace_is_joined_with_its_maps() {
+    let mut case = case();
+    case.sandbox.userns = "/s/ns/p/user".into();
+    (case.sandbox.first_uid, case.sandbox.first_gid, case.sandbox.mapped_ids) = (1000, 2000, 100);
+    case.config.mounts = vec![cri::Mount {
+        container_path: "/v".into(),
+        host_path: "/h".into(),
+        uid_mappings: vec![cri::IdMapping {
+            host_id: 1000,
+            container_id: 0,
+            length: 100,
+        }],
+        gid_mappings: vec![cri::IdMapping {
+            host_id: 2000,
+            container_id: 0,
+            length: 100,
+        }],
         ..Default::default()
-    };
-    let mut case1 = case();
-    case1.context().namespace_options = Some(cri::NamespaceOption {
-        userns_options: Some(userns),
-        ..Default::default()
-    });
-    let mut case2 = case();
-    case2.config.cdi_devices = vec![cri::CdiDevice {
-        name: "vendor.com/gpu=0".into(),
     }];
-    for case in [case1, case2] {
-        assert_eq!(case.plan().unwrap_err().kind(), spec::Kind::Unimplemented);
-    }
+    let spec = case.plan().unwrap().spec;
+    let linux = spec.linux().clone().unwrap();
+    let user = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .find(|n| n.typ() == LinuxNamespaceType::User);
+    assert_eq!(user.unwrap().path(), &Some("/s/ns/p/user".into()));
+    let uids = Some(vec![id_map(0, 1000, 100).unwrap()]);
+    let gids = Some(vec![id_map(0, 2000, 100).unwrap()]);
+    assert_eq!((linux.uid_mappings(), linux.gid_mappings()), (&uids, &gids));
+    let at = |spec: &Spec, target: &str| {
+        let mut all = spec.mounts().iter().flatten();
+        all.find(|m| m.destination() == Path::new(target)).unwrap().clone()
+    };
+    let volume = at(&spec, "/v");
+    assert_eq!((volume.uid_mappings(), volume.gid_mappings()), (&uids, &gids));
+    assert_eq!(at(&spec, "/sys").typ().as_deref(), Some("sysfs"));
+    // On the host's network there is no sysfs to be had, only the host's.
+    case.sandbox.netns.clear();
+    let sys = at(&case.plan().unwrap().spec, "/sys");
+    assert!(sys.typ().as_deref() == Some("bind") && sys.options().as_ref().unwrap().contains(&"rro".to_owned()));
+    case.config.mounts[0].gid_mappings.clear();
+    assert_eq!(case.plan().unwrap_err().kind(), spec::Kind::InvalidArgument);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use proto::cri;
 
+use super::IdMaps;
 use crate::error::Error;
 
 /// Files below /proc that may be mounted over: lxcfs and its like (the same list that runc
@@ -59,6 +60,8 @@ pub(crate) struct Wanted {
     pub(crate) readonly: bool,
     /// And everything below it too.
     pub(crate) recursive: bool,
+    /// Ids of the source, mapped.
+    pub(crate) ids: Option<IdMaps>,
 }
 
 /// `path` as an absolute path without `.`, `..` and doubled slashes.
@@ -98,9 +101,7 @@ pub(crate) fn wanted(config: &cri::ContainerConfig, rules: Rules) -> Result<Vec<
 fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, Error> {
     let at = |why: &str| Error::invalid(format!("mount on {:?}: {why}", mount.container_path));
     let never = |why: &str| Error::unimplemented(format!("mount on {:?}: {why}", mount.container_path));
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(never("id-mapped mounts are not there yet"));
-    }
+    let ids = id_maps(mount).map_err(|e| e.during("mount on", &mount.container_path))?;
     if !mount.mount_options.is_empty() {
         return Err(never("mount_options are not there yet"));
     }
@@ -133,6 +134,7 @@ fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, E
             )));
         }
     }
+    let is_image = image.is_some();
     Ok(Wanted {
         target,
         source: PathBuf::from(&mount.host_path),
@@ -140,7 +142,30 @@ fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, E
         propagation,
         readonly: mount.readonly,
         recursive: mount.recursive_read_only,
+        // An image is mounted with the ids of the pod in any case, and nothing is mapped twice.
+        ids: ids.filter(|_| !is_image),
     })
+}
+
+/// The ids of the source, as the container is to see them.
+fn id_maps(mount: &cri::Mount) -> Result<Option<IdMaps>, Error> {
+    if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(None);
+    }
+    let list = |what: &str, maps: &[cri::IdMapping]| {
+        if maps.is_empty() {
+            return Err(Error::invalid(format!(
+                "{what} is empty; users and groups are mapped together"
+            )));
+        }
+        maps.iter()
+            .map(|m| super::id_map(m.container_id, m.host_id, m.length))
+            .collect()
+    };
+    Ok(Some((
+        list("uid_mappings", &mount.uid_mappings)?,
+        list("gid_mappings", &mount.gid_mappings)?,
+    )))
 }
 
 fn host_path(mount: &cri::Mount) -> Result<(), Error> {
@@ -222,13 +247,6 @@ mod tests {
     fn nothing_is_dropped_silently() {
         let base = || cri_mount("/x");
         for (mount, kind) in [
-            (
-                cri::Mount {
-                    uid_mappings: vec![cri::IdMapping::default()],
-                    ..base()
-                },
-                spec::Kind::Unimplemented,
-            ),
             (
                 cri::Mount {
                     mount_options: vec!["x".into()],

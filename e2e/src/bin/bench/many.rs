@@ -1,0 +1,253 @@
+//! A node that fills: both servers get the same pods, level by level, and at each level are asked
+//! what the kubelet asks all the time. At the last the servers are started again beside them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use e2e::catalog::BUSYBOX;
+use e2e::config::pod_in_cgroup;
+use e2e::cri::Cri;
+use e2e::{Node, container, leak};
+
+use super::measure::{PROGRAM, milliseconds};
+use super::plot::Growth;
+use super::report::median;
+use super::{Pair, Row, Scale, row};
+
+/// Pods made of one server before the other has its turn, and how many the ends of the growth row take.
+const BLOCK: usize = 10;
+
+/// How long the idle servers are watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What is asked at every level.
+const CALLS: [&str; 4] = ["list_containers", "list_pods", "container_stats", "pod_stats"];
+
+/// Fills both and measures.
+pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Growth)> {
+    let mut rows = Vec::new();
+    let mut growth = Growth::default();
+    for node in pair.both() {
+        node.cri().pull(BUSYBOX).await?;
+    }
+    for &level in scale.levels {
+        fill(pair, level, &mut growth).await?;
+        // What was started settles.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for call in CALLS {
+            let Some(samples) = ask(pair, scale, call, level).await? else {
+                eprintln!("{call}: not answered by both, no row");
+                continue;
+            };
+            growth.asked(call, level, [0, 1].map(|at| median(&samples[at])));
+            if matches!(
+                (call, level),
+                ("list_containers" | "list_pods", 100) | ("container_stats" | "pod_stats", 30)
+            ) {
+                rows.push(row(format!("{call}_{level}"), "ms", samples));
+            }
+        }
+        if level == 30 {
+            rows.push(memory(pair, level)?);
+        }
+        if level == 30 || Some(&level) == scale.levels.last() {
+            rows.push(rss(pair, level)?);
+        }
+        if level == 100 {
+            rows.extend(idle(pair).await?);
+        }
+    }
+    let last = scale.levels.last().copied().unwrap_or_default();
+    rows.push(slower(&growth, last));
+    rows.push(starts(pair, scale, last).await?);
+    for node in pair.both() {
+        node.cri().remove_everything().await?;
+    }
+    Ok((rows, growth))
+}
+
+/// Brings both to `level` pods.
+async fn fill(pair: &Pair, level: usize, growth: &mut Growth) -> Result<()> {
+    let mut have = growth.pods();
+    while have < level {
+        let until = (have + BLOCK).min(level);
+        for (at, node) in pair.both().into_iter().enumerate() {
+            let cri = node.cri();
+            for number in have..until {
+                let config = pod_in_cgroup(node, &format!("idle-{number}"));
+                let begin = Instant::now();
+                let id = cri.run_pod(&config).await?;
+                cri.run(&id, &container("main", BUSYBOX, &PROGRAM), &config).await?;
+                growth.came_up(at, milliseconds(begin));
+            }
+        }
+        have = until;
+    }
+    Ok(())
+}
+
+/// Samples of one call to both; none where one of them does not have it.
+async fn ask(pair: &Pair, scale: Scale, call: &str, level: usize) -> Result<Option<[Vec<f64>; 2]>> {
+    let clients = pair.both().map(Node::cri);
+    let mut samples: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    for _ in 0..scale.samples.div_ceil(BLOCK) {
+        for (cri, samples) in clients.iter().zip(&mut samples) {
+            for _ in 0..BLOCK {
+                let begin = Instant::now();
+                let count = match one(cri, call).await {
+                    Err(status) if status.code() == tonic::Code::Unimplemented => return Ok(None),
+                    other => other.with_context(|| format!("{call} at {level} pods"))?,
+                };
+                samples.push(milliseconds(begin));
+                anyhow::ensure!(count == level, "{call} answered {count} of {level}");
+            }
+        }
+    }
+    Ok(Some(samples))
+}
+
+async fn one(cri: &Cri, call: &str) -> Result<usize, tonic::Status> {
+    Ok(match call {
+        "list_containers" => cri.containers(None).await?.len(),
+        "list_pods" => cri.pods(None).await?.len(),
+        "container_stats" => cri.stats_list(None).await?.len(),
+        _ => cri.pod_stats_list().await?.len(),
+    })
+}
+
+fn memory(pair: &Pair, pods: usize) -> Result<Row> {
+    let mut memory: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    for (node, memory) in pair.both().into_iter().zip(&mut memory) {
+        #[expect(clippy::cast_precision_loss, reason = "a few hundred pods")]
+        memory.push(overhead(node)? / pods as f64);
+    }
+    Ok(row("memory_per_pod", "MB", memory))
+}
+
+fn rss(pair: &Pair, pods: usize) -> Result<Row> {
+    let mut rss: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    for (node, rss) in pair.both().into_iter().zip(&mut rss) {
+        rss.push(of_status(node, "VmRSS:")?);
+    }
+    Ok(row(format!("daemon_rss_{pods}"), "MB", rss))
+}
+
+/// A value in MB of the server's `/proc/PID/status`.
+pub(crate) fn of_status(node: &Node, key: &str) -> Result<f64> {
+    let status = format!("/proc/{}/status", node.daemon_pid().context("no server")?);
+    megabytes(Path::new(&status), key)
+}
+
+/// How often the servers wake up and what they use while nobody asks anything, both in the same seconds.
+async fn idle(pair: &Pair) -> Result<[Row; 2]> {
+    // Threads that were started for the calls before end after ten seconds without work.
+    tokio::time::sleep(IDLE + Duration::from_secs(4)).await;
+    let look = || -> Result<Vec<Activity>> {
+        let pids = pair.both().map(Node::daemon_pid);
+        pids.into_iter()
+            .map(|pid| activity(pid.context("no server")?))
+            .collect()
+    };
+    let before = look()?;
+    tokio::time::sleep(IDLE).await;
+    let after = look()?;
+    let mut wakeups: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    let mut share: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    for (at, (before, after)) in before.into_iter().zip(after).enumerate() {
+        let (mut times, mut nanoseconds) = (0.0, 0.0);
+        for (thread, now) in after {
+            let then = before.get(&thread).copied().unwrap_or_default();
+            times += now.0 - then.0;
+            nanoseconds += now.1 - then.1;
+        }
+        let seconds = IDLE.as_secs_f64();
+        // Nothing at all would make a ratio of nothing.
+        wakeups[at].push((times / seconds).max(0.1));
+        share[at].push((nanoseconds / seconds / 1e9 * 100.0).max(0.001));
+    }
+    Ok([
+        row("idle_wakeups_100", "per s", wakeups),
+        row("idle_cpu_100", "%", share),
+    ])
+}
+
+/// For each thread: times that it was put on a processor, and nanoseconds there.
+type Activity = HashMap<String, (f64, f64)>;
+
+/// Of `/proc/PID/task/TID/schedstat`.
+fn activity(pid: u32) -> Result<Activity> {
+    let mut threads = Activity::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path();
+        let text = std::fs::read_to_string(path.join("schedstat"))?;
+        let words: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [nanoseconds, _queued, times] = words.as_slice() else {
+            anyhow::bail!("{} has not three numbers", path.display());
+        };
+        threads.insert(path.display().to_string(), (*times, *nanoseconds));
+    }
+    Ok(threads)
+}
+
+/// How much longer the last pods took than the first.
+fn slower(growth: &Growth, last: usize) -> Row {
+    let factor = |at: usize| {
+        let ups = &growth.ups()[at];
+        median(&ups[ups.len().saturating_sub(BLOCK)..]) / median(&ups[..BLOCK.min(ups.len())])
+    };
+    row(format!("growth_{last}"), "times", [vec![factor(0)], vec![factor(1)]])
+}
+
+/// From the start of the server to its first list of all pods.
+async fn starts(pair: &mut Pair, scale: Scale, pods: usize) -> Result<Row> {
+    let mut times: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    for _ in 0..scale.rounds {
+        for (node, times) in pair.both_mut().into_iter().zip(&mut times) {
+            node.stop_daemon().await?;
+            let begin = Instant::now();
+            node.spawn_daemon()?;
+            loop {
+                // As the kubelet does after an upgrade: a new connection, the list.
+                match node.cri().pods(None).await {
+                    Ok(list) if list.len() == pods => break,
+                    _ => tokio::time::sleep(Duration::from_millis(2)).await,
+                }
+                anyhow::ensure!(
+                    begin.elapsed() < Duration::from_secs(120),
+                    "a server does not list its {pods} pods"
+                );
+            }
+            times.push(milliseconds(begin));
+        }
+    }
+    Ok(row(format!("start_{pods}"), "ms", times))
+}
+
+/// PSS of every process of a node that is neither the server, nor the registry, nor a container's own program.
+fn overhead(node: &Node) -> Result<f64> {
+    let mut sum = 0.0;
+    for process in leak::living(node.init()) {
+        let own = process.command == PROGRAM.join(" ");
+        let server = process.comm == "bulkhead" || process.comm == "containerd" || process.comm == "docker-registry";
+        if !own && !server {
+            sum += megabytes(
+                &node.inside(Path::new(&format!("/proc/{}/smaps_rollup", process.pid))),
+                "Pss:",
+            )?;
+        }
+    }
+    Ok(sum)
+}
+
+/// A value in kB of a file in `/proc/PID`, as MB.
+fn megabytes(path: &Path, key: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .with_context(|| format!("no {key} in {}", path.display()))?;
+    let kilobytes: f64 = value.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes / 1024.0)
+}

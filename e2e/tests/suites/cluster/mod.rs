@@ -1,0 +1,5 @@
+//! A real cluster of one node (`hack/test cluster`).
+
+mod bad;
+mod streams;
+mod workloads;

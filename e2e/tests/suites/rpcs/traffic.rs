@@ -1,0 +1,95 @@
+//! E8: what a pod's network carries, in its statistics and its metrics.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Bed, test};
+use proto::cri as v1;
+
+async fn network(bed: &Bed) -> Result<v1::NetworkInterfaceUsage> {
+    let request = v1::PodSandboxStatsRequest {
+        pod_sandbox_id: bed.pod.clone(),
+    };
+    let stats = bed
+        .cri
+        .runtime
+        .clone()
+        .pod_sandbox_stats(request)
+        .await?
+        .into_inner()
+        .stats;
+    let network = stats.and_then(|stats| stats.linux).and_then(|linux| linux.network);
+    network
+        .and_then(|network| network.default_interface)
+        .context("no default interface")
+}
+
+async fn metric(bed: &Bed, name: &str) -> Result<v1::Metric> {
+    let request = v1::ListPodSandboxMetricsRequest {};
+    let pods = bed
+        .cri
+        .runtime
+        .clone()
+        .list_pod_sandbox_metrics(request)
+        .await?
+        .into_inner()
+        .pod_metrics;
+    let pod = pods
+        .into_iter()
+        .find(|pod| pod.pod_sandbox_id == bed.pod)
+        .context("no metrics of the pod")?;
+    pod.metrics
+        .into_iter()
+        .find(|metric| metric.name == name)
+        .with_context(|| format!("no {name}"))
+}
+
+#[test]
+fn e8_a_pods_traffic_is_counted_inside_its_namespace() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let id = bed.sleeper("main").await?;
+        let (before, metric_before) = (
+            network(&bed).await?,
+            metric(&bed, "container_network_transmit_bytes_total").await?,
+        );
+        ensure!(before.name == "eth0", "{before:?}");
+        // Nobody listens there: each try is a packet out and one back.
+        let tries = "for i in 1 2 3; do wget -q -T 2 -O /dev/null http://10.88.0.1:9/; done; true";
+        bed.cri.sh(&id, tries).await?;
+        let (after, metric_after) = (
+            network(&bed).await?,
+            metric(&bed, "container_network_transmit_bytes_total").await?,
+        );
+        let value = |value: Option<v1::UInt64Value>| value.map_or(0, |value| value.value);
+        ensure!(
+            value(after.tx_bytes) >= value(before.tx_bytes) + 120,
+            "{before:?} {after:?}"
+        );
+        ensure!(
+            value(after.rx_bytes) >= value(before.rx_bytes) + 120,
+            "{before:?} {after:?}"
+        );
+        ensure!(
+            value(metric_after.value) >= value(metric_before.value) + 120,
+            "{metric_before:?} {metric_after:?}"
+        );
+        ensure!(
+            metric_after.label_values == [&bed.pod, "", "e2e", "pod", "POD", "eth0"],
+            "{metric_after:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn e8_a_pod_on_the_hosts_network_has_no_traffic_of_its_own() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::with(node, |config| {
+            let linux = config.linux.get_or_insert_default();
+            let context = linux.security_context.get_or_insert_default();
+            context.namespace_options.get_or_insert_default().network = v1::NamespaceMode::Node.into();
+        })
+        .await?;
+        ensure!(network(&bed).await.is_err(), "the host's traffic is told as the pod's");
+        Ok(())
+    });
+}

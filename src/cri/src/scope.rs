@@ -1,0 +1,81 @@
+//! What the systemd driver does more than the cgroupfs driver: a slice for a pod, a scope for a container.
+//!
+//! With the cgroupfs driver nothing here does anything. A scope begins with a placeholder, a child of the spawner that
+//! waits in it; when the container's first process is in, the placeholder goes. systemd forgets a scope as soon as it is
+//! empty, and a slice when it is stopped.
+
+use std::sync::Arc;
+
+use cgroup::{Scope, unit_of};
+use spec::runtime::LinuxResources;
+
+use crate::error::Error;
+use crate::monitor::Placeholder;
+use crate::runtime::Runtime;
+
+/// Makes the scope whose cgroup is to be `path`; it lives as long as the answer, or what is put into it meanwhile.
+pub(crate) async fn open(rt: &Arc<Runtime>, path: &str, what: &str) -> Result<Option<Placeholder>, Error> {
+    let Some(systemd) = &rt.systemd else { return Ok(None) };
+    let holder = rt.spawner.placeholder().await?;
+    let scope = Scope {
+        name: unit_of(path),
+        slice: slice_of(path),
+        description: what,
+        pid: holder.pid(),
+    };
+    let started = systemd.start_scope(&scope).await;
+    started.map_err(|e| Error::at("make the scope of", what, &e))?;
+    Ok(Some(holder))
+}
+
+/// Makes the slice whose cgroup is to be `path`, where systemd is to.
+pub(crate) async fn slice(rt: &Runtime, path: &str, what: &str) -> Result<(), Error> {
+    match &rt.systemd {
+        Some(systemd) => {
+            let started = systemd.start_slice(unit_of(path), what).await;
+            started.map_err(|e| Error::at("make the slice of", what, &e))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Has systemd end and forget the unit whose cgroup is `path`.
+pub(crate) async fn close(rt: &Runtime, path: &str) -> Result<(), Error> {
+    match &rt.systemd {
+        Some(systemd) => {
+            let stopped = systemd.stop(unit_of(path)).await;
+            stopped.map_err(|e| Error::at("end the unit of", path, &e))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Tells systemd the limits of the unit whose cgroup is `path`.
+pub(crate) async fn limit(rt: &Runtime, path: &str, limits: &LinuxResources) -> Result<(), Error> {
+    match &rt.systemd {
+        Some(systemd) => {
+            let told = systemd.set_limits(&rt.cgroups, unit_of(path), limits).await;
+            told.map_err(|e| Error::at("limit the unit of", path, &e))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The slice that the cgroup at `path` lies in; `-.slice` is the root's.
+pub(crate) fn slice_of(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some((parent, _)) if !parent.is_empty() => unit_of(parent),
+        _ => "-.slice",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slice_is_the_directory_above() {
+        assert_eq!(slice_of("/a.slice/a-b.slice/x.scope"), "a-b.slice");
+        assert_eq!(slice_of("/x.scope"), "-.slice");
+    }
+}
