@@ -27,13 +27,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::Error;
-pub use handler::{BUILT_IN_HANDLER, Handler, HandlerKind};
+pub use handler::{BUILT_IN_HANDLER, Handler, HandlerKind, Rlimit};
 pub use load::{DEFAULT_DIR, DEFAULT_FILE, Flags, Loaded, Sources, load};
 pub use origin::{Origin, Origins};
 pub use paths::{NETNS_DIR, Paths};
 pub use reference::{Entry, entries, reference};
 pub use validate::Problem;
-pub use value::{CgroupDriver, LogLevel, SeccompDefault};
+pub use value::{CgroupDriver, ImageVolumes, LogLevel, SeccompDefault};
 
 use section::section;
 
@@ -94,6 +94,8 @@ section! {
         progress_timeout_seconds: u64 = 300;
         /// References of images that are never offered for garbage collection.
         pinned: Vec<String> = Vec::new();
+        /// What a VOLUME of an image becomes: bind (a directory of the container's own), mkdir (one in its root) or ignore.
+        image_volumes: ImageVolumes = ImageVolumes::Bind;
     }
 }
 
@@ -127,7 +129,9 @@ section! {
         /// Lowest id of the host that a pod's user namespace may map; 65536 keeps all of the host's own users out.
         userns_min_host_id: u32 = 1;
         /// Profile of a container that names none: runtime_default or unconfined.
-        default_seccomp: SeccompDefault = SeccompDefault::RuntimeDefault;
+        default_seccomp: SeccompDefault = SeccompDefault::Unconfined;
+        /// What /etc/localtime is in containers: a zone like Europe/Berlin, Local for the host's, null for the image's.
+        timezone: Option<String> = None;
     }
 }
 

@@ -130,7 +130,7 @@ macro_rules! leaf {
 }
 pub(crate) use leaf;
 
-leaf!(u32, u64, usize, String, PathBuf, std::net::SocketAddr);
+leaf!(bool, u32, u64, usize, String, PathBuf, std::net::SocketAddr);
 leaf!(
     Option<PathBuf>,
     Option<String>,

@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use crate::value::{CAPABILITIES, CgroupDriver};
-use crate::{BUILT_IN_HANDLER, Config};
+use crate::{BUILT_IN_HANDLER, Config, Handler};
 
 /// A value that cannot be, by key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,15 +143,13 @@ impl Config {
     }
 
     fn check_names(&self, found: &mut Found) {
-        for name in &self.runtime.default_capabilities {
-            if !CAPABILITIES.contains(&name.as_str()) {
-                let hint = match name.strip_prefix("CAP_") {
-                    Some(short) if CAPABILITIES.contains(&short) => format!("; write {short}"),
-                    _ => String::new(),
-                };
+        found.capabilities("runtime.default_capabilities", &self.runtime.default_capabilities);
+        if let Some(zone) = &self.runtime.timezone {
+            let clean = !zone.starts_with('/') && zone.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            if !clean || zone.contains(char::is_control) {
                 found.add(
-                    "runtime.default_capabilities",
-                    format!("{name:?} is no capability{hint}"),
+                    "runtime.timezone",
+                    format!("{zone:?} is no time zone; write one like Europe/Berlin"),
                 );
             }
         }
@@ -164,11 +162,12 @@ impl Config {
         if self.image.pinned.iter().any(|name| name.trim().is_empty()) {
             found.add("image.pinned", "has an empty name");
         }
-        for name in self.handlers.keys() {
+        for (name, handler) in &self.handlers {
             if !is_label(name) {
                 let what = "is no handler name: lower-case letters, digits and '-', 63 at most";
                 found.add(&format!("handlers.{name}"), format!("{name:?} {what}"));
             }
+            check_handler(&format!("handlers.{name}"), handler, found);
         }
         let default = &self.runtime.default_handler;
         if default != BUILT_IN_HANDLER && !self.handlers.contains_key(default) {
@@ -176,6 +175,29 @@ impl Config {
                 "runtime.default_handler",
                 format!("{default:?} is not among the handlers"),
             );
+        }
+    }
+}
+
+fn check_handler(key: &str, handler: &Handler, found: &mut Found) {
+    if let Some(list) = &handler.default_capabilities {
+        found.capabilities(&format!("{key}.default_capabilities"), list);
+    }
+    if handler.privileged_without_host_devices_all_devices_allowed && !handler.privileged_without_host_devices {
+        found.add(
+            &format!("{key}.privileged_without_host_devices_all_devices_allowed"),
+            "needs privileged_without_host_devices",
+        );
+    }
+    for (list, patterns) in [
+        ("pod_annotations", &handler.pod_annotations),
+        ("container_annotations", &handler.container_annotations),
+    ] {
+        for pattern in patterns {
+            if pattern.is_empty() || pattern.contains(['[', ']', '{', '}', '\\']) {
+                let what = "is no pattern: a name in which * and ? stand for what is not '/'";
+                found.add(&format!("{key}.{list}"), format!("{pattern:?} {what}"));
+            }
         }
     }
 }
@@ -210,6 +232,18 @@ impl Found {
             self.add(key, format!("{text:?} must not contain \"..\""));
         } else if text.contains(char::is_control) {
             self.add(key, format!("{text:?} must not contain control characters"));
+        }
+    }
+
+    fn capabilities(&mut self, key: &str, names: &[String]) {
+        for name in names {
+            if !CAPABILITIES.contains(&name.as_str()) {
+                let hint = match name.strip_prefix("CAP_") {
+                    Some(short) if CAPABILITIES.contains(&short) => format!("; write {short}"),
+                    _ => String::new(),
+                };
+                self.add(key, format!("{name:?} is no capability{hint}"));
+            }
         }
     }
 

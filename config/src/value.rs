@@ -144,7 +144,19 @@ pub enum SeccompDefault {
     Unconfined,
 }
 
-leaf!(LogLevel, CgroupDriver, SeccompDefault);
+/// What is done about the VOLUME lines of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageVolumes {
+    /// A directory of the container's own, mounted there.
+    Bind,
+    /// A directory in the container's root.
+    Mkdir,
+    /// Nothing.
+    Ignore,
+}
+
+leaf!(LogLevel, CgroupDriver, SeccompDefault, ImageVolumes);
 
 #[cfg(test)]
 mod tests {

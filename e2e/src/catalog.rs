@@ -8,6 +8,7 @@
 //! | `busybox:user` | runs as `app` (uid 1000, groups 1000 and 2000), WORKDIR, ENV, STOPSIGNAL, ENTRYPOINT |
 //! | `busybox:docker` `:zstd` `:plain` | the same by other media types |
 //! | `busybox:index` `:list` | an OCI index and a docker manifest list with a foreign platform first |
+//! | `busybox:volumes` | VOLUME lines: one directory that is there, one that is not |
 //! | `busybox:empty` | neither Cmd nor Entrypoint |
 //! | `layers:1` | whiteouts, an opaque directory, hard links, xattrs, devices, sparse and odd modes |
 //! | `pause:1` | the pause program for the peer |
@@ -108,6 +109,15 @@ fn fill(storage: &Storage, busybox: &[u8]) -> Result<()> {
             Compression::Gzip,
             json!({"User": "app", "WorkingDir": "/home/app", "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "StopSignal": "SIGUSR1",
                    "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["sleep 1000"], "Labels": {"made-by": "e2e"}}),
+        )?,
+    )?;
+    storage.put(
+        "busybox",
+        "volumes",
+        &image(
+            oci,
+            Compression::Gzip,
+            json!({"Cmd": ["sh"], "Env": ["PATH=/bin"], "Volumes": {"/srv": {}, "/data/deep": {}}}),
         )?,
     )?;
     storage.put("busybox", "empty", &image(oci, Compression::Gzip, json!({}))?)?;

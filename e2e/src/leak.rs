@@ -80,10 +80,7 @@ pub fn check(node: &Node, baseline: &Baseline) -> Result<Vec<String>> {
 }
 
 /// Writable layers that no container has any more.
-///
-/// # Errors
-/// Where they cannot be listed.
-pub fn aside(node: &Node) -> Result<Vec<String>> {
+fn aside(node: &Node) -> Result<Vec<String>> {
     let names = entries(&node.inside(&node.root_dir().join("snapshots")))?;
     Ok(names.into_iter().map(|name| format!("root/snapshots/{name}")).collect())
 }

@@ -122,6 +122,30 @@ fn a_wrong_type_is_named_with_file_line_and_key() {
         ("stream:\n  listen: localhost\n", "config.yaml:2: stream.listen: "),
         ("log_level: loud\n", "config.yaml:1: log_level: "),
         ("handlers:\n  x:\n    kind: magic\n", "config.yaml:3: handlers.x.kind: "),
+        (
+            "handlers:\n  x:\n    kind: runc\n",
+            "config.yaml:3: handlers.x.kind: \"runc\": other runtimes behind a handler are not there yet",
+        ),
+        (
+            "handlers:\n  x:\n    rlimits: [nofile=9:1]\n",
+            "config.yaml:3: handlers.x.rlimits",
+        ),
+        (
+            "handlers:\n  x:\n    container_annotations: ['a[b]']\n",
+            "config.yaml:3: handlers.x.container_annotations: \"a[b]\" is no pattern",
+        ),
+        (
+            "handlers:\n  x:\n    privileged_without_host_devices_all_devices_allowed: true\n",
+            "config.yaml:3: handlers.x.privileged_without_host_devices_all_devices_allowed: needs",
+        ),
+        (
+            "handlers:\n  x:\n    default_capabilities: [CAP_CHOWN]\n",
+            "config.yaml:3: handlers.x.default_capabilities: \"CAP_CHOWN\" is no capability; write CHOWN",
+        ),
+        (
+            "runtime:\n  timezone: ../../etc/shadow\n",
+            "config.yaml:2: runtime.timezone: ",
+        ),
         ("root: null\n", "config.yaml:1: root: "),
     ] {
         let text = error_of(main);

@@ -7,7 +7,6 @@ use spec::runtime::Capability;
 
 use crate::apparmor;
 use crate::container::plan::HostFacts;
-use crate::container::plan::security::{Seccomp, capability};
 use crate::error::Error;
 
 /// Names of the capabilities by number (linux/capability.h).
@@ -88,7 +87,7 @@ fn recursive_read_only() -> bool {
 }
 
 /// Looks at the host.
-pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Result<HostFacts, Error> {
+pub(crate) fn facts(version: cgroup::Version) -> Result<HostFacts, Error> {
     let status = read("/proc/self/status")?;
     let mask = status
         .lines()
@@ -102,11 +101,6 @@ pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Resul
             .inspect_err(|error| tracing::warn!(%error, "containers run without an AppArmor profile by default"))
             .ok()
     });
-    let defaults = config
-        .default_capabilities
-        .iter()
-        .map(|n| capability(n))
-        .collect::<Result<_, _>>()?;
     Ok(HostFacts {
         apparmor,
         default_apparmor,
@@ -114,11 +108,6 @@ pub(crate) fn facts(config: &config::Runtime, version: cgroup::Version) -> Resul
         recursive_read_only: recursive_read_only(),
         cgroup_v2: version == cgroup::Version::V2,
         capabilities: from_mask(mask),
-        default_capabilities: defaults,
-        default_seccomp: Some(match config.default_seccomp {
-            config::SeccompDefault::RuntimeDefault => Seccomp::RuntimeDefault,
-            config::SeccompDefault::Unconfined => Seccomp::Unconfined,
-        }),
     })
 }
 

@@ -23,6 +23,7 @@ mod encoded;
 mod error;
 mod events;
 mod fdio;
+mod handler;
 mod host;
 mod image;
 mod instrument;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use config::{Config, Paths};
 use proto::cri;
@@ -10,6 +11,7 @@ use crate::container::plan::HostFacts;
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::Events;
+use crate::handler::{Handler, Handlers};
 use crate::monitor::{Home, Spawner};
 use crate::sandbox::userns;
 use crate::store::db::Db;
@@ -45,6 +47,7 @@ pub struct Runtime {
     pub(crate) config: Config,
     pub(crate) paths: Paths,
     pub(crate) host: HostFacts,
+    pub(crate) handlers: Handlers,
     pub(crate) boot_id: String,
     /// Why pods cannot have user namespaces here; None where they can.
     pub(crate) no_userns: Option<String>,
@@ -101,7 +104,7 @@ impl Runtime {
         let paths = config.paths();
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
-        let host = host::facts(&config.runtime, cgroups.version())?;
+        let host = host::facts(cgroups.version())?;
         let systemd = systemd(&config, &cgroups).await?;
         let name = config.monitors_cgroup();
         let home = match &systemd {
@@ -120,6 +123,7 @@ impl Runtime {
         }
         let (db, loaded) = Db::open(&paths.database())?;
         let runtime = Arc::new(Self {
+            handlers: Handlers::new(&config)?,
             paths,
             host,
             boot_id: host::boot_id()?,
@@ -143,21 +147,19 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// Waits until what was removed is off the disk, at most `limit`; for an orderly stop.
+    pub fn settle(&self, limit: Duration) {
+        self.images.settle(limit);
+    }
+
+    /// The handler of this name, empty for the default one.
+    pub(crate) fn handler(&self, name: &str) -> Result<Arc<Handler>, Error> {
+        self.handlers.find(name, &self.host)
+    }
+
     /// Ends the streams that have no end of their own, so that the server can stop.
     pub fn end_streams(&self) {
         self.events.close();
-    }
-
-    /// The handler of this name exists.
-    pub(crate) fn check_handler(&self, name: &str) -> Result<(), Error> {
-        if self.config.handler(name).is_some() {
-            return Ok(());
-        }
-        let name = crate::store::index::shown(name);
-        Err(Error::not_found(format!(
-            "there is no runtime handler {name:?}; this node has {}",
-            self.config.handler_names().join(", ")
-        )))
     }
 }
 

@@ -2,8 +2,11 @@
 
 mod errors;
 mod exec;
+mod handlers;
 mod identity;
 mod image_volumes;
+mod limits;
+mod mount_modes;
 mod mounts;
 mod node_status;
 mod process;

@@ -79,6 +79,36 @@ fn e7_capabilities_all_five_sets() {
 }
 
 #[test]
+fn e7_ambient_capabilities_reach_a_user_who_is_not_root() {
+    test(async |node| -> Result<()> {
+        if !node.ours() {
+            return Ok(());
+        }
+        let bed = Bed::new(node).await?;
+        let [inherited, permitted, effective, _, ambient] = sets(&bed, "user", |context| {
+            context.run_as_user = Some(v1::Int64Value { value: 1000 });
+            context.capabilities = capabilities(&["NET_ADMIN"], &[], &["NET_ADMIN"]);
+        })
+        .await?;
+        for (name, set) in [
+            ("inheritable", inherited),
+            ("permitted", permitted),
+            ("effective", effective),
+            ("ambient", ambient),
+        ] {
+            ensure!(set == NET_ADMIN, "{name} {set:x}");
+        }
+        let mut config = container("not-given", BUSYBOX, &["true"]);
+        security(&mut config).capabilities = capabilities(&[], &[], &["NET_ADMIN"]);
+        e2e::refused(
+            bed.create(&config).await,
+            tonic::Code::InvalidArgument,
+            &["ambient", "NET_ADMIN"],
+        )
+    });
+}
+
+#[test]
 fn e7_capabilities_of_another_user() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;

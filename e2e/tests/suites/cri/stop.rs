@@ -120,6 +120,32 @@ fn e4_the_stop_signal_is_the_containers_then_the_images_then_term() {
 }
 
 #[test]
+fn e4_a_real_time_stop_signal_is_sent_and_told() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let line = "trap 'exit 5' 37; trap 'exit 6' 63; echo ready; while :; do sleep 0.05; done";
+        for (name, signal, code) in [
+            ("plus", v1::Signal::Sigrtminplus3, 5),
+            ("minus", v1::Signal::Sigrtmaxminus1, 6),
+        ] {
+            let mut config = container(name, BUSYBOX, &["sh", "-c", line]);
+            config.stop_signal = signal.into();
+            let id = bed.run(&config).await?;
+            logs::wait_for(&logs::path(&bed.config, &config), "ready").await?;
+            bed.cri.stop(&id, 10).await?;
+            let status = bed.cri.container_status(&id).await?;
+            ensure!(
+                status.exit_code == code && status.stop_signal() == signal,
+                "{name}: {} {:?}",
+                status.exit_code,
+                status.stop_signal()
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn e4_a_shorter_grace_shortens_a_stop_that_is_under_way() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;

@@ -103,3 +103,34 @@ fn e6_shm_is_the_pods_64_mib_and_shared() {
         Ok(())
     });
 }
+
+#[test]
+fn e7_without_the_kubelets_file_hosts_has_the_names_that_programs_rely_on() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::with(node, |config| config.hostname = "by-name".into()).await?;
+        let output = bed
+            .output_of(&container("main", BUSYBOX, &["sh", "-c", "cat /etc/hosts"]))
+            .await?;
+        let names = |address: &str| {
+            let mut lines = output.lines().map(str::split_whitespace);
+            lines.any(|mut words| {
+                words.next() == Some(address) && words.any(|word| word == "localhost" || word == "by-name")
+            })
+        };
+        ensure!(
+            names("127.0.0.1") && names("::1") && output.contains("by-name"),
+            "{output}"
+        );
+        // One that is brought, as the kubelet does, replaces it.
+        let own = node.dir().join("own-hosts");
+        std::fs::write(&own, "10.0.0.1 own\n")?;
+        let mut config = container("own", BUSYBOX, &["cat", "/etc/hosts"]);
+        config.mounts.push(v1::Mount {
+            container_path: "/etc/hosts".into(),
+            host_path: own.to_string_lossy().into_owned(),
+            ..Default::default()
+        });
+        ensure!(bed.output_of(&config).await? == "10.0.0.1 own\n", "another file");
+        Ok(())
+    });
+}

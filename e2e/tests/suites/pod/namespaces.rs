@@ -199,6 +199,13 @@ fn e6_a_sysctl_of_the_host_is_refused() {
             node.cri().run_pod(&config).await.is_err(),
             "a network sysctl on the host's network was accepted"
         );
+        let mut config = e2e::pod(node, "host-ipc");
+        pod_namespaces(&mut config).ipc = Host.into();
+        config.linux.get_or_insert_default().sysctls = [("kernel.shm_rmid_forced".to_owned(), "1".to_owned())].into();
+        ensure!(
+            node.cri().run_pod(&config).await.is_err(),
+            "an IPC sysctl on the host's IPC namespace was accepted"
+        );
         Ok(())
     });
 }

@@ -73,12 +73,14 @@ fn e6_pods_reach_one_another_and_have_loopback() {
 fn e6_port_mappings() {
     test(async |node| -> Result<()> {
         let bed = Bed::with(node, |config| {
-            config.port_mappings = vec![v1::PortMapping {
+            let mapping = |host_port| v1::PortMapping {
                 protocol: v1::Protocol::Tcp.into(),
                 container_port: 8080,
-                host_port: 18080,
+                host_port,
                 host_ip: String::new(),
-            }];
+            };
+            // A host port of 0 is none: the kubelet sends it for each port that a container names.
+            config.port_mappings = vec![mapping(0), mapping(18080)];
         })
         .await?;
         bed.run(&httpd("web")).await?;
@@ -88,6 +90,10 @@ fn e6_port_mappings() {
         ensure!(
             get(node, "10.88.0.1:18080").await?.contains("served by the pod"),
             "not mapped"
+        );
+        ensure!(
+            netns::connect(node.init(), "10.88.0.1:8080".parse()?).is_err(),
+            "mapped without a host port"
         );
         bed.cri.stop_pod(&bed.pod).await?;
         ensure!(

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use config::ImageVolumes;
 use spec::runtime::Process;
 use spec::{ContainerId, Kind};
 
@@ -15,6 +16,7 @@ use super::plan::{self, Input, PidNamespace, Planned, mounts};
 use super::{rootfs, sources};
 use crate::cdi;
 use crate::error::Error;
+use crate::handler::Devices;
 use crate::runtime::Runtime;
 use crate::sandbox::files;
 use crate::store::records::ContainerRecord;
@@ -47,25 +49,19 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     let context = plan::context(config);
     let wanted = &at.wanted;
     sources::mounts(wanted)?;
-    let devices = sources::devices(config, context.privileged)?;
-    let default = rt
-        .host
-        .default_seccomp
-        .clone()
-        .unwrap_or(plan::security::Seccomp::RuntimeDefault);
-    let seccomp = sources::seccomp(&plan::security::seccomp(&context, &default)?)?;
+    let handler = rt.handler(sandbox.record.handler())?;
+    let all = context.privileged && handler.devices == Devices::All;
+    let devices = sources::devices(config, all)?;
+    let seccomp = sources::seccomp(&plan::security::seccomp(&context, &handler.default_seccomp)?)?;
     sources::apparmor(plan::lsm::apparmor(&context, &rt.host)?.as_deref())?;
     let accounts = rootfs::accounts(mount.as_fd())?;
     let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
     let bundle = rt.paths.container(&id);
     let passwd_file = bundle.join("passwd");
-    let lines = image.config.config().as_ref().and_then(|c| c.volumes().clone());
-    let (targets, refused) = mounts::volumes(&lines.unwrap_or_default(), wanted);
-    for line in &refused {
-        tracing::info!(container = %id, line, "a VOLUME of the image lies where the runtime's own mounts are");
-    }
     let shift = sandbox.record.shift();
-    let volumes = volumes(rt, &id, mount.as_fd(), targets, shift)?;
+    let volumes = volumes(rt, &id, mount.as_fd(), (image, wanted, shift))?;
+    let localtime_file = bundle.join("localtime");
+    let zone = sources::timezone(rt.config.runtime.timezone.as_deref())?;
     let host_ipc = sandbox.record.ipcns.is_empty();
     let input = Input {
         id: &record.id,
@@ -82,6 +78,8 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
         seccomp,
         cgroup: &record.cgroup,
         host: &rt.host,
+        handler: &handler,
+        localtime: zone.is_some().then_some(&localtime_file),
     };
     let mut planned = plan::plan(&input)?;
     let host_owner = |uid: u32, gid: u32| (shift.uid.saturating_add(uid), shift.gid.saturating_add(gid));
@@ -95,10 +93,11 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     planned.process = planned.spec.process().clone().unwrap_or(planned.process);
     write_bundle(&bundle, &planned.spec)?;
     if let Some(text) = &planned.passwd {
-        fs::write(&passwd_file, text).map_err(|e| Error::at("write", passwd_file.display(), &e))?;
-        let mode = fs::Permissions::from_mode(0o644);
-        fs::set_permissions(&passwd_file, mode).map_err(|e| Error::at("chmod", passwd_file.display(), &e))?;
+        write_file(&passwd_file, text.as_bytes())?;
         files::give(&passwd_file, shift)?;
+    }
+    if let Some(zone) = &zone {
+        write_file(&localtime_file, zone)?;
     }
     if let Some(parent) = Path::new(&record.log_path).parent().filter(|p| p.is_absolute()) {
         fs::create_dir_all(parent).map_err(|e| Error::at("make the log directory", parent.display(), &e))?;
@@ -106,14 +105,36 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     Ok((planned, mount))
 }
 
-/// Makes the image's volumes.
+/// A file that the container reads.
+fn write_file(path: &Path, text: &[u8]) -> Result<(), Error> {
+    fs::write(path, text).map_err(|e| Error::at("write", path.display(), &e))?;
+    let mode = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(path, mode).map_err(|e| Error::at("chmod", path.display(), &e))
+}
+
+/// Makes the image's volumes, as the configuration says.
 fn volumes(
     rt: &Runtime,
     id: &ContainerId,
     root: BorrowedFd<'_>,
-    targets: Vec<PathBuf>,
-    shift: image::IdShift,
+    (image, wanted, shift): (&image::Image, &[Wanted], image::IdShift),
 ) -> Result<Vec<mounts::Volume>, Error> {
+    let lines = image.config.config().as_ref().and_then(|c| c.volumes().clone());
+    let (targets, refused) = mounts::volumes(&lines.unwrap_or_default(), wanted);
+    for line in &refused {
+        tracing::info!(container = %id, line, "a VOLUME of the image lies where the runtime's own mounts are");
+    }
+    match rt.config.image.image_volumes {
+        ImageVolumes::Bind => {}
+        ImageVolumes::Ignore => return Ok(Vec::new()),
+        ImageVolumes::Mkdir => {
+            for target in &targets {
+                let made = image::Store::make_dir(root, target, shift);
+                made.map_err(|e| Error::at("make the volume", target.display(), &e))?;
+            }
+            return Ok(Vec::new());
+        }
+    }
     let made = targets.into_iter().enumerate().map(|(number, target)| {
         let source = rt.images.snapshot_volume(id, number, root, &target, shift);
         let source = source.map_err(|e| Error::at("make the volume", target.display(), &e))?;

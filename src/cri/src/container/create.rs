@@ -42,9 +42,11 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Makes a container, or finds the one that the same request made.
 pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerRequest) -> Result<String, Error> {
-    let config = request
-        .config
-        .ok_or_else(|| Error::invalid("the container's configuration is missing"))?;
+    let config = request.config.ok_or_else(|| {
+        Error::invalid(
+            "config is missing: CreateContainer needs the container's configuration, at least its metadata and image",
+        )
+    })?;
     plan::check(&config)?;
     let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
     ready(&sandbox)?;

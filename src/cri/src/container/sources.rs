@@ -150,10 +150,10 @@ fn below(dir: &Path, from: &Path, to: &Path, access: &str, out: &mut Vec<HostDev
     Ok(())
 }
 
-/// CRI's devices looked up, or all of the host's for a privileged container.
-pub(crate) fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result<Vec<HostDevice>, Error> {
+/// CRI's devices looked up, after all of the host's where those are wanted.
+pub(crate) fn devices(config: &cri::ContainerConfig, all: bool) -> Result<Vec<HostDevice>, Error> {
     let mut out = Vec::new();
-    if privileged {
+    if all {
         below(Path::new("/dev"), Path::new("/dev"), Path::new("/dev"), "rwm", &mut out)?;
     }
     for wish in &config.devices {
@@ -198,6 +198,34 @@ pub(crate) fn seccomp(wanted: &Seccomp) -> Result<Option<LinuxSeccomp>, Error> {
     security::seccomp_profile(path, &text).map(Some)
 }
 
+/// Where the zones lie (tzdata).
+const ZONES: &str = "/usr/share/zoneinfo";
+/// The largest zone has some 4 kB.
+const MAX_ZONE: u64 = 1 << 20;
+
+/// The data of a time zone; `Local` is this host's, which changes while we run.
+pub(crate) fn timezone(name: Option<&str>) -> Result<Option<Vec<u8>>, Error> {
+    let Some(name) = name.filter(|n| !n.is_empty()) else {
+        return Ok(None);
+    };
+    let path = match name {
+        "Local" => PathBuf::from("/etc/localtime"),
+        name => Path::new(ZONES).join(name),
+    };
+    let mut data = Vec::new();
+    let at = |e: std::io::Error| {
+        Error::at("read the time zone", path.display(), &e).with_kind(spec::Kind::FailedPrecondition)
+    };
+    fs::File::open(&path)
+        .and_then(|file| file.take(MAX_ZONE).read_to_end(&mut data))
+        .map_err(at)?;
+    // RFC 9636, section 3.1.
+    if !data.starts_with(b"TZif") {
+        return Err(Error::precondition(format!("{} is no time zone", path.display())));
+    }
+    Ok(Some(data))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +268,15 @@ mod tests {
         assert!(check(3, In).is_ok());
         let error = check(3, Both).unwrap_err().to_string();
         assert!(error.contains("/mnt/my slave"), "{error}");
+    }
+
+    #[test]
+    fn a_time_zone_is_one() {
+        assert_eq!(timezone(None).unwrap(), None);
+        for bad in ["No/Such", "zone.tab"] {
+            let error = timezone(Some(bad)).unwrap_err();
+            assert_eq!(error.kind(), spec::Kind::FailedPrecondition, "{error}");
+        }
     }
 
     #[test]

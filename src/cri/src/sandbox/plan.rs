@@ -178,18 +178,30 @@ fn cgroup_parent(text: &str, driver: CgroupDriver) -> Result<Option<String>, Err
     Ok(Some(path))
 }
 
+/// The configuration and the metadata, which no pod can be without.
+pub(crate) fn checked(
+    config: Option<&cri::PodSandboxConfig>,
+) -> Result<(&cri::PodSandboxConfig, &cri::PodSandboxMetadata), Error> {
+    let config = config.ok_or_else(|| {
+        Error::invalid("config is missing: RunPodSandbox needs the pod's configuration, at least its metadata")
+    })?;
+    let metadata = config.metadata.as_ref();
+    let metadata = metadata
+        .ok_or_else(|| Error::invalid("config.metadata is missing: give the pod a name, a namespace and a uid"))?;
+    Ok((config, metadata))
+}
+
 /// Checks what the pod needs to be one.
-fn check(config: &cri::PodSandboxConfig) -> Result<(), Error> {
-    let Some(metadata) = &config.metadata else {
-        return Err(Error::invalid("the pod's metadata is missing"));
-    };
+fn check(config: &cri::PodSandboxConfig, metadata: &cri::PodSandboxMetadata) -> Result<(), Error> {
     for (what, text) in [
         ("name", &metadata.name),
         ("namespace", &metadata.namespace),
         ("uid", &metadata.uid),
     ] {
         if text.is_empty() {
-            return Err(Error::invalid(format!("the pod's metadata has no {what}")));
+            return Err(Error::invalid(format!(
+                "config.metadata.{what} is empty: a pod needs a name, a namespace and a uid"
+            )));
         }
         if text.contains('\0') {
             return Err(Error::invalid(format!("the pod's {what} contains a NUL byte")));
@@ -239,11 +251,8 @@ pub(crate) fn plan(
     paths: &Paths,
     node: &Node<'_>,
 ) -> Result<SandboxPlan, Error> {
-    let config = request
-        .config
-        .as_ref()
-        .ok_or_else(|| Error::invalid("the pod's configuration is missing"))?;
-    check(config)?;
+    let (config, metadata) = checked(request.config.as_ref())?;
+    check(config, metadata)?;
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.clone().unwrap_or_default();
     let options = context.namespace_options.clone().unwrap_or_default();

@@ -14,7 +14,7 @@ use proto::cri::{self, ContainerEventType};
 use spec::SandboxId;
 use tracing::Instrument;
 
-use super::plan::{Node, SandboxPlan, plan};
+use super::plan::{Node, SandboxPlan, checked, plan};
 use super::{files, init, namespaces, network, teardown};
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -27,12 +27,9 @@ use crate::{blocking, events, host, scope};
 
 /// Makes a pod, or finds the one that the same request made.
 pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -> Result<String, Error> {
-    let metadata = request.config.as_ref().and_then(|c| c.metadata.as_ref());
-    let Some(metadata) = metadata else {
-        return Err(Error::invalid("the pod's metadata is missing"));
-    };
+    let metadata = &checked(request.config.as_ref())?.1;
     let key = name_key(metadata);
-    rt.check_handler(&request.runtime_handler)?;
+    rt.handler(&request.runtime_handler)?;
     let request = Arc::new(request);
     match rt.pod_names.reserve(&key, &request)? {
         Reserved::Taken(id) => match rt.index.find_sandbox(&id)? {

@@ -135,6 +135,16 @@ pub(crate) struct ContainerRecord {
     pub(crate) volume_images: Vec<String>,
 }
 
+impl SandboxRecord {
+    /// The runtime handler that was asked for; empty for the default one.
+    pub(crate) fn handler(&self) -> &str {
+        self.request
+            .as_ref()
+            .map(|r| r.runtime_handler.as_str())
+            .unwrap_or_default()
+    }
+}
+
 impl ContainerRecord {
     /// It runs from the image, or mounts it.
     pub(crate) fn uses_image(&self, id: &str) -> bool {

@@ -8,6 +8,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use config::{Config, Sources};
@@ -25,6 +26,9 @@ use crate::{grpc, logging, metrics, notify, socket};
 /// Calls wait on the kernel and on monitors, not on this process; the blocking pool of
 /// tokio has the rest.
 const WORKERS: usize = 2;
+
+/// How long an orderly stop waits for deletions in the background.
+const SETTLE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: &SourceArgs, is_tuned: bool) -> anyhow::Result<ExitCode> {
     let sources = args.sources();
@@ -82,6 +86,9 @@ async fn serve(config: Config, sources: Sources, level: logging::Level) -> anyho
     if let Some(scraped) = scraped {
         scraped.await.context("serve metrics")?;
     }
+    // What is left then is deleted by the next start.
+    let settled = tokio::task::spawn_blocking(move || runtime.settle(SETTLE));
+    settled.await.context("finish deletions")?;
     signals.abort();
     tracing::info!("stopped; containers are left running");
     Ok(())

@@ -10,5 +10,6 @@ pub(crate) mod blob;
 pub(crate) mod client;
 pub(crate) mod dial;
 pub(crate) mod hosts;
+pub(crate) mod reasons;
 pub(crate) mod session;
 pub(crate) mod token;

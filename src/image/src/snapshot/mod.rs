@@ -8,7 +8,7 @@
 
 mod image_volume;
 pub(crate) mod overlay;
-mod volume;
+pub(crate) mod volume;
 
 pub use image_volume::ImageVolume;
 
@@ -172,7 +172,7 @@ impl Store {
 
     /// The directories of layers, top first. overlayfs refuses one that is given twice (ELOOP): whatever a repeated
     /// layer holds, its upper occurrence shows already.
-    fn lowers(&self, chain: &[Digest]) -> Vec<PathBuf> {
+    pub(crate) fn lowers(&self, chain: &[Digest]) -> Vec<PathBuf> {
         let mut seen = HashSet::new();
         let distinct = chain.iter().rev().filter(|layer| seen.insert(**layer));
         distinct.map(|layer| self.layer_dir(*layer)).collect()

@@ -63,6 +63,47 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Makes the directory `path` in `root`, a container's root, with those above it; what is there stays.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where something else is in the way, and what the filesystem says otherwise.
+    pub fn make_dir(root: BorrowedFd<'_>, path: &Path, shift: IdShift) -> Result<(), Error> {
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut below = PathBuf::new();
+        let mut parent = openat2(root, ".", flags, Mode::empty(), resolve).map_err(sys("open", "the root"))?;
+        for part in path.strip_prefix("/").unwrap_or(path) {
+            below.push(part);
+            let open = || openat2(root, &below, flags, Mode::empty(), resolve);
+            parent = match open() {
+                Err(Errno::NOENT) => {
+                    mkdirat(&parent, part, Mode::from_raw_mode(0o755)).map_err(sys("mkdir", below.display()))?;
+                    let (uid, gid, _) = shift.apply((0, 0, 0))?;
+                    chownat(
+                        &parent,
+                        part,
+                        Some(Uid::from_raw(uid)),
+                        Some(Gid::from_raw(gid)),
+                        AtFlags::SYMLINK_NOFOLLOW,
+                    )
+                    .map_err(sys("chown", below.display()))?;
+                    open()
+                }
+                other => other,
+            }
+            .map_err(|e| match e {
+                Errno::NOTDIR | Errno::LOOP => Error::new(
+                    Kind::InvalidArgument,
+                    format!("the image has something else than a directory at {}", below.display()),
+                ),
+                e => sys("open in the image", below.display())(e),
+            })?;
+        }
+        Ok(())
+    }
+}
+
 fn fill(volume: &Path, root: BorrowedFd<'_>, path: &Path, shift: IdShift) -> Result<(), Error> {
     rustix::fs::mkdir(volume, Mode::from_raw_mode(0o755)).map_err(sys("mkdir", volume.display()))?;
     // What is copied has the right owners already: the root shows the host's ids of the container's.
@@ -87,7 +128,7 @@ fn fill(volume: &Path, root: BorrowedFd<'_>, path: &Path, shift: IdShift) -> Res
 }
 
 /// Copies a directory's entries, then its own attributes: the time comes last.
-fn tree(from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<(), Error> {
+pub(crate) fn tree(from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
         return Err(Error::new(
             Kind::InvalidArgument,
@@ -110,7 +151,10 @@ fn one(from: &OwnedFd, to: &OwnedFd, name: &[u8], depth: usize) -> Result<(), Er
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     let made = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            mkdirat(to, name, Mode::RWXU).map_err(sys("mkdir", "it"))?;
+            match mkdirat(to, name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(sys("mkdir", "it")(e)),
+            }
             let below = openat(from, name, LIST, Mode::empty()).map_err(sys("open", "it"))?;
             let target = openat(to, name, LIST, Mode::empty()).map_err(sys("open", "its copy"))?;
             return tree(&below, &target, depth + 1);
@@ -229,6 +273,23 @@ mod tests {
         // What is written to the one is not seen in the other.
         std::fs::write(volume.join("new"), "").unwrap();
         assert!(!dir.path().join("root/data/new").exists());
+    }
+
+    #[test]
+    fn a_directory_is_made_inside_and_what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        symlink("../../..", dir.path().join("root/up")).unwrap();
+        let make = |path: &str| Store::make_dir(root.as_fd(), Path::new(path), IdShift::NONE);
+        for path in ["/data/sub", "/a/b/c", "/up/d", "/data/sub/deep"] {
+            make(path).unwrap();
+        }
+        let at = |path: &str| dir.path().join("root").join(path);
+        assert!(
+            at("data/sub/file").exists() && at("a/b/c").is_dir() && at("d").is_dir() && at("data/sub/deep").is_dir()
+        );
+        assert!(!dir.path().join("d").exists(), "made outside");
+        assert_eq!(make("/data/sub/file/x").unwrap_err().kind(), Kind::InvalidArgument);
     }
 
     #[test]

@@ -11,12 +11,14 @@ use crate::failpoint::failpoint;
 use crate::store::Store;
 use crate::store::catalog::Image;
 use crate::store::db::Record;
-use crate::store::fixups::{self, View};
+use crate::store::fixups;
 use crate::store::layers::Layer;
 
 impl Store {
     /// Records a pulled image under `names`. Blocking: syncs the disk.
     pub(crate) fn commit(&self, mut record: Record, names: &[String]) -> Result<Arc<Image>, Error> {
+        let (chain, _leases) = self.carry(&record.chain)?;
+        record.chain = chain;
         let layers = self.chain_layers(&record.chain)?;
         record.fixups = self.fixups(&record.chain, &layers)?;
         record.size = record.config.len() as u64 + record.manifest.len() as u64;
@@ -88,20 +90,7 @@ impl Store {
         let found = if layers.iter().all(|(_, layer)| layer.implicit.is_empty()) {
             Vec::new()
         } else {
-            let mut stack = Vec::new();
-            for digest in chain.iter().rev() {
-                let Some((_, layer)) = layers.iter().find(|(known, _)| known == digest) else {
-                    continue;
-                };
-                let path = self.layer_dir(*digest);
-                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(sys("open", path.display()))?;
-                stack.push(View {
-                    digest: *digest,
-                    layer,
-                    dir,
-                });
-            }
+            let stack = self.views(chain)?;
             fixups::find(&stack)?
         };
         serde_json::to_string(&found).map_err(|e| Error::caused(Kind::Internal, "fixups", e))

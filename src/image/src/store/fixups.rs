@@ -7,9 +7,10 @@
 //! snapshot's upper directory gets those few with the attributes of the layer that means them.
 //!
 //! Where such a directory is a symbolic link below (`bin -> usr/bin` and a layer with only
-//! `bin/x`), no arrangement of overlay layers is right; the pull says so.
+//! `bin/x`), the pull has made one more layer before (`carry`).
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, openat2, statat};
 use rustix::io::Errno;
@@ -17,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use spec::{Digest, Kind};
 
 use crate::error::{Error, sys};
-use crate::store::layers::Layer;
 use crate::unpack::tree::OPAQUE;
 
 /// A directory to make in every upper directory, after those before it.
@@ -31,26 +31,33 @@ pub(crate) struct Fixup {
 }
 
 /// One layer to look into, top first.
-pub(crate) struct View<'a> {
+pub(crate) struct View {
     pub(crate) digest: Digest,
-    pub(crate) layer: &'a Layer,
+    /// Directories that its archive did not describe.
+    pub(crate) implicit: Arc<[Vec<u8>]>,
     pub(crate) dir: OwnedFd,
 }
 
-enum Found {
+/// What one layer has at a path.
+pub(crate) enum Found {
+    /// Neither it nor anything that hides it.
     Nothing,
     /// Something that hides what is below.
     Hidden,
+    /// A link there or on the way.
     Link,
+    /// A directory.
     Dir {
+        /// What it is like.
         stat: Box<Stat>,
+        /// It, or one on the way, hides what is below.
         opaque: bool,
     },
 }
 
 /// The directories of this stack of layers (top first) that would show wrong.
-pub(crate) fn find(stack: &[View<'_>]) -> Result<Vec<Fixup>, Error> {
-    let mut paths: Vec<&Vec<u8>> = stack.iter().flat_map(|view| view.layer.implicit.iter()).collect();
+pub(crate) fn find(stack: &[View]) -> Result<Vec<Fixup>, Error> {
+    let mut paths: Vec<&Vec<u8>> = stack.iter().flat_map(|view| view.implicit.iter()).collect();
     paths.sort();
     paths.dedup();
     let mut fixups: Vec<Fixup> = Vec::new();
@@ -87,7 +94,7 @@ fn same(a: &Stat, b: &Stat) -> bool {
 }
 
 /// The directory that overlayfs shows at `path`, and the one that the image means.
-fn resolve(stack: &[View<'_>], path: &[u8]) -> Result<(Option<Stat>, Option<Stat>), Error> {
+fn resolve(stack: &[View], path: &[u8]) -> Result<(Option<Stat>, Option<Stat>), Error> {
     let mut shown: Option<Stat> = None;
     for view in stack {
         match look(view, path)? {
@@ -107,7 +114,6 @@ fn resolve(stack: &[View<'_>], path: &[u8]) -> Result<(Option<Stat>, Option<Stat
             Found::Dir { stat, opaque } => {
                 let shown = *shown.get_or_insert(*stat);
                 let implicit = view
-                    .layer
                     .implicit
                     .binary_search_by(|known| known.as_slice().cmp(path))
                     .is_ok();
@@ -123,7 +129,8 @@ fn resolve(stack: &[View<'_>], path: &[u8]) -> Result<(Option<Stat>, Option<Stat
     Ok((shown, None))
 }
 
-fn look(view: &View<'_>, path: &[u8]) -> Result<Found, Error> {
+/// What is at `path` in a layer.
+pub(crate) fn look(view: &View, path: &[u8]) -> Result<Found, Error> {
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
     let mut dir = None::<OwnedFd>;

@@ -11,6 +11,7 @@
 //! compares the two at every start. Readers get an immutable catalog; writers hold the
 //! database's lock and replace it. Order of locks: database, then layers.
 
+pub(crate) mod carry;
 pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod commit;

@@ -34,6 +34,10 @@ impl TempDir {
         Ok(temp)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn open(&self) -> Result<OwnedFd, Error> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(&self.path, flags, Mode::empty()).map_err(sys("open", self.path.display()))

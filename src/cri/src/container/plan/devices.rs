@@ -88,13 +88,11 @@ fn rule(
 }
 
 /// Nodes to make, and the rules of the device cgroup: deny all, then allow. The devices that
-/// every container needs (null, tty, …) are added by isolation, nodes and rules.
-pub(crate) fn devices(
-    list: &[HostDevice],
-    privileged: bool,
-) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>), Error> {
+/// every container needs (null, tty, …) are added by isolation, nodes and rules. With `all` any
+/// device may be used.
+pub(crate) fn devices(list: &[HostDevice], all: bool) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>), Error> {
     let nodes = list.iter().map(node).collect::<Result<_, _>>()?;
-    if privileged {
+    if all {
         return Ok((nodes, vec![rule(true, None, (None, None), "rwm")?]));
     }
     let mut rules = vec![rule(false, None, (None, None), "rwm")?];

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use proto::cri;
 use spec::image::ImageConfiguration;
 use spec::runtime::{
-    Capability, LinuxBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxSeccomp, Mount, Process, ProcessBuilder, Root, RootBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    Capability, LinuxBuilder, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSeccomp, Mount, Process, ProcessBuilder,
+    Root, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use self::devices::HostDevice;
@@ -30,11 +30,14 @@ use self::users::Accounts;
 use self::wanted::Wanted;
 use crate::cdi;
 use crate::error::Error;
+use crate::handler::{self, Handler};
 use crate::store::records::{ContainerRecord, SandboxRecord};
 
 /// Most bytes of labels and annotations together. Kubernetes itself allows 256 KiB of
-/// annotations; what is larger comes from no kubelet and would sit in memory for ever.
-pub(crate) const MAX_METADATA: usize = 512 * 1024;
+/// annotations, the peers take what a gRPC message holds; what is larger than this comes from no
+/// kubelet, sits in memory for as long as its object, and a few of them would make every list
+/// longer than the 16 MiB that the kubelet reads.
+pub(crate) const MAX_METADATA: usize = 2 << 20;
 
 /// What was found out about this host when the daemon started.
 #[derive(Debug, Clone, Default)]
@@ -51,10 +54,6 @@ pub(crate) struct HostFacts {
     pub(crate) cgroup_v2: bool,
     /// Our own bounding set: more cannot be given.
     pub(crate) capabilities: HashSet<Capability>,
-    /// What a container gets that asks for nothing.
-    pub(crate) default_capabilities: HashSet<Capability>,
-    /// What seccomp is where CRI says nothing.
-    pub(crate) default_seccomp: Option<Seccomp>,
 }
 
 /// Where the container's pid namespace comes from.
@@ -99,6 +98,10 @@ pub(crate) struct Input<'a> {
     pub(crate) cgroup: &'a str,
     /// The host.
     pub(crate) host: &'a HostFacts,
+    /// The pod's runtime handler.
+    pub(crate) handler: &'a Handler,
+    /// Where the file lies that is to be `/etc/localtime`.
+    pub(crate) localtime: Option<&'a Path>,
 }
 
 /// The plan.
@@ -129,13 +132,17 @@ pub(crate) fn context(config: &cri::ContainerConfig) -> cri::LinuxContainerSecur
 pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
     let metadata = config.metadata.as_ref();
     let Some(metadata) = metadata else {
-        return Err(Error::invalid("the container's metadata is missing"));
+        return Err(Error::invalid("config.metadata is missing: give the container a name"));
     };
     if metadata.name.is_empty() {
-        return Err(Error::invalid("the container's metadata has no name"));
+        return Err(Error::invalid(
+            "config.metadata.name is empty: give the container a name",
+        ));
     }
     if config.image.as_ref().is_none_or(|i| i.image.is_empty()) {
-        return Err(Error::invalid("the container names no image"));
+        return Err(Error::invalid(
+            "config.image names no image: give it a name, or an id that PullImage answered",
+        ));
     }
     check_maps(&config.labels, &config.annotations)?;
     cdi::wanted(config)?;
@@ -276,6 +283,35 @@ fn root(readonly: bool) -> Result<Root, Error> {
     built("root", RootBuilder::default().path("rootfs").readonly(readonly).build())
 }
 
+/// The time zone that the administrator set; not where the caller brings a file.
+fn localtime(input: &Input<'_>, mounts: &mut Vec<Mount>) -> Result<(), Error> {
+    let brought = |m: &Wanted| Path::new(mounts::LOCALTIME).starts_with(&m.target);
+    if let Some(source) = input.localtime
+        && !input.mounts.iter().any(brought)
+    {
+        mounts.push(mounts::localtime(source)?);
+    }
+    Ok(())
+}
+
+/// The limits, the device nodes and the rules of the device cgroup.
+fn resources_and_devices(
+    input: &Input<'_>,
+    limits: &cri::LinuxContainerResources,
+    privileged: bool,
+) -> Result<(LinuxResources, Vec<LinuxDevice>), Error> {
+    let mut resources = resources::resources(limits)?;
+    let all = privileged && input.handler.devices != handler::Devices::Asked;
+    let (nodes, rules) = devices::devices(input.devices, all)?;
+    resources.set_devices(Some(rules));
+    if let Some(most) = input.handler.pids_limit {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(most);
+        resources.set_pids(Some(pids));
+    }
+    Ok((resources, nodes))
+}
+
 /// Makes the plan.
 pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let config = input.config;
@@ -283,7 +319,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let empty = spec::image::Config::default();
     let image = input.image.config().as_ref().unwrap_or(&empty);
     let identity = users::resolve(&context, image.user().as_deref().unwrap_or(""), input.accounts)?;
-    let caps = security::capabilities(&context, &input.host.default_capabilities, input.host)?;
+    let caps = security::capabilities(&context, &input.handler.default_capabilities, input.host)?;
     let apparmor = lsm::apparmor(&context, input.host)?;
     let selinux = lsm::selinux(&context, &input.sandbox.id, pod_selinux(input.sandbox), input.host)?;
     let (masked, readonly) = security::hidden(&context)?;
@@ -293,16 +329,16 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         .as_ref()
         .and_then(|l| l.resources.as_ref())
         .unwrap_or(&no_resources);
-    let mut resources = resources::resources(limits)?;
-    let (nodes, rules) = devices::devices(input.devices, context.privileged)?;
-    resources.set_devices(Some(rules));
+    let (resources, nodes) = resources_and_devices(input, limits, context.privileged)?;
     let mode = mounts::Mode {
         privileged: context.privileged,
+        cgroup_writable: input.handler.cgroup_writable,
         readonly_rootfs: context.readonly_rootfs,
         bind_sys: !input.sandbox.userns.is_empty() && input.sandbox.netns.is_empty(),
     };
     let (mut mounts, propagation) = mounts::mounts(input.mounts, input.volumes, input.files, mode)?;
     let passwd = account(input, &identity, &mut mounts)?;
+    localtime(input, &mut mounts)?;
 
     let user = built(
         "user",
@@ -325,7 +361,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
             .env(process::env(config, image, &env)?)
             .cwd(process::cwd(config, image)?)
             .capabilities(caps.sets)
-            .rlimits(vec![])
+            .rlimits(input.handler.rlimits.clone())
             .no_new_privileges(context.no_new_privs)
             .oom_score_adj(resources::oom_score_adj(limits)?)
             .build(),
@@ -385,8 +421,7 @@ fn seccomp_profile(
     input: &Input<'_>,
     granted: &HashSet<Capability>,
 ) -> Result<Option<LinuxSeccomp>, Error> {
-    let unset = input.host.default_seccomp.clone().unwrap_or(Seccomp::RuntimeDefault);
-    Ok(match security::seccomp(context, &unset)? {
+    Ok(match security::seccomp(context, &input.handler.default_seccomp)? {
         Seccomp::Unconfined => None,
         Seccomp::RuntimeDefault => Some(default_profile(granted)),
         Seccomp::Localhost(path) => Some(
@@ -405,18 +440,24 @@ fn default_profile(granted: &HashSet<Capability>) -> LinuxSeccomp {
     seccomp::default_profile(&names)
 }
 
-/// Annotations of the specification: who this is, for tools that read it. Nothing that the
-/// caller or the image wrote gets here, so that nobody can switch anything by a name.
+/// Annotations of the specification: who this is, for tools that read it, and of the caller's
+/// what the handler lets through: nothing, unless the administrator says so, so that nobody can
+/// switch anything by a name.
 fn annotations(input: &Input<'_>) -> HashMap<String, String> {
     let metadata = input.config.metadata.clone().unwrap_or_default();
-    [
+    let pod = input.sandbox.request.as_ref().and_then(|r| r.config.as_ref());
+    let none = HashMap::new();
+    let of_pod = pod.map_or(&none, |config| &config.annotations);
+    let mut all = input.handler.annotations(of_pod, &input.config.annotations);
+    let own = [
         ("io.kubernetes.cri.container-type", "container".to_owned()),
         ("io.kubernetes.cri.container-name", metadata.name),
         ("io.kubernetes.cri.sandbox-id", input.sandbox.id.clone()),
         ("io.kubernetes.cri.container-id", input.id.to_owned()),
     ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into()
+    .map(|(k, v)| (k.to_owned(), v));
+    all.extend(own);
+    all
 }
 
 #[cfg(test)]

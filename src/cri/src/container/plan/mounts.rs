@@ -47,6 +47,8 @@ fn mount(target: &Path, typ: &str, source: &Path, opts: &[&str]) -> Result<Mount
 pub(crate) struct Mode {
     /// `/sys` and the cgroups may be written.
     pub(crate) privileged: bool,
+    /// The container's own cgroup may be written.
+    pub(crate) cgroup_writable: bool,
     /// The container's root is read only, and so are the pod's files in `/etc`.
     pub(crate) readonly_rootfs: bool,
     /// `/sys` is the host's, read only: in a user namespace the kernel gives nobody a new one of a network namespace that
@@ -55,7 +57,9 @@ pub(crate) struct Mode {
 }
 
 fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
-    let sys = if mode.privileged { "rw" } else { "ro" };
+    let access = |writable: bool| if writable { "rw" } else { "ro" };
+    let sys = access(mode.privileged);
+    let cgroup = access(mode.privileged || mode.cgroup_writable);
     let etc: &[&str] = if mode.readonly_rootfs {
         &["bind", "rprivate", "ro"]
     } else {
@@ -87,7 +91,7 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
             p("/sys/fs/cgroup"),
             "cgroup",
             p("cgroup"),
-            &["nosuid", "noexec", "nodev", "relatime", sys],
+            &["nosuid", "noexec", "nodev", "relatime", cgroup],
         )?,
         mount(
             p("/dev/shm"),
@@ -105,6 +109,15 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
 pub(crate) fn account_file(source: &Path) -> Result<Mount, Error> {
     let options = &["bind", "rprivate", "rw", "nosuid", "nodev", "noexec"];
     mount(Path::new(super::users::PASSWD), "bind", source, options)
+}
+
+/// The file that says the time zone.
+pub(crate) const LOCALTIME: &str = "/etc/localtime";
+
+/// The mount of the time zone.
+pub(crate) fn localtime(source: &Path) -> Result<Mount, Error> {
+    let options = &["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"];
+    mount(Path::new(LOCALTIME), "bind", source, options)
 }
 
 /// A directory of the container's own, for a VOLUME line of the image.

@@ -98,9 +98,10 @@ pub(crate) fn capabilities(
 }
 
 /// Which seccomp profile is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Seccomp {
     /// None.
+    #[default]
     Unconfined,
     /// Our own.
     RuntimeDefault,

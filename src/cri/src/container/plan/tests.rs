@@ -7,6 +7,7 @@ struct Case {
     config: cri::ContainerConfig,
     sandbox: SandboxRecord,
     host: HostFacts,
+    handler: Handler,
     pid: PidNamespace,
 }
 
@@ -38,13 +39,16 @@ fn case() -> Case {
     let all: HashSet<Capability> = [Capability::Chown, Capability::Kill, Capability::SysAdmin].into();
     let host = HostFacts {
         capabilities: all,
-        default_capabilities: [Capability::Chown].into(),
         ..Default::default()
     };
     Case {
         config,
         sandbox,
         host,
+        handler: Handler {
+            default_capabilities: [Capability::Chown].into(),
+            ..Default::default()
+        },
         pid: PidNamespace::Own,
     }
 }
@@ -85,6 +89,8 @@ impl Case {
             seccomp: None,
             cgroup: "/pods/p/id",
             host: &self.host,
+            handler: &self.handler,
+            localtime: None,
         })
     }
 
@@ -109,10 +115,6 @@ fn a_plain_container() {
     assert_eq!(process.args().as_ref().unwrap()[..], ["/bin/true"]);
     assert_eq!(process.no_new_privileges(), Some(false));
     let linux = planned.spec.linux().as_ref().unwrap();
-    assert!(
-        linux.seccomp().is_some(),
-        "the default profile is applied where CRI says nothing"
-    );
     assert_eq!(linux.cgroups_path().as_ref().unwrap(), &PathBuf::from("/pods/p/id"));
     assert_eq!(planned.stop_signal, 15);
     // It survives its way through config.json.
@@ -244,4 +246,65 @@ fn nothing_of_the_caller_reaches_the_annotations() {
             .keys()
             .all(|k| k.starts_with("io.kubernetes.cri."))
     );
+}
+
+#[test]
+fn a_handler_changes_what_was_not_asked_for() {
+    let mut case = case();
+    assert!(
+        case.plan().unwrap().spec.linux().as_ref().unwrap().seccomp().is_none(),
+        "unconfined"
+    );
+    case.handler.default_seccomp = Seccomp::RuntimeDefault;
+    case.handler.pids_limit = Some(9);
+    case.handler.pod_annotations = vec!["pod.*".into()];
+    case.handler.container_annotations = vec!["c".into()];
+    case.handler.cgroup_writable = true;
+    let annotations = |list: &[&str]| list.iter().map(|name| ((*name).to_owned(), "v".to_owned())).collect();
+    case.config.annotations = annotations(&["c", "pod.no"]);
+    case.sandbox.request = Some(cri::RunPodSandboxRequest {
+        config: Some(cri::PodSandboxConfig {
+            annotations: annotations(&["pod.a", "c"]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let spec = case.plan().unwrap().spec;
+    let linux = spec.linux().as_ref().unwrap();
+    assert!(linux.seccomp().is_some());
+    let resources = linux.resources().as_ref().unwrap();
+    assert_eq!(resources.pids().as_ref().unwrap().limit(), 9);
+    let mut names: Vec<&str> = spec
+        .annotations()
+        .as_ref()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    names.retain(|name| !name.starts_with("io.kubernetes.cri."));
+    names.sort_unstable();
+    assert_eq!(names, ["c", "pod.a"]);
+    let mounts = spec.mounts().as_ref().unwrap();
+    let options = |target: &str| {
+        let found = mounts.iter().find(|m| m.destination() == Path::new(target)).unwrap();
+        found.options().clone().unwrap()
+    };
+    assert!(options("/sys/fs/cgroup").contains(&"rw".to_owned()) && options("/sys").contains(&"ro".to_owned()));
+}
+
+#[test]
+fn a_privileged_container_without_host_devices_may_use_only_what_it_asked_for() {
+    let mut case = case();
+    case.context().privileged = true;
+    for (devices, all) in [
+        (handler::Devices::All, true),
+        (handler::Devices::AskedAndUsable, true),
+        (handler::Devices::Asked, false),
+    ] {
+        case.handler.devices = devices;
+        let spec = case.plan().unwrap().spec;
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        let rules = resources.devices().clone().unwrap();
+        assert_eq!(rules[0].allow(), all, "{devices:?}");
+    }
 }
