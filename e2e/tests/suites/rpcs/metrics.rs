@@ -52,7 +52,7 @@ fn sample(node: &Node, line: &str) -> Result<f64> {
     Ok(found.and_then(|value| value.parse().ok()).unwrap_or(0.0))
 }
 
-/// More events than a reader may be behind, to one that reads nothing.
+/// More events than a reader may be behind, to one that reads nothing for a while.
 async fn lose_events(bed: &Bed) -> Result<tonic::Streaming<v1::ContainerEventResponse>> {
     let stalled = bed
         .cri
@@ -68,7 +68,13 @@ async fn lose_events(bed: &Bed) -> Result<tonic::Streaming<v1::ContainerEventRes
         let at = round * 4;
         tokio::try_join!(gone(at), gone(at + 1), gone(at + 2), gone(at + 3))?;
     }
-    Ok(stalled.into_inner())
+    let mut stalled = stalled.into_inner();
+    // It reads again, and only now is it told what it has lost.
+    for _ in 0..300 {
+        let event = tokio::time::timeout(Duration::from_secs(5), stalled.message()).await;
+        ensure!(matches!(event, Ok(Ok(Some(_)))), "the stream ended: {event:?}");
+    }
+    Ok(stalled)
 }
 
 #[test]
