@@ -74,7 +74,9 @@ async fn lose_events(bed: &Bed) -> Result<tonic::Streaming<v1::ContainerEventRes
 #[test]
 fn metrics_all_move() {
     test_with(options(), async |node| -> Result<()> {
-        let bed = Bed::new(node).await?;
+        // Large, so that a reader that reads nothing is soon behind.
+        let large = ("large".to_owned(), "x".repeat(20_000));
+        let bed = Bed::with(node, |config| config.annotations.extend([large])).await?;
         // Again, another image of the same layers, and one that does not exist.
         bed.cri.pull(BUSYBOX).await?;
         bed.cri.pull(&format!("{REGISTRY}/busybox:2")).await?;
