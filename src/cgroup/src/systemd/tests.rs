@@ -48,6 +48,7 @@ impl Fake {
 impl Fake {
     fn subscribe(&self) {}
 
+    #[expect(clippy::too_many_arguments, reason = "the method of systemd's interface has them")]
     async fn start_transient_unit(
         &self,
         name: String,

@@ -51,7 +51,6 @@ fn a_device_by_field_and_by_annotation_is_there() {
     config.envs = vec![api::KeyValue {
         key: "LD_LIBRARY_PATH".into(),
         value: "/evil".into(),
-        ..Default::default()
     }];
     let id = create(&life, &pod, config).unwrap();
     assert_eq!(std::fs::read_to_string(&seen).unwrap(), "MINE=1\n/\n");
