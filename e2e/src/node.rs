@@ -93,13 +93,20 @@ const SETUP: &str = r#"
 set -e
 mount --make-rshared /
 mount -t proc proc /proc
+bus=
+if [ "${BULKHEAD_E2E_CGROUP_DRIVER:-}" = systemd ]; then
+    bus=$1/bus
+    mkdir "$bus"
+    mount --bind /run/dbus "$bus"
+fi
 mount -t tmpfs -o mode=755 tmpfs /run
+[ -z "$bus" ] || { mkdir /run/dbus && mount --bind "$bus" /run/dbus; }
 mount -t tmpfs -o mode=755 tmpfs "$1/state"
 mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
 [ -z "$3" ] || mount -t tmpfs -o "size=${3}m" tmpfs "$1/root"
-# A reboot gives another one.
+# A reboot gives another one. It is mounted only then: a user namespace may have no procfs of its own where something
+# hides a part of the one that is there (mount_too_revealing() in the kernel).
 cat /proc/sys/kernel/random/boot_id > "$1/boot_id"
-mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
 ready=$2
 shift 3
 for directory; do

@@ -74,6 +74,22 @@ impl NetNs {
         Ok(stat(self)? == stat(other)?)
     }
 
+    /// Waits until nobody else who asks for it has this namespace to himself, and has it from then on, until `self` is
+    /// dropped or the process ends. A caller that was killed leaves its plugin running: a DEL must not pass an ADD that is
+    /// still at work, or what that makes afterwards stays.
+    ///
+    /// # Errors
+    /// What flock(2) says.
+    pub fn lock(&self) -> Result<(), Error> {
+        let locked =
+            rustix::io::retry_on_intr(|| rustix::fs::flock(&self.file, rustix::fs::FlockOperation::LockExclusive));
+        locked.map_err(|errno| Error::Namespace {
+            op: "flock",
+            path: self.path.clone(),
+            source: errno.into(),
+        })
+    }
+
     /// Where it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -121,6 +137,16 @@ mod tests {
                 .unwrap_err()
                 .is_missing()
         );
+    }
+
+    #[test]
+    fn one_at_a_time_has_a_namespace_to_himself() {
+        let (a, b) = (NetNs::current().unwrap(), NetNs::current().unwrap());
+        a.lock().unwrap();
+        let try_lock = || rustix::fs::flock(&b.file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(try_lock().unwrap_err(), rustix::io::Errno::WOULDBLOCK);
+        drop(a);
+        assert!(try_lock().is_ok());
     }
 
     #[test]

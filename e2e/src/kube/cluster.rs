@@ -48,7 +48,9 @@ impl Cluster {
         cluster.kubelet.start_kubelet().await?;
         cluster
             .eventually("the node is ready", 60, || {
-                let node = cluster.get(&["node", NAME])?;
+                let Ok(node) = cluster.get(&["node", NAME]) else {
+                    return Ok(None);
+                };
                 let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
                 Ok(conditions
                     .iter()
@@ -133,7 +135,7 @@ impl Cluster {
             ]),
         )?;
         let admin = self.kubeconfig(ADMIN)?;
-        self.eventually("the API server is ready", 120, || {
+        self.eventually("the API server is ready", 300, || {
             Ok(self
                 .kubectl(&["get", "--raw", "/readyz"])
                 .ok()
@@ -270,13 +272,10 @@ impl Cluster {
             Ok(pods["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
         })
         .await?;
-        // The node's agents first: a kubelet without its API server does nothing wrong, but says much.
-        let services = std::mem::take(&mut self.services);
-        self.kubelet.end().await?;
-        for (_, mut service) in services.into_iter().rev() {
+        for (_, mut service) in self.services.drain(..).rev() {
             service.kill()?;
         }
-        Ok(())
+        self.kubelet.end().await
     }
 
     /// The ends of all logs.

@@ -52,6 +52,12 @@ impl Node {
         let old = fs::read_to_string(&path)?;
         let (rest, last) = old.trim().split_at(old.trim().len() - 1);
         fs::write(&path, format!("{rest}{}\n", if last == "7" { '8' } else { '7' }))?;
-        Ok(())
+        let there = leak::BOOT_ID;
+        self.sh(&format!(
+            "umount {there} 2>/dev/null; mount --bind '{}' {there}",
+            path.display()
+        ))
+        .context("show another boot id")
+        .map(drop)
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{checks, contract, layers, report, run};
+use crate::{checks, contract, cri_table, layers, report, run};
 
 /// What cargo checks.
 struct Check {
@@ -75,9 +75,13 @@ type Step<'a> = (&'static str, Box<dyn Fn() -> anyhow::Result<bool> + 'a>);
 /// Whether all is well.
 pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
     let cargo = |check: Check| -> Step<'_> { (check.name, Box::new(move || Ok(check.run(root)))) };
-    let steps: [Step<'_>; 7] = [
+    let steps: [Step<'_>; 8] = [
         cargo(FMT),
         ("lint", Box::new(|| Ok(report("lint", &checks::all(root)?)))),
+        (
+            "fields",
+            Box::new(|| Ok(report("cri-table", &cri_table::check(root, false)?))),
+        ),
         ("layers", Box::new(|| Ok(report("layers", &layers::check(root)?)))),
         ("contract", Box::new(|| Ok(report("contract", &contract::check(root)?)))),
         cargo(CLIPPY),

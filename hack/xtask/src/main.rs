@@ -6,6 +6,7 @@
 //! | `build`  | the programs, into target/bulkhead; the small ones static                  |
 //! | `ci`     | fmt, house rules, layers, clippy, doc, unit tests: what CI runs first      |
 //! | `contract` | docs/kubelet.md: each sentence has a test that runs                       |
+//! | `cri-table` | writes `docs/cri.md`: what becomes of each field of each CRI message     |
 //! | `layers` | no crate uses one above it; the daemon's tree is free of `isolation`       |
 //! | `lint`   | the house rules that neither rustc nor clippy knows                        |
 //!
@@ -21,6 +22,7 @@ mod build;
 mod checks;
 mod ci;
 mod contract;
+mod cri_table;
 mod layers;
 mod run;
 
@@ -51,6 +53,8 @@ enum Task {
     Ci,
     /// Check that each sentence of docs/kubelet.md has a test that runs.
     Contract,
+    /// Write docs/cri.md: what becomes of each field of each CRI message.
+    CriTable,
     /// Check which crate uses which.
     Layers,
     /// Check the house rules.
@@ -64,6 +68,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Build(args) => build::run(&root, &args).map(|()| true)?,
         Task::Ci => ci::run(&root)?,
         Task::Contract => report("contract", &contract::check(&root)?),
+        Task::CriTable => report("cri-table", &cri_table::check(&root, true)?),
         Task::Layers => report("layers", &layers::check(&root)?),
         Task::Lint => report("lint", &checks::all(&root)?),
     };

@@ -30,8 +30,9 @@ use crate::sandbox;
 use crate::store::container::Container;
 use crate::store::sandbox::Sandbox;
 
-/// Events that a reader may be behind: a node of 110 pods that all go down at once makes fewer.
-const KEPT: usize = 1024;
+/// Events that a reader may be behind. A reader that reads is never so far; one that does not must not fill the memory:
+/// each event carries all that its pod is labelled and annotated with.
+const KEPT: usize = 512;
 
 type Event = Arc<cri::ContainerEventResponse>;
 

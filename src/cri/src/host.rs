@@ -5,6 +5,7 @@ use std::path::Path;
 
 use spec::runtime::Capability;
 
+use crate::apparmor;
 use crate::container::plan::HostFacts;
 use crate::error::Error;
 
@@ -93,9 +94,16 @@ pub(crate) fn facts(version: cgroup::Version) -> Result<HostFacts, Error> {
         .find_map(|l| l.strip_prefix("CapBnd:"))
         .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
         .ok_or_else(|| Error::new(spec::Kind::Internal, "/proc/self/status shows no CapBnd"))?;
-    let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
+    let apparmor = apparmor::is_on();
+    // As the peers: where the default cannot be loaded (no apparmor_parser), containers run without it, and it is said.
+    let default_apparmor = apparmor.then(apparmor::load).and_then(|loaded| {
+        loaded
+            .inspect_err(|error| tracing::warn!(%error, "containers run without an AppArmor profile by default"))
+            .ok()
+    });
     Ok(HostFacts {
         apparmor,
+        default_apparmor,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         recursive_read_only: recursive_read_only(),
         cgroup_v2: version == cgroup::Version::V2,

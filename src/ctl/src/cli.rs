@@ -8,9 +8,9 @@ use clap::{Parser, Subcommand};
 use crate::client::Node;
 use crate::settings::{Flags, Settings};
 use crate::{
-    attach, config, create, events, exec, imagefsinfo, images, info, inspect, inspecti, inspectp, logs, pods,
-    port_forward, ps, pull, rm, rmi, rmp, run, runp, runtime_config, start, stats, statsp, stop, stopp, update,
-    version,
+    attach, checkpoint, completion, config, create, events, exec, imagefsinfo, images, info, inspect, inspecti,
+    inspectp, logs, metricdescs, metricsp, pods, port_forward, ps, pull, rm, rmi, rmp, run, runp, runtime_config,
+    start, stats, statsp, stop, stopp, update, update_runtime_config, version,
 };
 
 /// Client for CRI
@@ -27,6 +27,10 @@ pub(crate) struct Cli {
 enum Verb {
     /// Attach to a running container
     Attach(attach::Args),
+    /// Checkpoint one or more running containers
+    Checkpoint(checkpoint::Args),
+    /// Output shell completion code
+    Completion(completion::Args),
     /// Get, set and list client configuration options
     Config(config::Args),
     /// Create a new container
@@ -51,6 +55,10 @@ enum Verb {
     Inspectp(inspectp::Args),
     /// Fetch the logs of a container
     Logs(logs::Args),
+    /// List metric descriptors
+    Metricdescs(metricdescs::Args),
+    /// List pod metrics
+    Metricsp(metricsp::Args),
     /// List pods
     Pods(pods::Args),
     /// Forward local port to a pod
@@ -83,6 +91,8 @@ enum Verb {
     Stopp(stopp::Args),
     /// Update one or more running containers
     Update(update::Args),
+    /// Update the runtime configuration
+    UpdateRuntimeConfig(update_runtime_config::Args),
     /// Display runtime version information
     Version,
 }
@@ -96,6 +106,8 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Verb::Attach(args) => attach::run(args, &node, out)
             .await
             .context("attaching running container failed"),
+        Verb::Checkpoint(args) => checkpoint::run(args, &node, out).await,
+        Verb::Completion(args) => completion::run(&args, out),
         Verb::Config(args) => config::run(&args, &node, out),
         Verb::Create(args) => create::run(args, &node, out).await.context("creating container"),
         Verb::Events(args) => events::run(args, &node, out).await.context("getting container events"),
@@ -113,6 +125,10 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
             .await
             .context("get the status of pod sandboxes"),
         Verb::Logs(args) => logs::run(args, &node, out).await,
+        Verb::Metricdescs(args) => metricdescs::run(&args, &node, out)
+            .await
+            .context("get metric descriptors"),
+        Verb::Metricsp(args) => metricsp::run(&args, &node, out).await.context("get pod metrics"),
         Verb::Pods(args) => pods::run(args, &node, out).await.context("listing pod sandboxes"),
         Verb::PortForward(args) => port_forward::run(args, &node, out).await.context("port forward"),
         Verb::Ps(args) => ps::run(args, &node, out).await.context("listing containers"),
@@ -129,6 +145,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Verb::Stop(args) => stop::run(args, &node, out).await,
         Verb::Stopp(args) => stopp::run(args, &node, out).await,
         Verb::Update(args) => update::run(args, &node, out).await,
+        Verb::UpdateRuntimeConfig(args) => update_runtime_config::run(args, &node).await,
         Verb::Version => version::run(&node, out).await.context("getting the runtime version"),
     }
 }
@@ -204,6 +221,11 @@ mod tests {
             "config --list",
             "config --set timeout=3 --set debug=true",
             "config runtime-endpoint unix:///x",
+            "metricdescs -o yaml",
+            "metricsp -w",
+            "checkpoint --export x.tar 0123",
+            "completion zsh",
+            "update-runtime-config --pod-cidr 10.0.0.0/24",
             "update --cpu-quota 1000 --memory 1048576 0123",
         ] {
             let words = line.replace('\'', "");

@@ -23,6 +23,8 @@ mod status;
 mod table;
 
 mod attach;
+mod checkpoint;
+mod completion;
 mod config;
 mod create;
 mod events;
@@ -34,6 +36,8 @@ mod inspect;
 mod inspecti;
 mod inspectp;
 mod logs;
+mod metricdescs;
+mod metricsp;
 mod pods;
 mod port_forward;
 mod ps;
@@ -50,6 +54,7 @@ mod statsp;
 mod stop;
 mod stopp;
 mod update;
+mod update_runtime_config;
 mod version;
 
 use std::ffi::OsString;

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use fake::{CONTAINER, IMAGE, POD, Running, ctl};
 use proto::cri::{
-    ContainerState, CreateContainerRequest, ListContainersRequest, PullImageRequest, RunPodSandboxRequest,
+    CheckpointContainerRequest, ContainerState, CreateContainerRequest, ListContainersRequest, PullImageRequest,
+    RunPodSandboxRequest, UpdateContainerResourcesRequest, UpdateRuntimeConfigRequest,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -111,6 +112,34 @@ async fn lists_and_statuses() {
         json["features"],
         serde_json::json!({"supplemental_groups_policy": true})
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rarer_verbs() {
+    let running = fake::start("rarer");
+    let told = said(&running, &["metricdescs"]).await;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["descriptors"][0]["label_keys"][0], "id", "{told}");
+    let told = said(&running, &["metricsp", "-o", "yaml"]).await;
+    assert!(told.contains("container_processes") && told.contains(POD), "{told}");
+    said(&running, &["update-runtime-config", "--pod-cidr", "10.0.0.0/24"]).await;
+    let asked: UpdateRuntimeConfigRequest = running.node.asked("UpdateRuntimeConfig");
+    let network = asked.runtime_config.unwrap().network_config.unwrap();
+    assert_eq!(network.pod_cidr, "10.0.0.0/24");
+    assert_eq!(
+        said(&running, &["update", "--memory", "1048576", CONTAINER])
+            .await
+            .trim(),
+        CONTAINER
+    );
+    let asked: UpdateContainerResourcesRequest = running.node.asked("UpdateContainerResources");
+    assert_eq!(asked.linux.unwrap().memory_limit_in_bytes, 1 << 20);
+    let output = run(&running, &["checkpoint", "-e", "/tmp/x.tar", CONTAINER], b"").await;
+    assert!(!output.status.success());
+    let asked: CheckpointContainerRequest = running.node.asked("CheckpointContainer");
+    assert_eq!(asked.location, "/tmp/x.tar");
+    let script = said(&running, &["completion", "bash"]).await;
+    assert!(script.contains("metricdescs") && script.contains("crictl"), "{script}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

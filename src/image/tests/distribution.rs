@@ -139,7 +139,7 @@ async fn pulls_from_a_real_registry() {
             let id = spec::ContainerId::random().unwrap();
             store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
             assert_eq!(
-                read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/a").as_deref(),
+                read_at(&store.snapshot_mount(&id, None, None).unwrap(), "etc/a").as_deref(),
                 Some(text)
             );
         }

@@ -58,6 +58,7 @@ fn volume(
         sub_path: Path::new(part),
         shift: IdShift::NONE,
         userns: None,
+        label: None,
     };
     store.image_volume(id, volume)
 }

@@ -36,6 +36,7 @@ pub(super) fn add(call: &Call) -> Result<Added> {
     if netns.same(&home)? {
         return Err(Fault::config("CNI_NETNS is the host's own namespace"));
     }
+    netns.lock()?;
     let mut socket = Socket::route()?;
     let bridge = host::ensure_bridge(&mut socket, &conf)?;
     let port = make_pair(&mut socket, call, &conf, &bridge, &netns)?;

@@ -2,7 +2,7 @@
 //!
 //! The address goes after the interface, so that nobody is given it while the old owner still
 //! answers; the rules go first. With the namespace gone the interface is gone too. What can be
-//! done is done, whatever becomes of the rest.
+//! done is done, whatever becomes of the rest. An ADD of the same namespace that is still at work is waited for.
 //!
 //! Two waits of the kernel are for memory alone: `rcu_barrier` after a link's deletion, and the
 //! grace period before deleted rules are freed, which whoever closes the netfilter socket waits
@@ -19,6 +19,10 @@ use crate::skel::Call;
 use crate::{ipam, masquerade};
 
 pub(super) fn del(call: &Call) -> Result<()> {
+    let (netns, opened) = match open(call) {
+        Ok(netns) => (netns, Ok(())),
+        Err(fault) => (None, Err(fault)),
+    };
     let rules = Conf::masquerades(call)
         .then(|| masquerade::del(&owner(call)))
         .transpose();
@@ -26,7 +30,8 @@ pub(super) fn del(call: &Call) -> Result<()> {
         Ok(socket) => (socket, Ok(())),
         Err(fault) => (None, Err(fault)),
     };
-    let rest = delete_interface(call, rules).and_then(|()| match ipam::plugin(call)? {
+    let deleted = opened.and_then(|()| delete_interface(call, netns.as_ref(), rules));
+    let rest = deleted.and_then(|()| match ipam::plugin(call)? {
         Some(plugin) => ipam::del(call, &plugin),
         None => Ok(()),
     });
@@ -36,21 +41,33 @@ pub(super) fn del(call: &Call) -> Result<()> {
     }
 }
 
-fn delete_interface(call: &Call, rules: Option<Socket>) -> Result<()> {
+/// The namespace, and nobody else at work in it; none where it is missing or, after a reboot, a plain file: either way
+/// no interface is left.
+fn open(call: &Call) -> Result<Option<NetNs>> {
     match call.netns.as_deref().map(NetNs::open) {
-        None => behind(None, rules),
-        Some(Ok(netns)) => behind(prepare(&netns, &call.ifname)?, rules),
-        // Missing, or after a reboot a plain file: either way no interface is left.
+        None => Ok(None),
+        Some(Ok(netns)) => {
+            netns.lock()?;
+            Ok(Some(netns))
+        }
         Some(Err(cni_netlink::Error::Namespace { op: "open", source, .. }))
             if matches!(
                 source.kind(),
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput
             ) =>
         {
-            behind(None, rules)
+            Ok(None)
         }
         Some(Err(error)) => Err(error.into()),
     }
+}
+
+fn delete_interface(call: &Call, netns: Option<&NetNs>, rules: Option<Socket>) -> Result<()> {
+    let link = match netns {
+        Some(netns) => prepare(netns, &call.ifname)?,
+        None => None,
+    };
+    behind(link, rules)
 }
 
 fn prepare(netns: &NetNs, ifname: &str) -> Result<Option<Deletion>> {

@@ -144,3 +144,29 @@ fn lists_are_whole_while_links_come_and_go() {
         },
     );
 }
+
+/// A killed daemon leaves its ADD at work: the DEL of the next one must not pass it, or a rule made afterwards stays.
+#[test]
+fn del_waits_for_whoever_is_at_work_in_the_namespace() {
+    isolated(
+        name!("del_waits_for_whoever_is_at_work_in_the_namespace"),
+        &[Set::Ours],
+        |host| {
+            host.usual();
+            let pod = host.pod("one");
+            host.add(Set::Ours, &pod);
+            let file = std::fs::File::open(&pod.space.path).unwrap();
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            let held = std::time::Duration::from_millis(400);
+            let holder = std::thread::spawn(move || {
+                std::thread::sleep(held);
+                drop(file);
+            });
+            let begin = std::time::Instant::now();
+            host.del(Set::Ours, &pod);
+            assert!(begin.elapsed() >= held, "DEL took {:?}", begin.elapsed());
+            holder.join().unwrap();
+            host.assert_clean();
+        },
+    );
+}

@@ -6,6 +6,7 @@ use e2e::kube::pods::{STAY, pod, shell};
 use serde_json::{Value, json};
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of pods, one after another")]
 fn what_is_wrong_with_a_pod_is_in_its_description() {
     test(async |cluster| -> Result<()> {
         let file = cluster.kubelet.dir().join("a-file");
@@ -27,7 +28,7 @@ fn what_is_wrong_with_a_pod_is_in_its_description() {
                     json!({"image": "127.0.0.1:5000/busybox:no-such-tag"}),
                     json!({}),
                 ),
-                &["no-such-tag", "not found"],
+                &["no-such-tag", "Not Found"],
             ),
             (
                 simple(

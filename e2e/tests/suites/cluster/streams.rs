@@ -39,6 +39,7 @@ fn run(mut command: Command, input: &[u8]) -> Result<Output> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one thing after another that kubectl can do")]
 fn kubectl_reaches_into_pods_over_both_protocols() {
     test(async |cluster| -> Result<()> {
         let containers = [
@@ -177,7 +178,9 @@ fn attach(mut command: Command, line: &str) -> Result<String> {
 fn forward(mut command: Command, init: u32) -> Result<()> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut said = String::new();
-    BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut said)?;
+    // Held open to the end: kubectl says each connection there, and dies where nobody can hear it.
+    let mut reader = BufReader::new(child.stdout.take().context("no stdout")?);
+    reader.read_line(&mut said)?;
     let asked = (|| -> Result<String> {
         let port: u16 = said
             .strip_prefix("Forwarding from 127.0.0.1:")
@@ -186,12 +189,17 @@ fn forward(mut command: Command, init: u32) -> Result<()> {
         let mut stream = netns::connect(init, std::net::SocketAddr::from(([127, 0, 0, 1], port)))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         write!(stream, "GET /echo?msg=hello HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        // kubectl may end its side with a reset, when all has come: what has come is what counts.
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            answer.extend_from_slice(&chunk[..count]);
+        }
+        Ok(text(&answer))
     })();
     child.kill()?;
     child.wait()?;
+    drop(reader);
     let answer = asked?;
     ensure!(answer.ends_with("hello"), "{answer}");
     Ok(())

@@ -40,7 +40,7 @@ async fn until(
 }
 
 #[test]
-fn e9_each_change_is_told_once_with_the_statuses_of_then() {
+fn e9_every_reader_is_told_the_same_in_the_order_of_time() {
     test(async |node| -> Result<()> {
         let (mut one, mut two) = (events(&node.cri()).await?, events(&node.cri()).await?);
         let bed = Bed::new(node).await?;
@@ -110,7 +110,7 @@ fn e9_each_change_is_told_once_with_the_statuses_of_then() {
 }
 
 #[test]
-fn e9_a_reader_that_does_not_read_holds_up_nobody() {
+fn e9_what_one_reader_leaves_lying_is_told_to_the_others() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let _deaf = events(&bed.cri).await?;

@@ -52,7 +52,7 @@ fn sample(node: &Node, line: &str) -> Result<f64> {
     Ok(found.and_then(|value| value.parse().ok()).unwrap_or(0.0))
 }
 
-/// More events than a reader may be behind, to one that reads nothing.
+/// More events than a reader may be behind, to one that reads nothing for a while.
 async fn lose_events(bed: &Bed) -> Result<tonic::Streaming<v1::ContainerEventResponse>> {
     let stalled = bed
         .cri
@@ -68,13 +68,21 @@ async fn lose_events(bed: &Bed) -> Result<tonic::Streaming<v1::ContainerEventRes
         let at = round * 4;
         tokio::try_join!(gone(at), gone(at + 1), gone(at + 2), gone(at + 3))?;
     }
-    Ok(stalled.into_inner())
+    let mut stalled = stalled.into_inner();
+    // It reads again, and only now is it told what it has lost.
+    for _ in 0..300 {
+        let event = tokio::time::timeout(Duration::from_secs(5), stalled.message()).await;
+        ensure!(matches!(event, Ok(Ok(Some(_)))), "the stream ended: {event:?}");
+    }
+    Ok(stalled)
 }
 
 #[test]
 fn metrics_all_move() {
     test_with(options(), async |node| -> Result<()> {
-        let bed = Bed::new(node).await?;
+        // Large, so that a reader that reads nothing is soon behind.
+        let large = ("large".to_owned(), "x".repeat(20_000));
+        let bed = Bed::with(node, |config| config.annotations.extend([large])).await?;
         // Again, another image of the same layers, and one that does not exist.
         bed.cri.pull(BUSYBOX).await?;
         bed.cri.pull(&format!("{REGISTRY}/busybox:2")).await?;

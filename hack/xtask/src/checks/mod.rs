@@ -79,7 +79,7 @@ pub(crate) fn all(root: &Path) -> anyhow::Result<Vec<Violation>> {
 }
 
 /// All Rust files below `root`, sorted; without what is built, fetched or a fixture.
-fn rust_files(root: &Path) -> anyhow::Result<Vec<File>> {
+pub(crate) fn rust_files(root: &Path) -> anyhow::Result<Vec<File>> {
     let mut files = Vec::new();
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {

@@ -171,7 +171,7 @@ async fn steps(
         blocking(move || files::remove_tree(&dir)).await
     };
     undo.push("bundle", remove_bundle).await?;
-    let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &image.id, &sandbox.record));
+    let (client, mount) = tokio::join!(rt.spawner.monitor(), snapshot(rt, id, &record, &sandbox.record));
     let client = client?;
     let discard = client.clone();
     undo.push("monitor", move || async move {
@@ -229,16 +229,18 @@ async fn steps(
 async fn snapshot(
     rt: &Arc<Runtime>,
     id: &ContainerId,
-    image: &spec::ImageId,
+    record: &ContainerRecord,
     pod: &SandboxRecord,
 ) -> Result<OwnedFd, Error> {
-    let made = rt.images.snapshot_create(id, image, pod.shift()).await;
+    let label = plan::file_label(record, pod, &rt.host)?;
+    let image = spec::ImageId::parse(&record.image_id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+    let made = rt.images.snapshot_create(id, &image, pod.shift()).await;
     made.map_err(|e| Error::at("make the writable layer of", id, &e))?;
     let (rt, id, pod) = (Arc::clone(rt), id.clone(), pod.clone());
     blocking(move || {
         let user = userns::open_of(&pod)?;
         rt.images
-            .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd))
+            .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd), label.as_deref())
             .map_err(|e| Error::at("mount the root of", &id, &e))
     })
     .await

@@ -12,6 +12,7 @@ use proto::frame::MAX_FDS;
 use spec::runtime::Spec;
 use spec::{ContainerId, ImageId, Kind};
 
+use super::plan;
 use super::plan::wanted::{ImageWish, Wanted, image_volume_failed};
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -60,6 +61,7 @@ pub(super) fn mount(
 ) -> Result<Vec<OwnedFd>, Error> {
     let mut made = Vec::new();
     let user = userns::open_of(pod)?;
+    let label = plan::file_label(record, pod, &rt.host)?;
     for (target, wish) in wishes(wanted) {
         let image = record
             .volume_images
@@ -73,6 +75,7 @@ pub(super) fn mount(
             sub_path: Path::new(&wish.sub_path),
             shift: pod.shift(),
             userns: user.as_ref().map(AsFd::as_fd),
+            label: label.as_deref(),
         };
         let mounted = rt.images.image_volume(id, volume);
         made.push(

@@ -174,6 +174,16 @@ pub(crate) fn devices(config: &cri::ContainerConfig, all: bool) -> Result<Vec<Ho
     Ok(out)
 }
 
+/// An AppArmor profile must be loaded; here where a request can still be told, not in the new process.
+pub(crate) fn apparmor(name: Option<&str>) -> Result<(), Error> {
+    match name {
+        Some(name) if !crate::apparmor::is_loaded(name)? => Err(Error::invalid(format!(
+            "AppArmor profile {name:?} is not loaded on this node"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The localhost profile, if one is asked for.
 pub(crate) fn seccomp(wanted: &Seccomp) -> Result<Option<LinuxSeccomp>, Error> {
     let Seccomp::Localhost(path) = wanted else {

@@ -189,6 +189,8 @@ struct Connection {
     waiting: HashMap<u64, Waiting>,
     execs: HashMap<u64, oneshot::Sender<wire::ExecExited>>,
     next_id: u64,
+    /// The monitor has told of the OOM killer.
+    oom_told: bool,
 }
 
 impl Connection {
@@ -201,6 +203,7 @@ impl Connection {
             waiting: HashMap::new(),
             execs: HashMap::new(),
             next_id: 1,
+            oom_told: false,
         }
     }
 
@@ -314,6 +317,10 @@ impl Connection {
             })) => self.reply(id, result),
             Some(Body::Event(wire::Event { what: Some(what) })) => match what {
                 wire::event::What::Exited(exited) => {
+                    // It may have died of it before its monitor heard.
+                    if exited.oom_killed && !self.oom_told {
+                        OOMS.fetch_add(1, Ordering::Relaxed);
+                    }
                     self.told.send_replace(Outcome::Exited(exited));
                 }
                 wire::event::What::ExecExited(end) => {
@@ -325,6 +332,7 @@ impl Connection {
                 }
                 // The verdict comes with the exit; an OOM that init survived is a counter.
                 wire::event::What::OutOfMemory(_) => {
+                    self.oom_told = true;
                     OOMS.fetch_add(1, Ordering::Relaxed);
                 }
             },

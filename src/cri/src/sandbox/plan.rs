@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use config::{CgroupDriver, Paths};
 use proto::cri::{self, NamespaceMode};
 use spec::SandboxId;
+use spec::runtime::LinuxResources;
 
+use super::update::limits;
 use super::userns;
 use crate::container::plan::check_maps;
 use crate::error::Error;
@@ -45,6 +47,8 @@ pub(crate) struct SandboxPlan {
     pub(crate) hostname_file: String,
     /// Content of `/etc/hosts` for containers that come without one.
     pub(crate) hosts_file: String,
+    /// Limits of the pod as a whole, for a cgroup of ours.
+    pub(crate) limits: Option<LinuxResources>,
 }
 
 /// sysctls of the network namespace.
@@ -317,6 +321,10 @@ pub(crate) fn plan(
         resolv_conf: resolv_conf(config.dns_config.as_ref(), node.resolv_conf)?,
         hostname_file: format!("{name}\n"),
         hosts_file: format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n"),
+        limits: match (&linux.overhead, &linux.resources) {
+            (None, None) => None,
+            (overhead, resources) => Some(limits(overhead.as_ref(), resources.as_ref())?),
+        },
         record,
     })
 }

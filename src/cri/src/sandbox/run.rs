@@ -194,10 +194,19 @@ async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) 
             return Ok(());
         }
         let path = &plan.record.cgroup;
-        rt.cgroups
+        let group = rt
+            .cgroups
             .create(path)
-            .map(drop)
-            .map_err(|e| Error::at("make the cgroup", path, &e))
+            .map_err(|e| Error::at("make the cgroup", path, &e))?;
+        // One that the kubelet named it limits itself.
+        if let Some(limits) = &plan.limits
+            && plan.record.cgroup_owned
+        {
+            group
+                .update(limits)
+                .map_err(|e| Error::at("limit", format!("pod {id}"), &e))?;
+        }
+        Ok(())
     })
     .await
 }

@@ -70,8 +70,19 @@ fn spec(sandbox: &Sandbox) -> Result<serde_json::Value, Error> {
     }))
 }
 
-/// What UpdatePodSandboxResources said.
-fn shown(resized: Option<&PodResources>) -> serde_json::Value {
+/// What UpdatePodSandboxResources said, or what the pod was made with.
+fn resources(sandbox: &Sandbox) -> Result<PodResources, Error> {
+    if let Some(resized) = sandbox.status().resized {
+        return Ok(resized);
+    }
+    let linux = sandbox.config()?.linux.as_ref();
+    Ok(PodResources {
+        overhead: linux.and_then(|linux| linux.overhead.clone()).map(Resources),
+        resources: linux.and_then(|linux| linux.resources.clone()).map(Resources),
+    })
+}
+
+fn shown(of: &PodResources) -> serde_json::Value {
     let part = |part: &Option<Resources>| {
         part.as_ref().map(|Resources(part)| {
             json!({
@@ -86,10 +97,7 @@ fn shown(resized: Option<&PodResources>) -> serde_json::Value {
             })
         })
     };
-    resized.map_or(
-        serde_json::Value::Null,
-        |resized| json!({"overhead": part(&resized.overhead), "resources": part(&resized.resources)}),
-    )
+    json!({"overhead": part(&of.overhead), "resources": part(&of.resources)})
 }
 
 /// Answers PodSandboxStatus.
@@ -124,7 +132,7 @@ pub(crate) fn status(
             "hostname": record.hostname,
             "cniResult": cni,
             "networkDown": sandbox.status().network_down,
-            "resources": shown(sandbox.status().resized.as_ref()),
+            "resources": shown(&resources(&sandbox)?),
             "runtimeSpec": spec(&sandbox)?,
         });
         info.insert("info".to_owned(), text.to_string());

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use proto::cri;
+use spec::runtime::LinuxResources;
 
 use crate::container::plan::resources;
 use crate::error::Error;
@@ -17,10 +18,7 @@ use crate::{blocking, detached, scope};
 /// Changes a pod's resources.
 pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxResourcesRequest) -> Result<(), Error> {
     let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
-    for part in [&request.overhead, &request.resources].into_iter().flatten() {
-        resources::resources(part)?;
-    }
-    let limits = resources::resources(&together(request.overhead.as_ref(), request.resources.as_ref()))?;
+    let limits = limits(request.overhead.as_ref(), request.resources.as_ref())?;
     let rt = Arc::clone(rt);
     detached(async move {
         let _turn = sandbox.turn.lock().await;
@@ -48,6 +46,17 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
         sandbox.update(&rt.db, |status| status.resized = Some(resized)).await
     })
     .await
+}
+
+/// The limits of a pod's cgroup that is ours. Pure.
+pub(crate) fn limits(
+    overhead: Option<&cri::LinuxContainerResources>,
+    containers: Option<&cri::LinuxContainerResources>,
+) -> Result<LinuxResources, Error> {
+    for part in [overhead, containers].into_iter().flatten() {
+        resources::resources(part)?;
+    }
+    resources::resources(&together(overhead, containers))
 }
 
 /// Overhead and containers in one. A quota or memory limit of -1 in either has no sum: the pod has none. Pure.

@@ -3,7 +3,7 @@
 //! Objects are here only when fully made. The locks are held for the length of a map
 //! operation: no disk, no wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,6 +18,8 @@ use crate::error::Error;
 pub(crate) struct Index {
     sandboxes: RwLock<BTreeMap<String, Arc<Sandbox>>>,
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
+    /// The containers of each pod: a list of all pods must not look at every container for each.
+    of_pods: RwLock<HashMap<String, BTreeMap<String, Arc<Container>>>>,
 }
 
 /// Finds `wanted`, a whole id or the beginning of exactly one.
@@ -90,11 +92,9 @@ impl Index {
 
     /// The containers of a pod.
     pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
-        let map = self.containers.read().unwrap_or_else(PoisonError::into_inner);
-        map.values()
-            .filter(|c| c.record.sandbox_id == sandbox.as_str())
-            .cloned()
-            .collect()
+        let map = self.of_pods.read().unwrap_or_else(PoisonError::into_inner);
+        let own = map.get(sandbox.as_str()).map(BTreeMap::values);
+        own.into_iter().flatten().cloned().collect()
     }
 
     /// Shows a pod.
@@ -109,6 +109,12 @@ impl Index {
     /// Shows a container.
     pub(crate) fn insert_container(&self, container: Arc<Container>) {
         let key = container.id.as_str().to_owned();
+        self.of_pods
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(container.record.sandbox_id.clone())
+            .or_default()
+            .insert(key.clone(), Arc::clone(&container));
         self.containers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -125,10 +131,20 @@ impl Index {
 
     /// Forgets a container.
     pub(crate) fn remove_container(&self, id: &ContainerId) {
-        self.containers
+        let removed = self
+            .containers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(id.as_str());
+        let Some(container) = removed else { return };
+        let mut pods = self.of_pods.write().unwrap_or_else(PoisonError::into_inner);
+        let pod = container.record.sandbox_id.as_str();
+        if let Some(own) = pods.get_mut(pod) {
+            own.remove(id.as_str());
+            if own.is_empty() {
+                pods.remove(pod);
+            }
+        }
     }
 }
 
@@ -161,5 +177,34 @@ mod tests {
         assert_eq!(index.sandbox("a").unwrap_err().kind(), spec::Kind::InvalidArgument);
         assert_eq!(index.sandbox("").unwrap_err().kind(), spec::Kind::InvalidArgument);
         assert_eq!(index.sandbox("ff").unwrap_err().kind(), spec::Kind::NotFound);
+    }
+
+    #[test]
+    fn a_pod_has_its_own_containers_alone() {
+        use crate::store::records::{ContainerRecord, Status};
+        let index = Index::default();
+        let (pod, other) = ("a".repeat(64), "b".repeat(64));
+        let container = |digit: &str, sandbox: &str| {
+            let id = ContainerId::parse(&digit.repeat(64)).unwrap();
+            let record = ContainerRecord {
+                id: id.to_string(),
+                sandbox_id: sandbox.to_owned(),
+                ..ContainerRecord::default()
+            };
+            Arc::new(Container::new(id, record, Status::creating()))
+        };
+        for one in [container("1", &pod), container("2", &other), container("3", &pod)] {
+            index.insert_container(one);
+        }
+        let ids = |pod: &str| -> Vec<String> {
+            let of = index.containers_of(&SandboxId::parse(pod).unwrap());
+            of.iter().map(|container| container.id.to_string()).collect()
+        };
+        assert_eq!(ids(&pod), ["1".repeat(64), "3".repeat(64)]);
+        index.remove_container(&ContainerId::parse(&"1".repeat(64)).unwrap());
+        assert_eq!((ids(&pod), ids(&other)), (vec!["3".repeat(64)], vec!["2".repeat(64)]));
+        index.remove_container(&ContainerId::parse(&"2".repeat(64)).unwrap());
+        assert_eq!(ids(&other), Vec::<String>::new());
+        assert_eq!(index.of_pods.read().unwrap().len(), 1);
     }
 }

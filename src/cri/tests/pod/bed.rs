@@ -145,6 +145,7 @@ impl Bed {
             ..Default::default()
         };
         config.cgroup_root.clone_from(&self.name);
+        config.runtime.cdi_dirs = vec![self.path("cdi")];
         std::fs::create_dir_all(&config.root).unwrap();
         let images = image::Store::open(image::Options::new(&config.root)).unwrap();
         let cni = cni_invoke::Cni::new(cni_invoke::Options {

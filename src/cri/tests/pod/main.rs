@@ -5,6 +5,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "these files are tests and nothing else")]
 
 mod bed;
+mod cdi;
 mod crash;
 #[cfg(feature = "failpoints")]
 mod failpoints;

@@ -165,13 +165,18 @@ fn a_container_that_waits_for_its_start_is_resized_too() {
 fn a_pods_resources_are_kept_and_applied_where_the_cgroup_is_ours() {
     let bed = Bed::new();
     let life = bed.start();
-    let id = run(&life, pod(&bed, "sum"));
+    let mut config = pod(&bed, "sum");
+    config.linux = Some(api::LinuxPodSandboxConfig {
+        overhead: Some(limits(8 * MIB)),
+        resources: Some(limits(32 * MIB)),
+        ..Default::default()
+    });
+    let id = run(&life, config);
     let request = api::UpdatePodSandboxResourcesRequest {
         pod_sandbox_id: id.clone(),
         overhead: Some(limits(16 * MIB)),
         resources: Some(limits(64 * MIB)),
     };
-    life.update_pod_sandbox_resources(request.clone()).unwrap();
     let info = |life: &Life| -> serde_json::Value {
         let request = api::PodSandboxStatusRequest {
             pod_sandbox_id: id.clone(),
@@ -184,8 +189,14 @@ fn a_pods_resources_are_kept_and_applied_where_the_cgroup_is_ours() {
         .unwrap()
         .open(shown["cgroup"].as_str().unwrap())
         .unwrap();
-    let held = group.details().unwrap();
-    assert_eq!((held.memory_limit, held.cpu_quota), (Some(80 << 20), Some(100_000)));
+    let memory = || group.details().unwrap().memory_limit;
+    assert_eq!(memory(), Some(40 << 20));
+    assert_eq!(shown["resources"]["overhead"]["memory_limit_in_bytes"], 8 * MIB);
+    life.update_pod_sandbox_resources(request.clone()).unwrap();
+    assert_eq!(
+        (memory(), group.details().unwrap().cpu_quota),
+        (Some(80 << 20), Some(100_000))
+    );
     drop(life);
     let life = bed.start();
     let shown = info(&life);

@@ -364,6 +364,28 @@ impl Node {
                     url: self.streaming.port_forward_url(params).unwrap(),
                 })
             }
+            "ListMetricDescriptors" => encoded(ListMetricDescriptorsResponse {
+                descriptors: vec![MetricDescriptor {
+                    name: "container_processes".into(),
+                    help: "Processes".into(),
+                    label_keys: vec!["id".into()],
+                }],
+            }),
+            "ListPodSandboxMetrics" => encoded(ListPodSandboxMetricsResponse {
+                pod_metrics: vec![PodSandboxMetrics {
+                    pod_sandbox_id: POD.into(),
+                    metrics: vec![Metric {
+                        name: "container_processes".into(),
+                        timestamp: 1,
+                        metric_type: MetricType::Gauge.into(),
+                        label_values: vec![POD.into()],
+                        value: Some(UInt64Value { value: 3 }),
+                    }],
+                    container_metrics: vec![],
+                }],
+            }),
+            "UpdateRuntimeConfig" => encoded(UpdateRuntimeConfigResponse {}),
+            "UpdateContainerResources" => encoded(UpdateContainerResourcesResponse {}),
             other => Err((12, format!("{other} is not faked"))),
         }
     }

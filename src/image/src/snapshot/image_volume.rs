@@ -30,6 +30,8 @@ pub struct ImageVolume<'a> {
     pub shift: IdShift,
     /// The user namespace whose ids the content is to have, where the container has one.
     pub userns: Option<BorrowedFd<'a>>,
+    /// The SELinux context of its files.
+    pub label: Option<&'a str>,
 }
 
 impl Store {
@@ -62,7 +64,7 @@ impl Store {
             self.dress(&top, image, volume.shift)?;
             let mut lowers = vec![top];
             lowers.extend(self.lowers(&image.chain));
-            let whole = overlay::mount(&lowers, &dir, Access::Read, volume.userns)?;
+            let whole = overlay::mount(&lowers, &dir, Access::Read, volume.userns, volume.label)?;
             if volume.sub_path.as_os_str().is_empty() {
                 return Ok(whole);
             }

@@ -180,20 +180,31 @@ impl Store {
 
     /// A new detached overlay mount of the snapshot, to be attached with `move_mount` wherever
     /// the container's mount namespace wants it. With `userns`, the container's user namespace, what the image says is
-    /// id 0 is id 0 there.
+    /// id 0 is id 0 there; `label` is the SELinux context of all its files.
     ///
     /// # Errors
     /// `NotFound` for an unknown snapshot; `FailedPrecondition` for a filesystem without idmapped mounts; what the
     /// kernel says otherwise.
-    pub fn snapshot_mount(&self, id: &ContainerId, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+    pub fn snapshot_mount(
+        &self,
+        id: &ContainerId,
+        userns: Option<BorrowedFd<'_>>,
+        label: Option<&str>,
+    ) -> Result<OwnedFd, Error> {
         let chain = {
             let state = self.layers.lock();
             let snapshot = state.snapshots.get(id);
             let missing = || Error::new(Kind::NotFound, format!("container {id} has no snapshot"));
             Arc::clone(&snapshot.ok_or_else(missing)?.chain)
         };
-        overlay::mount(&self.lowers(&chain), &self.snapshot_dir(id), Access::Write, userns)
-            .map_err(|e| e.within(format!("root of container {id}")))
+        overlay::mount(
+            &self.lowers(&chain),
+            &self.snapshot_dir(id),
+            Access::Write,
+            userns,
+            label,
+        )
+        .map_err(|e| e.within(format!("root of container {id}")))
     }
 
     /// Removes a container's writable layer. One that is not there is removed already.

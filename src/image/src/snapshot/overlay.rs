@@ -37,6 +37,8 @@ use crate::error::{Error, sys};
 
 const OPTIONS: [(&str, &str); 3] = [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off")];
 const VOLATILE: &str = "volatile";
+/// The SELinux context of all files of the mount.
+const CONTEXT: &str = "context";
 /// `fsconfig(2)`: 256 with the zero.
 const MAX_VALUE: usize = 255;
 
@@ -56,6 +58,7 @@ pub(crate) fn mount(
     dir: &Path,
     access: Access,
     userns: Option<BorrowedFd<'_>>,
+    label: Option<&str>,
 ) -> Result<OwnedFd, Error> {
     // overlayfs wants at least one lower directory, and two where there is no upper one.
     let least = match access {
@@ -70,8 +73,8 @@ pub(crate) fn mount(
             Err(e) => return Err(sys("mkdir", empty.display())(e)),
         }
     }
-    match mount_by_context(&lowers, dir, access, userns) {
-        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(&lowers, dir, access, userns),
+    match mount_by_context(&lowers, dir, access, userns, label) {
+        Err(error) if error.kind() == Kind::Unimplemented => mount_by_string(&lowers, dir, access, userns, label),
         other => other,
     }
 }
@@ -101,6 +104,7 @@ fn mount_by_context(
     dir: &Path,
     access: Access,
     userns: Option<BorrowedFd<'_>>,
+    label: Option<&str>,
 ) -> Result<OwnedFd, Error> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(sys("fsopen", "overlay"))?;
     // Kept open until the mount is made.
@@ -126,7 +130,7 @@ fn mount_by_context(
         forget_volatile(dir)?;
         fsconfig_set_flag(fs.as_fd(), VOLATILE).map_err(|e| explain(&fs, VOLATILE, e))?;
     }
-    for (key, value) in OPTIONS {
+    for (key, value) in OPTIONS.into_iter().chain(label.map(|label| (CONTEXT, label))) {
         fsconfig_set_string(fs.as_fd(), key, value).map_err(|e| explain(&fs, key, e))?;
     }
     fsconfig_create(fs.as_fd()).map_err(|e| explain(&fs, "create", e))?;
@@ -180,11 +184,18 @@ fn mount_by_string(
     dir: &Path,
     access: Access,
     userns: Option<BorrowedFd<'_>>,
+    label: Option<&str>,
 ) -> Result<OwnedFd, Error> {
-    in_own_namespace(|| mount_old(lowers, dir, access, userns))
+    in_own_namespace(|| mount_old(lowers, dir, access, userns, label))
 }
 
-fn mount_old(lowers: &[PathBuf], dir: &Path, access: Access, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+fn mount_old(
+    lowers: &[PathBuf],
+    dir: &Path,
+    access: Access,
+    userns: Option<BorrowedFd<'_>>,
+    label: Option<&str>,
+) -> Result<OwnedFd, Error> {
     if let Some((userns, parent)) = userns.zip(parent(lowers, dir)) {
         // Over the layers themselves: until Linux 6.15 overlayfs takes no mount that is attached nowhere.
         let tree = idmapped(parent, userns)?;
@@ -212,6 +223,10 @@ fn mount_old(lowers: &[PathBuf], dir: &Path, access: Access, userns: Option<Borr
     }
     for (key, value) in OPTIONS {
         data.push_str(&format!(",{key}={value}"));
+    }
+    if let Some(label) = label {
+        // Between quotes, because a level holds commas.
+        data.push_str(&format!(",{CONTEXT}=\"{label}\""));
     }
     let data = CString::new(data).map_err(|e| Error::caused(Kind::Internal, "mount options", e))?;
     rustix::process::chdir("/proc/self/fd").map_err(sys("chdir", "/proc/self/fd"))?;
@@ -306,7 +321,7 @@ mod tests {
                 std::fs::create_dir(own.join(name)).unwrap();
             }
             let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let root = way(&lowers, &own, Access::Write, None).unwrap();
+            let root = way(&lowers, &own, Access::Write, None, None).unwrap();
             let read = |name: &str| {
                 let fd = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).unwrap();
                 std::io::read_to_string(std::fs::File::from(fd)).unwrap()
@@ -337,7 +352,7 @@ mod tests {
             let own = dir.path().join("own");
             std::fs::create_dir(&own).unwrap();
             std::fs::create_dir(own.join("empty")).unwrap();
-            let whole = || way(&[lower.clone(), own.join("empty")], &own, Access::Read, None).unwrap();
+            let whole = || way(&[lower.clone(), own.join("empty")], &own, Access::Read, None, None).unwrap();
             let flags = OFlags::CREATE | OFlags::WRONLY;
             let refused = rustix::fs::openat(whole(), "new", flags, Mode::RUSR).unwrap_err();
             assert_eq!(refused, rustix::io::Errno::ROFS);
@@ -406,7 +421,7 @@ mod tests {
                 std::fs::create_dir(own.join(name)).unwrap();
             }
             let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let root = way(&lowers, &own, Access::Write, Some(namespace.as_fd())).unwrap();
+            let root = way(&lowers, &own, Access::Write, Some(namespace.as_fd()), None).unwrap();
             let owner = |name: &str| {
                 let stat = rustix::fs::statat(&root, name, rustix::fs::AtFlags::empty()).unwrap();
                 (stat.st_uid, stat.st_gid)
@@ -441,7 +456,7 @@ mod tests {
             }
             std::fs::write(layer.join("d/file"), "").unwrap();
             std::os::unix::fs::chown(top.join("d"), Some(700_003), None).unwrap();
-            let root = way(&[top, layer], &own, Access::Read, Some(namespace.as_fd())).unwrap();
+            let root = way(&[top, layer], &own, Access::Read, Some(namespace.as_fd()), None).unwrap();
             let owner = |name: &str| {
                 rustix::fs::statat(&root, name, rustix::fs::AtFlags::empty())
                     .unwrap()
@@ -459,7 +474,7 @@ mod tests {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         let lowers = [PathBuf::from("/proc/sys/net"), PathBuf::from("/proc/sys/kernel")];
-        let error = mount(&lowers, dir.path(), Access::Write, Some(namespace.as_fd())).unwrap_err();
+        let error = mount(&lowers, dir.path(), Access::Write, Some(namespace.as_fd()), None).unwrap_err();
         assert_eq!(error.kind(), Kind::FailedPrecondition);
         assert!(
             error.to_string().contains("/proc/sys does not support idmapped mounts"),

@@ -90,7 +90,7 @@ impl Store {
         let lowers = self.lowers(under);
         let mut work = Work {
             from: rustix::fs::open(self.layer_dir(*of), DIR, Mode::empty()).map_err(sys("open layer", of))?,
-            root: overlay::mount(&lowers, mounting.path(), Access::Read, None)?,
+            root: overlay::mount(&lowers, mounting.path(), Access::Read, None, None)?,
             to: temp.open()?,
             made: Vec::new(),
         };

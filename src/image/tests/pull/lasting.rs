@@ -25,7 +25,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         (&after.id, &after.repo_tags, after.size, &after.repo_digests),
         (&before.id, &before.repo_tags, before.size, &before.repo_digests)
     );
-    assert!(read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/low").is_some());
+    assert!(read_at(&store.snapshot_mount(&id, None, None).unwrap(), "etc/low").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn a_damaged_database_costs_a_pull_and_no_container() {
     std::fs::write(bench.root().join("bulkhead.db"), "rubbish that is no database header").unwrap();
     let store = bench.open();
     assert!(store.list().is_empty());
-    assert!(read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/low").is_some());
+    assert!(read_at(&store.snapshot_mount(&id, None, None).unwrap(), "etc/low").is_some());
     registry.forget();
     store.pull(&registry.name("x:1"), None).await.unwrap();
     assert_eq!(
@@ -99,7 +99,7 @@ async fn removal_keeps_what_containers_stand_on() {
     store.settle(Duration::from_secs(5));
     assert_eq!(bench.layer_names().len(), 3);
     assert_eq!(
-        read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/one").as_deref(),
+        read_at(&store.snapshot_mount(&id, None, None).unwrap(), "etc/one").as_deref(),
         Some("1")
     );
     assert_eq!(
@@ -143,7 +143,11 @@ async fn usage_is_measured_without_a_walk_in_the_call() {
     store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
     let first = store.snapshot_usage(&id).unwrap();
     assert!(first.timestamp_ns > 0 && first.used_bytes <= 4096);
-    write_at(&store.snapshot_mount(&id, None).unwrap(), "f", &"x".repeat(500_000));
+    write_at(
+        &store.snapshot_mount(&id, None, None).unwrap(),
+        "f",
+        &"x".repeat(500_000),
+    );
     eventually("the walk has seen the file", || {
         store.snapshot_usage(&id).unwrap().used_bytes > 400_000 || {
             std::thread::sleep(Duration::from_millis(30));
@@ -153,4 +157,24 @@ async fn usage_is_measured_without_a_walk_in_the_call() {
     .await;
     store.snapshot_remove(&id).await.unwrap();
     assert_eq!(store.snapshot_usage(&id), None);
+}
+
+/// Without `volatile` the end of each container syncs the whole filesystem; with it, overlayfs leaves a mark that a second
+/// mount must get past.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writable_layer_is_volatile_and_can_be_mounted_again() {
+    let bench = Bench::new();
+    let image = Image::new(vec![Layer::new(small("f", "1"), Pack::Gzip)], false);
+    let registry = registry_with(&[("one", "1", &image)]).await;
+    let store = bench.open();
+    let pulled = store.pull(&registry.name("one:1"), None).await.unwrap();
+    let id = ContainerId::random().unwrap();
+    store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
+    let root = store.snapshot_mount(&id, None, None).unwrap();
+    write_at(&root, "x", "y");
+    let work = bench.root().join("snapshots").join(id.as_str()).join("work/work");
+    assert!(work.join("incompat/volatile").exists());
+    drop(root);
+    let again = store.snapshot_mount(&id, None, None).unwrap();
+    assert_eq!(read_at(&again, "x").as_deref(), Some("y"));
 }

@@ -38,7 +38,7 @@ async fn every_form_of_image_mounts() {
 
         let id = ContainerId::random().unwrap();
         store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
-        let root = store.snapshot_mount(&id, None).unwrap();
+        let root = store.snapshot_mount(&id, None, None).unwrap();
         assert_eq!(read_at(&root, "etc/low").as_deref(), Some("low"));
         assert_eq!(read_at(&root, "etc/both").as_deref(), Some("high"));
         assert_eq!(read_at(&root, "etc/gone"), None);
@@ -74,7 +74,7 @@ async fn many_layers_below_a_long_path_mount() {
     let pulled = store.pull(&registry.name("x:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
     store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
-    let root = store.snapshot_mount(&id, None).unwrap();
+    let root = store.snapshot_mount(&id, None, None).unwrap();
     for at in [0, 63, 126] {
         assert_eq!(read_at(&root, &format!("etc/f{at}")).unwrap(), at.to_string());
     }
@@ -94,12 +94,12 @@ async fn images_without_layers_and_with_equal_layers() {
     let pulled = store.pull(&registry.name("none:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
     store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
-    write_at(&store.snapshot_mount(&id, None).unwrap(), "x", "y");
+    write_at(&store.snapshot_mount(&id, None, None).unwrap(), "x", "y");
     let pulled = store.pull(&registry.name("twice:1"), None).await.unwrap();
     assert_eq!(pulled.chain.len(), 3);
     let id = ContainerId::random().unwrap();
     store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
-    assert!(read_at(&store.snapshot_mount(&id, None).unwrap(), "etc/f").is_some());
+    assert!(read_at(&store.snapshot_mount(&id, None, None).unwrap(), "etc/f").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ async fn directories_a_layer_does_not_describe_keep_their_owner() {
     let pulled = store.pull(&registry.name("x:1"), None).await.unwrap();
     let id = ContainerId::random().unwrap();
     store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
-    let root = store.snapshot_mount(&id, None).unwrap();
+    let root = store.snapshot_mount(&id, None, None).unwrap();
     let of = |path: &str| {
         let stat = rustix::fs::statat(&root, path, rustix::fs::AtFlags::empty()).unwrap();
         (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid)
@@ -170,7 +170,7 @@ async fn rooted(bench: &Bench, layers: Vec<Tar>) -> Result<(Arc<Store>, Arc<::im
     let pulled = store.pull(&registry.name("x:1"), None).await?;
     let id = ContainerId::random().unwrap();
     store.snapshot_create(&id, &pulled.id, IdShift::NONE).await.unwrap();
-    let root = store.snapshot_mount(&id, None).unwrap();
+    let root = store.snapshot_mount(&id, None, None).unwrap();
     Ok((store, pulled, root))
 }
 

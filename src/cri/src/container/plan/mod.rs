@@ -4,6 +4,7 @@
 //! A field that this build cannot honour is an error that names it; nothing is dropped.
 
 pub(crate) mod devices;
+pub(crate) mod lsm;
 pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod resources;
@@ -19,7 +20,7 @@ use spec::image::ImageConfiguration;
 use spec::runtime::{
     Capability, LinuxBuilder, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
     LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSeccomp, Mount, Process, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Root, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use self::devices::HostDevice;
@@ -30,7 +31,7 @@ use self::wanted::Wanted;
 use crate::cdi;
 use crate::error::Error;
 use crate::handler::{self, Handler};
-use crate::store::records::SandboxRecord;
+use crate::store::records::{ContainerRecord, SandboxRecord};
 
 /// Most bytes of labels and annotations together. Kubernetes itself allows 256 KiB of
 /// annotations, the peers take what a gRPC message holds; what is larger than this comes from no
@@ -43,6 +44,8 @@ pub(crate) const MAX_METADATA: usize = 2 << 20;
 pub(crate) struct HostFacts {
     /// AppArmor is enabled.
     pub(crate) apparmor: bool,
+    /// The AppArmor profile of a container that asks for none of its own; None where none is loaded.
+    pub(crate) default_apparmor: Option<String>,
     /// SELinux is enabled.
     pub(crate) selinux: bool,
     /// Whole trees of mounts can be made read only.
@@ -197,6 +200,31 @@ pub(crate) fn check_maps(labels: &HashMap<String, String>, annotations: &HashMap
     }
 }
 
+/// The SELinux context of the container's files, where it has one.
+pub(crate) fn file_label(
+    record: &ContainerRecord,
+    pod: &SandboxRecord,
+    host: &HostFacts,
+) -> Result<Option<String>, Error> {
+    let context = record.config.as_ref().map(context).unwrap_or_default();
+    Ok(match lsm::selinux(&context, &pod.id, pod_selinux(pod), host)? {
+        lsm::Selinux::Labels(labels) => Some(labels.files),
+        _ => None,
+    })
+}
+
+/// What the pod's own options say.
+pub(crate) fn pod_selinux(sandbox: &SandboxRecord) -> Option<&cri::SeLinuxOption> {
+    let config = sandbox.request.as_ref()?.config.as_ref()?;
+    config
+        .linux
+        .as_ref()?
+        .security_context
+        .as_ref()?
+        .selinux_options
+        .as_ref()
+}
+
 fn built<T>(what: &str, result: Result<T, impl std::fmt::Display>) -> Result<T, Error> {
     result.map_err(|e| Error::invalid(format!("{what}: {e}")))
 }
@@ -251,6 +279,10 @@ fn account(input: &Input<'_>, identity: &users::Identity, mounts: &mut Vec<Mount
     Ok(passwd)
 }
 
+fn root(readonly: bool) -> Result<Root, Error> {
+    built("root", RootBuilder::default().path("rootfs").readonly(readonly).build())
+}
+
 /// The time zone that the administrator set; not where the caller brings a file.
 fn localtime(input: &Input<'_>, mounts: &mut Vec<Mount>) -> Result<(), Error> {
     let brought = |m: &Wanted| Path::new(mounts::LOCALTIME).starts_with(&m.target);
@@ -288,8 +320,8 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let image = input.image.config().as_ref().unwrap_or(&empty);
     let identity = users::resolve(&context, image.user().as_deref().unwrap_or(""), input.accounts)?;
     let caps = security::capabilities(&context, &input.handler.default_capabilities, input.host)?;
-    security::apparmor(&context, input.host)?;
-    security::selinux(&context, input.host)?;
+    let apparmor = lsm::apparmor(&context, input.host)?;
+    let selinux = lsm::selinux(&context, &input.sandbox.id, pod_selinux(input.sandbox), input.host)?;
     let (masked, readonly) = security::hidden(&context)?;
     let no_resources = cri::LinuxContainerResources::default();
     let limits = config
@@ -320,7 +352,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         home: &identity.home,
         hostname: &input.sandbox.hostname,
     };
-    let process = built(
+    let mut process = built(
         "process",
         ProcessBuilder::default()
             .terminal(config.tty)
@@ -334,6 +366,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
             .oom_score_adj(resources::oom_score_adj(limits)?)
             .build(),
     )?;
+    process.set_apparmor_profile(apparmor);
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(input)?)
         .resources(resources)
@@ -341,6 +374,10 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         .devices(nodes)
         .masked_paths(masked)
         .readonly_paths(readonly);
+    if let lsm::Selinux::Labels(labels) = &selinux {
+        process.set_selinux_label(Some(labels.process.clone()));
+        linux = linux.mount_label(labels.files.as_str());
+    }
     if let Some((uids, gids)) = id_maps(input.sandbox)? {
         linux = linux.uid_mappings(uids).gid_mappings(gids);
     }
@@ -350,18 +387,11 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     if let Some(profile) = seccomp_profile(&context, input, &caps.granted)? {
         linux = linux.seccomp(profile);
     }
-    let root = built(
-        "root",
-        RootBuilder::default()
-            .path("rootfs")
-            .readonly(context.readonly_rootfs)
-            .build(),
-    )?;
     let mut spec = built(
         "specification",
         SpecBuilder::default()
             .version("1.2.1")
-            .root(root)
+            .root(root(context.readonly_rootfs)?)
             .mounts(mounts)
             .process(process.clone())
             .linux(built("linux", linux.build())?)
@@ -369,10 +399,13 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
             .build(),
     )?;
     spec.set_hostname(None);
+    let without = (selinux == lsm::Selinux::WithoutEffect)
+        .then(|| "selinux_options are without effect: this node has no SELinux".to_owned());
     let notes = caps
         .withheld
         .iter()
         .map(|c| format!("capability {c} is not in the daemon's own bounding set"))
+        .chain(without)
         .collect();
     Ok(Planned {
         spec,

@@ -1,4 +1,4 @@
-//! Capabilities, seccomp, AppArmor, SELinux, masked and read-only paths. Pure: a localhost
+//! Capabilities, seccomp, masked and read-only paths. Pure: a localhost
 //! seccomp profile comes as text.
 
 use std::collections::HashSet;
@@ -145,46 +145,6 @@ pub(crate) fn seccomp_profile(path: &str, text: &[u8]) -> Result<LinuxSeccomp, E
     serde_json::from_slice(text).map_err(|e| Error::invalid(format!("seccomp profile {path} is not readable: {e}")))
 }
 
-/// AppArmor: where the kernel has none, only what means "no profile" is possible.
-pub(crate) fn apparmor(context: &cri::LinuxContainerSecurityContext, host: &HostFacts) -> Result<(), Error> {
-    #[expect(deprecated, reason = "clients of CRI before 1.30 still set it")]
-    let old = context.apparmor_profile.as_str();
-    let wanted = match &context.apparmor {
-        Some(profile) if profile.profile_type() == ProfileType::Localhost => Some(profile.localhost_ref.as_str()),
-        Some(_) => None,
-        None => match old {
-            "" | "unconfined" | "runtime/default" => None,
-            name => Some(name),
-        },
-    };
-    match wanted {
-        Some(name) if !host.apparmor => Err(Error::precondition(format!(
-            "AppArmor profile {name:?} is asked for, but AppArmor is not enabled on this node"
-        ))),
-        Some(name) => Err(Error::unimplemented(format!(
-            "AppArmor profile {name:?}: this build loads no profiles"
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// SELinux: a label needs a kernel that enforces it.
-pub(crate) fn selinux(context: &cri::LinuxContainerSecurityContext, host: &HostFacts) -> Result<(), Error> {
-    let wanted = context
-        .selinux_options
-        .as_ref()
-        .is_some_and(|o| !(o.user.is_empty() && o.role.is_empty() && o.r#type.is_empty() && o.level.is_empty()));
-    if !wanted {
-        return Ok(());
-    }
-    if host.selinux {
-        return Err(Error::unimplemented("selinux_options: this build sets no labels"));
-    }
-    // As the peers: options for a module that is off change nothing and are no error
-    // (containers of one manifest run on nodes with and without SELinux).
-    Ok(())
-}
-
 fn checked(paths: &[String], what: &str) -> Result<Vec<String>, Error> {
     for path in paths {
         if !path.starts_with('/') || path.split('/').any(|c| c == "..") {
@@ -299,21 +259,6 @@ mod tests {
             ..with(ProfileType::Localhost, "/p")
         };
         assert_eq!(seccomp(&privileged, &unset).unwrap(), Seccomp::Unconfined);
-    }
-
-    #[test]
-    fn apparmor_needs_apparmor() {
-        let with = |kind: ProfileType| Context {
-            apparmor: Some(cri::SecurityProfile {
-                profile_type: kind.into(),
-                localhost_ref: "mine".into(),
-            }),
-            ..Context::default()
-        };
-        assert!(apparmor(&with(ProfileType::RuntimeDefault), &host()).is_ok());
-        assert!(apparmor(&with(ProfileType::Unconfined), &host()).is_ok());
-        let error = apparmor(&with(ProfileType::Localhost), &host()).unwrap_err();
-        assert_eq!(error.kind(), spec::Kind::FailedPrecondition);
     }
 
     #[test]

@@ -249,6 +249,13 @@ mod tests {
         for (mount, kind) in [
             (
                 cri::Mount {
+                    uid_mappings: vec![cri::IdMapping::default()],
+                    ..base()
+                },
+                spec::Kind::InvalidArgument,
+            ),
+            (
+                cri::Mount {
                     mount_options: vec!["x".into()],
                     ..base()
                 },

@@ -1,0 +1,252 @@
+//! AppArmor and SELinux: what CRI asks for → the labels of the specification. Pure: that a profile is loaded is seen to
+//! before (`container/sources.rs`).
+
+use proto::cri::{self, NamespaceMode, security_profile::ProfileType};
+
+use super::HostFacts;
+use crate::error::Error;
+
+/// The profile of a container: its name, or none.
+pub(crate) fn apparmor(
+    context: &cri::LinuxContainerSecurityContext,
+    host: &HostFacts,
+) -> Result<Option<String>, Error> {
+    #[expect(deprecated, reason = "clients of CRI before 1.30 still set it")]
+    let old = context.apparmor_profile.as_str();
+    let (kind, name) = match &context.apparmor {
+        Some(profile) => (profile.profile_type(), profile.localhost_ref.as_str()),
+        None => match old {
+            // As the peers: who asks for nothing gets the default where there is one.
+            "" | "runtime/default" => (ProfileType::RuntimeDefault, ""),
+            "unconfined" => (ProfileType::Unconfined, ""),
+            name => (ProfileType::Localhost, name),
+        },
+    };
+    let name = name.strip_prefix("localhost/").unwrap_or(name);
+    match kind {
+        ProfileType::Unconfined => Ok(None),
+        // Profiles and privileges are asked for together by mistake only; the peers drop the default too.
+        ProfileType::RuntimeDefault if context.privileged => Ok(None),
+        ProfileType::RuntimeDefault => Ok(host.default_apparmor.clone()),
+        ProfileType::Localhost if name.is_empty() || name.bytes().any(|b| b.is_ascii_control()) => Err(Error::invalid(
+            format!("AppArmor profile {name:?} is no name of a profile on this node"),
+        )),
+        ProfileType::Localhost if !host.apparmor => Err(Error::invalid(format!(
+            "AppArmor profile {name:?} is asked for, but this node has no AppArmor"
+        ))),
+        ProfileType::Localhost => Ok(Some(name.to_owned())),
+    }
+}
+
+/// The SELinux contexts of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contexts {
+    /// Of its processes.
+    pub(crate) process: String,
+    /// Of its files.
+    pub(crate) files: String,
+}
+
+/// What selinux_options come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Selinux {
+    /// No label: the module is off, or the container is let out of it.
+    None,
+    /// Asked for on a node without: nothing is done, and said.
+    WithoutEffect,
+    /// These.
+    Labels(Contexts),
+}
+
+/// A user, role or type of the policy, or a level: what a context is made of.
+fn check(what: &str, text: &str, more: &[u8]) -> Result<(), Error> {
+    if text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || more.contains(&b))
+    {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("selinux_options: {what} {text:?} is none")))
+}
+
+/// A pair of categories of the pod's own, from its id: containers of one pod share their files, those of two do not.
+fn categories(pod: &str) -> String {
+    let digit = |from: usize| {
+        let text = pod.get(from..from + 4).unwrap_or_default();
+        u32::from_str_radix(text, 16).unwrap_or(0)
+    };
+    let (first, second) = (digit(0) % 1024, digit(4) % 1023);
+    // Two different ones, the lower one first.
+    let second = if second >= first { second + 1 } else { second };
+    format!("s0:c{},c{}", first.min(second), first.max(second))
+}
+
+/// The contexts of a container of pod `pod`, which has the given `options`.
+pub(crate) fn selinux(
+    context: &cri::LinuxContainerSecurityContext,
+    pod: &str,
+    pod_options: Option<&cri::SeLinuxOption>,
+    host: &HostFacts,
+) -> Result<Selinux, Error> {
+    let empty = cri::SeLinuxOption::default();
+    let given = |o: &&cri::SeLinuxOption| **o != cri::SeLinuxOption::default();
+    let options = context.selinux_options.as_ref().filter(given);
+    let wish = options.or(pod_options.filter(given)).unwrap_or(&empty);
+    check("user", &wish.user, b"")?;
+    check("role", &wish.role, b"")?;
+    check("type", &wish.r#type, b"")?;
+    check("level", &wish.level, b":,.-")?;
+    if !host.selinux {
+        // Containers of one manifest run on nodes with and without SELinux: no error, as with the peers.
+        return Ok(if *wish == empty {
+            Selinux::None
+        } else {
+            Selinux::WithoutEffect
+        });
+    }
+    let namespaces = context.namespace_options.clone().unwrap_or_default();
+    let host_mode = [namespaces.pid(), namespaces.ipc()].contains(&NamespaceMode::Node);
+    if *wish == empty && (context.privileged || host_mode) {
+        return Ok(Selinux::None);
+    }
+    let or = |text: &str, default: &str| {
+        if text.is_empty() {
+            default.to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
+    let level = or(&wish.level, &categories(pod));
+    Ok(Selinux::Labels(Contexts {
+        process: format!(
+            "{}:{}:{}:{level}",
+            or(&wish.user, "system_u"),
+            or(&wish.role, "system_r"),
+            or(&wish.r#type, "container_t")
+        ),
+        files: format!("system_u:object_r:container_file_t:{level}"),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cri::LinuxContainerSecurityContext as Context;
+
+    fn host(on: bool) -> HostFacts {
+        HostFacts {
+            apparmor: on,
+            default_apparmor: on.then(|| "bulkhead-default".to_owned()),
+            selinux: on,
+            ..HostFacts::default()
+        }
+    }
+
+    fn with(kind: ProfileType, name: &str) -> Context {
+        Context {
+            apparmor: Some(cri::SecurityProfile {
+                profile_type: kind.into(),
+                localhost_ref: name.into(),
+            }),
+            ..Context::default()
+        }
+    }
+
+    #[expect(deprecated, reason = "clients of CRI before 1.30 still set it")]
+    fn old(name: &str) -> Context {
+        Context {
+            apparmor_profile: name.into(),
+            ..Context::default()
+        }
+    }
+
+    #[test]
+    fn a_profile_by_field_and_by_the_old_string() {
+        let default = Some("bulkhead-default".to_owned());
+        for (context, wanted) in [
+            (Context::default(), default.clone()),
+            (with(ProfileType::RuntimeDefault, ""), default.clone()),
+            (with(ProfileType::Unconfined, ""), None),
+            (with(ProfileType::Localhost, "mine"), Some("mine".to_owned())),
+            (with(ProfileType::Localhost, "localhost/mine"), Some("mine".to_owned())),
+            (old("runtime/default"), default),
+            (old("unconfined"), None),
+            (old("localhost/mine"), Some("mine".to_owned())),
+            // Not a way out: a name that only begins like it.
+            (old("unconfined_foo"), Some("unconfined_foo".to_owned())),
+            (
+                Context {
+                    privileged: true,
+                    ..Context::default()
+                },
+                None,
+            ),
+        ] {
+            assert_eq!(apparmor(&context, &host(true)).unwrap(), wanted, "{context:?}");
+        }
+    }
+
+    #[test]
+    fn without_apparmor_a_profile_of_ones_own_is_refused_and_the_default_is_none() {
+        assert_eq!(
+            apparmor(&with(ProfileType::RuntimeDefault, ""), &host(false)).unwrap(),
+            None
+        );
+        assert_eq!(apparmor(&Context::default(), &host(false)).unwrap(), None);
+        for context in [with(ProfileType::Localhost, "mine"), old("localhost/mine")] {
+            let error = apparmor(&context, &host(false)).unwrap_err();
+            assert_eq!(error.kind(), spec::Kind::InvalidArgument);
+            assert!(error.to_string().contains("this node has no AppArmor"), "{error}");
+        }
+        // An empty name never means unconfined (CVE-2023-2431).
+        for context in [
+            with(ProfileType::Localhost, ""),
+            old("localhost/"),
+            with(ProfileType::Localhost, "a\nb"),
+        ] {
+            let error = apparmor(&context, &host(true)).unwrap_err();
+            assert_eq!(error.kind(), spec::Kind::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn selinux_options_become_contexts_or_a_word_in_the_log() {
+        let options = |kind: &str, level: &str| Context {
+            selinux_options: Some(cri::SeLinuxOption {
+                r#type: kind.into(),
+                level: level.into(),
+                ..Default::default()
+            }),
+            ..Context::default()
+        };
+        let of = |context: &Context, on| selinux(context, &"01234567".repeat(8), None, &host(on)).unwrap();
+        assert_eq!(of(&options("x_t", ""), false), Selinux::WithoutEffect);
+        assert_eq!(of(&Context::default(), false), Selinux::None);
+        let Selinux::Labels(labels) = of(&options("x_t", "s0:c1,c2"), true) else {
+            panic!("no labels")
+        };
+        assert_eq!(labels.process, "system_u:system_r:x_t:s0:c1,c2");
+        assert_eq!(labels.files, "system_u:object_r:container_file_t:s0:c1,c2");
+        let Selinux::Labels(own) = of(&Context::default(), true) else {
+            panic!("no labels")
+        };
+        assert_eq!(own.process, "system_u:system_r:container_t:s0:c291,c332");
+        assert_eq!(
+            of(
+                &Context {
+                    privileged: true,
+                    ..Context::default()
+                },
+                true
+            ),
+            Selinux::None
+        );
+        let pod = cri::SeLinuxOption {
+            level: "s0:c5".into(),
+            ..Default::default()
+        };
+        let shared = selinux(&Context::default(), "p", Some(&pod), &host(true)).unwrap();
+        assert!(matches!(shared, Selinux::Labels(l) if l.process.ends_with(":s0:c5")));
+        assert!(selinux(&options("a:b", ""), "p", None, &host(true)).is_err());
+    }
+}
