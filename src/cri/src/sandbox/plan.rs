@@ -465,7 +465,7 @@ mod tests {
             made(|c| c.log_directory = "/a/../b".into()).unwrap_err(),
             made(|c| linux(c).cgroup_parent = "/a/../b".into()).unwrap_err(),
             made(|c| linux(c).cgroup_parent = "kubepods.slice".into()).unwrap_err(),
-            made(|c| drop(c.annotations.insert("a".into(), "x".repeat(1 << 20)))).unwrap_err(),
+            made(|c| drop(c.annotations.insert("a".into(), "x".repeat(3 << 20)))).unwrap_err(),
         ] {
             assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
         }

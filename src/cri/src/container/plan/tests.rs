@@ -223,7 +223,7 @@ fn bad_requests_are_refused() {
         change(&|c| c.command = vec!["a\0b".into()]),
         change(&|c| c.command.clear()),
         change(&|c| c.working_dir = "relative".into()),
-        change(&|c| drop(c.annotations.insert("a".into(), "x".repeat(1 << 20)))),
+        change(&|c| drop(c.annotations.insert("a".into(), "x".repeat(MAX_METADATA)))),
         change(&|c| drop(c.labels.insert("a\0".into(), String::new()))),
     ] {
         assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
