@@ -299,10 +299,10 @@ pub fn test(body: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
     test_for(Duration::from_secs(400), Settings::default(), body);
 }
 
-/// As [`test`], with settings and a limit.
+/// As [`test()`], with settings and a limit.
 ///
 /// # Panics
-/// As [`test`].
+/// As [`test()`].
 pub fn test_for(limit: Duration, settings: Settings, body: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
     let result = run::runtime().and_then(|runtime| {
         runtime.block_on(async {

@@ -490,10 +490,10 @@ pub fn test(body: impl AsyncFnOnce(&mut Kubelet) -> Result<()>) {
     test_with(Settings::default(), body);
 }
 
-/// As [`test`], with settings.
+/// As [`test()`], with settings.
 ///
 /// # Panics
-/// As [`test`].
+/// As [`test()`].
 pub fn test_with(settings: Settings, body: impl AsyncFnOnce(&mut Kubelet) -> Result<()>) {
     let result = run::runtime().and_then(|runtime| {
         runtime.block_on(async {

@@ -230,7 +230,7 @@ mod tests {
         let Selinux::Labels(own) = of(&Context::default(), true) else {
             panic!("no labels")
         };
-        assert_eq!(own.process, "system_u:system_r:container_t:s0:c291,c332");
+        assert_eq!(own.process, "system_u:system_r:container_t:s0:c291,c377");
         assert_eq!(
             of(
                 &Context {
