@@ -37,8 +37,8 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
     let mut info = HashMap::new();
     if request.verbose {
         let mut config = serde_json::to_value(&rt.config).map_err(|e| Error::at("encode", "the configuration", &e))?;
-        // As tools of containerd look for them: on whose filesystem containers' roots lie.
-        config["stateDir"] = json!(rt.paths.snapshots());
+        // As tools of containerd look for them.
+        config["stateDir"] = json!(rt.config.state);
         config["rootDir"] = json!(rt.config.root);
         info.insert("config".to_owned(), config.to_string());
         let last = network.as_ref().map_or("OK", |(_, message)| message.as_str());

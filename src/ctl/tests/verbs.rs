@@ -119,7 +119,7 @@ async fn rarer_verbs() {
     let running = fake::start("rarer");
     let told = said(&running, &["metricdescs"]).await;
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told["descriptors"][0]["label_keys"][0], "id", "{told}");
+    assert_eq!(told["descriptors"][0]["labelKeys"][0], "id", "{told}");
     let told = said(&running, &["metricsp", "-o", "yaml"]).await;
     assert!(told.contains("container_processes") && told.contains(POD), "{told}");
     said(&running, &["update-runtime-config", "--pod-cidr", "10.0.0.0/24"]).await;

@@ -65,7 +65,7 @@ fn a_device_by_field_and_by_annotation_is_there() {
         "one x\n0 4444\nvendor\n"
     );
     // The node is there and its rule is too: /dev/full answers ENOSPC, not EPERM.
-    let full = text(&life, &id, "echo x > /dev/gpu0");
+    let full = text(&life, &id, "cat /usr/lib/gpu.so > /dev/gpu0");
     assert!(full.contains("No space left"), "{full}");
     life.remove_pod(&pod);
     bed.assert_clean();

@@ -58,6 +58,10 @@ fn identity_and_capabilities() {
             add_capabilities: vec!["CHOWN".into()],
             ..Default::default()
         });
+        context(c).seccomp = Some(api::SecurityProfile {
+            profile_type: api::security_profile::ProfileType::RuntimeDefault.into(),
+            ..Default::default()
+        });
     });
     let status = text(&life, &root, "cat /proc/self/status");
     for line in [
