@@ -191,6 +191,11 @@ pub(crate) fn checked(
     Ok((config, metadata))
 }
 
+/// Whether the limits of the pod's cgroup are ours to write. Whoever names a cgroup (the kubelet always does) limits it.
+pub(super) fn limits_are_ours(linux: &cri::LinuxPodSandboxConfig) -> bool {
+    linux.cgroup_parent.trim_end_matches('/').is_empty()
+}
+
 /// Checks what the pod needs to be one.
 fn check(config: &cri::PodSandboxConfig, metadata: &cri::PodSandboxMetadata) -> Result<(), Error> {
     for (what, text) in [
@@ -323,7 +328,10 @@ pub(crate) fn plan(
         hosts_file: format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n"),
         limits: match (&linux.overhead, &linux.resources) {
             (None, None) => None,
-            (overhead, resources) => Some(limits(overhead.as_ref(), resources.as_ref())?),
+            (overhead, resources) => {
+                let limits = limits(overhead.as_ref(), resources.as_ref())?;
+                limits_are_ours(&linux).then_some(limits)
+            }
         },
         record,
     })

@@ -187,21 +187,19 @@ async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_typ
 /// Cgroup, files and `/dev/shm`.
 async fn make_local(rt: &Arc<Runtime>, id: &SandboxId, plan: &Arc<SandboxPlan>) -> Result<(), Error> {
     scope::slice(rt, &plan.record.cgroup, &format!("pod {id}")).await?;
+    if let Some(limits) = &plan.limits {
+        scope::limit(rt, &plan.record.cgroup, limits).await?;
+    }
     let (rt, id, plan) = (Arc::clone(rt), id.clone(), Arc::clone(plan));
     blocking(move || {
         files::make(&rt.paths, &id, &plan)?;
-        if rt.systemd.is_some() {
-            return Ok(());
-        }
         let path = &plan.record.cgroup;
-        let group = rt
-            .cgroups
-            .create(path)
-            .map_err(|e| Error::at("make the cgroup", path, &e))?;
-        // One that the kubelet named it limits itself.
-        if let Some(limits) = &plan.limits
-            && plan.record.cgroup_owned
-        {
+        let group = match rt.systemd {
+            Some(_) => rt.cgroups.open(path),
+            None => rt.cgroups.create(path),
+        };
+        let group = group.map_err(|e| Error::at("make the cgroup", path, &e))?;
+        if let Some(limits) = &plan.limits {
             group
                 .update(limits)
                 .map_err(|e| Error::at("limit", format!("pod {id}"), &e))?;

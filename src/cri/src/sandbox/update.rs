@@ -9,6 +9,7 @@ use std::sync::Arc;
 use proto::cri;
 use spec::runtime::LinuxResources;
 
+use super::plan::limits_are_ours;
 use crate::container::plan::resources;
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -25,7 +26,7 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
         if sandbox.phase() != SandboxPhase::Ready {
             return Err(Error::precondition(format!("pod {} is not ready", sandbox.id)));
         }
-        if sandbox.record.cgroup_owned {
+        if sandbox.config()?.linux.as_ref().is_none_or(limits_are_ours) {
             scope::limit(&rt, &sandbox.record.cgroup, &limits).await?;
             let (rt, sandbox) = (Arc::clone(&rt), Arc::clone(&sandbox));
             blocking(move || {
