@@ -60,7 +60,7 @@ pub struct Systemd {
 /// A scope to be made.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    /// Its name, "bulkhead-<id>.scope".
+    /// Its name, `bulkhead-<id>.scope`.
     pub name: &'a str,
     /// The slice it lies in.
     pub slice: &'a str,

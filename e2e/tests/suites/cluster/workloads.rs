@@ -175,7 +175,8 @@ fn a_pod_over_its_ephemeral_storage_is_evicted() {
     test(async |cluster| -> Result<()> {
         let main = shell(
             "main",
-            &format!("dd if=/dev/zero of=/tmp/file bs=1M count=20 2>/dev/null; {STAY}"),
+            // An end with 0 could be told as Succeeded, before the kubelet has said that it was an eviction.
+            "dd if=/dev/zero of=/tmp/file bs=1M count=20 2>/dev/null; trap 'exit 3' TERM; sleep 100000 & wait",
             json!({"resources": {"limits": {"ephemeral-storage": "4Mi"}}}),
         );
         cluster.apply(&[pod("greedy", &[main], json!({"restartPolicy": "Never"}))])?;

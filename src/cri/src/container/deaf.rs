@@ -6,15 +6,26 @@
 //! its handler yet, never hears of the stop, and is killed when the whole grace has passed.
 //! So whoever sends a stop signal looks here first, and sends it again once it can be heard.
 
-/// The signal that was sent to `pid` before this look and after it is lost, or would be.
-pub(crate) fn is_deaf(pid: i32, signal: i32) -> bool {
-    // A process that is gone needs no signal.
-    std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| drops(&status, signal))
+/// What a signal meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ear {
+    /// A handler, a default action that happens, or nobody any more.
+    Open,
+    /// Nothing: it is dropped.
+    Deaf,
+    /// It is blocked and not pending: sigwaitinfo(2) takes such a one, or it was not sent yet.
+    Blocked,
+    /// It is blocked and pending. A shell blocks all signals around a fork, and what is pending is dropped after it.
+    Pending,
 }
 
-/// First of a pid namespace of its own, neither catching the signal nor blocking it: what is
-/// blocked stays pending, and sigwaitinfo(2) takes it.
-fn drops(status: &str, signal: i32) -> bool {
+/// What `signal` meets at `pid` now.
+pub(crate) fn ear(pid: i32, signal: i32) -> Ear {
+    // A process that is gone needs no signal.
+    std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(Ear::Open, |status| read(&status, signal))
+}
+
+fn read(status: &str, signal: i32) -> Ear {
     let field = |name: &str| {
         status
             .lines()
@@ -24,36 +35,46 @@ fn drops(status: &str, signal: i32) -> bool {
     let mut pids = field("NSpid").split_whitespace();
     let first = pids.clone().count() > 1 && pids.next_back() == Some("1");
     let has = |name: &str| {
-        let set = u64::from_str_radix(field(name).trim(), 16).unwrap_or(u64::MAX);
+        let set = u64::from_str_radix(field(name).trim(), 16).unwrap_or(0);
         let bit = u32::try_from(signal - 1).unwrap_or(0);
-        set.checked_shr(bit).is_none_or(|rest| rest & 1 == 1)
+        set.checked_shr(bit).is_some_and(|rest| rest & 1 == 1)
     };
-    first && signal != 9 && !has("SigCgt") && !has("SigBlk")
+    if !first || signal == 9 || has("SigCgt") {
+        Ear::Open
+    } else if !has("SigBlk") {
+        Ear::Deaf
+    } else if has("ShdPnd") || has("SigPnd") {
+        Ear::Pending
+    } else {
+        Ear::Blocked
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn status(pids: &str, blocked: u64, caught: u64) -> String {
+    fn status(pids: &str, blocked: u64, caught: u64, pending: u64) -> String {
         format!(
-            "Name:\tx\nNSpid:\t{pids}\nSigBlk:\t{blocked:016x}\nSigIgn:\t0000000000001000\nSigCgt:\t{caught:016x}\n"
+            "Name:\tx\nNSpid:\t{pids}\nSigPnd:\t{:016x}\nShdPnd:\t{pending:016x}\nSigBlk:\t{blocked:016x}\nSigIgn:\t0000000000001000\nSigCgt:\t{caught:016x}\n",
+            0
         )
     }
 
     #[test]
     fn only_the_first_process_without_a_handler_is_deaf() {
         let term = 1 << 14;
-        assert!(drops(&status("812\t1", 0, 0), 15));
-        assert!(drops(&status("812\t40\t1", 0, !term), 15));
-        assert!(!drops(&status("812\t1", 0, term), 15));
-        assert!(!drops(&status("812\t1", term, 0), 15));
-        assert!(!drops(&status("812\t7", 0, 0), 15));
+        assert_eq!(read(&status("812\t1", 0, 0, 0), 15), Ear::Deaf);
+        assert_eq!(read(&status("812\t40\t1", 0, !term, 0), 15), Ear::Deaf);
+        assert_eq!(read(&status("812\t1", 0, term, 0), 15), Ear::Open);
+        assert_eq!(read(&status("812\t1", term, 0, 0), 15), Ear::Blocked);
+        assert_eq!(read(&status("812\t1", term, 0, term), 15), Ear::Pending);
+        assert_eq!(read(&status("812\t7", 0, 0, 0), 15), Ear::Open);
         // The host's own: what the default action is happens.
-        assert!(!drops(&status("1", 0, 0), 15));
-        assert!(!drops(&status("812\t1", 0, 0), 9));
-        assert!(drops(&status("812\t1", 0, 0), 64));
-        assert!(!drops("", 15));
-        assert!(!is_deaf(i32::try_from(std::process::id()).unwrap(), 15));
+        assert_eq!(read(&status("1", 0, 0, 0), 15), Ear::Open);
+        assert_eq!(read(&status("812\t1", 0, 0, 0), 9), Ear::Open);
+        assert_eq!(read(&status("812\t1", 0, 0, 0), 64), Ear::Deaf);
+        assert_eq!(read("", 15), Ear::Open);
+        assert_eq!(ear(i32::try_from(std::process::id()).unwrap(), 15), Ear::Open);
     }
 }

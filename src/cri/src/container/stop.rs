@@ -18,7 +18,7 @@ use proto::monitor::{self as wire, request::Verb};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::deaf::is_deaf;
+use super::deaf::{Ear, ear};
 use super::exit;
 use crate::clock;
 use crate::error::Error;
@@ -146,23 +146,28 @@ async fn kill(rt: &Runtime, container: &Container, mut deadline: watch::Receiver
     if !grace.is_zero() {
         thaw(rt, container);
         let (pid, number) = (container.record.pid, container.record.stop_signal);
-        let before = is_deaf(pid, number);
+        // A handler that was there before the signal has it for certain.
+        let mut open = ear(pid, number) == Ear::Open;
         signal(container, number, false).await;
-        // Lost for certain only if nobody could hear it before and after.
-        let mut lost = before && is_deaf(pid, number);
+        let mut lost = false;
         let mut pause = FIRST_LISTEN;
         loop {
+            match ear(pid, number) {
+                // It was dropped, now or when it was unblocked.
+                Ear::Deaf if !open => lost = true,
+                Ear::Open if lost => {
+                    signal(container, number, false).await;
+                    (open, lost) = (true, false);
+                }
+                Ear::Open => open = true,
+                // It waits to be taken or dropped, or was taken by sigwaitinfo(2), or was dropped just before.
+                Ear::Deaf | Ear::Pending | Ear::Blocked => {}
+            }
             let until = *deadline.borrow_and_update();
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
                 changed = deadline.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep(pause), if lost => {
-                    pause = (pause * 2).min(LAST_LISTEN);
-                    if !is_deaf(pid, number) {
-                        signal(container, number, false).await;
-                        lost = false;
-                    }
-                }
+                () = tokio::time::sleep(pause), if !open => pause = (pause * 2).min(LAST_LISTEN),
             }
         }
     }
