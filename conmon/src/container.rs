@@ -112,8 +112,18 @@ impl Container {
                 return Err(error);
             }
         };
-        // Where there is no memory controller there is no verdict either.
-        let oom = cgroup.watch_oom().ok();
+        let oom = match cgroup.watch_oom() {
+            Ok(watch) => Some(watch),
+            // Without a memory controller there is no verdict either.
+            Err(cgroup::Error::Missing { .. }) => None,
+            Err(error) => {
+                let why = error.to_string();
+                created
+                    .clamped
+                    .push(format!("OOM kills are told at the end only: {why}"));
+                None
+            }
+        };
         let oom_at_start = cgroup.oom_kills().unwrap_or(0);
         Ok(Self {
             bundle,
