@@ -14,3 +14,4 @@ mod security;
 mod states;
 mod stats;
 mod stop;
+mod userns;
