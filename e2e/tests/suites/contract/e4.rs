@@ -1,14 +1,14 @@
 //! E4: stop, exec, attach.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
+use e2e::limits::Kernel;
 use e2e::{Bed, container, logs, pod, sleeper, test};
 use proto::cri as v1;
 
-use super::{cgroup, processes};
+use super::processes;
 
 #[test]
 fn e4_real_time_signals_have_names() {
@@ -40,13 +40,13 @@ fn e4_a_stop_resumes_a_frozen_container() {
         for (name, grace, code) in [("asked", 20, 0), ("killed", 0, 137)] {
             let config = sleeper(name);
             let id = bed.run(&config).await?;
-            let state = cgroup(node, &bed, &id, "freezer").await?.join("freezer.state");
+            let kernel = Kernel::of(node, &bed.cri, &id).await?;
             tokio::time::sleep(Duration::from_millis(200)).await;
-            fs::write(&state, "FROZEN").context("freeze")?;
+            kernel.freeze(true)?;
             let begin = Instant::now();
             let stopped = tokio::time::timeout(Duration::from_secs(15), bed.cri.stop(&id, grace)).await;
             // Else the node could not be taken down.
-            fs::write(&state, "THAWED").ok();
+            kernel.freeze(false).ok();
             stopped.with_context(|| format!("{name}: the stop hangs"))??;
             ensure!(
                 begin.elapsed() < Duration::from_secs(10),
