@@ -114,8 +114,18 @@ impl Container {
                 return Err(error);
             }
         };
-        // Where there is no memory controller there is no verdict either.
-        let oom = cgroup.watch_oom().ok();
+        let oom = match cgroup.watch_oom() {
+            Ok(watch) => Some(watch),
+            // Without a memory controller there is no verdict either.
+            Err(cgroup::Error::Missing { .. }) => None,
+            Err(error) => {
+                let why = error.to_string();
+                created
+                    .clamped
+                    .push(format!("OOM kills are told at the end only: {why}"));
+                None
+            }
+        };
         let mut oom_counter = cgroup.oom_counter().ok();
         let oom_at_start = oom_counter.as_mut().map_or(0, |counter| counter.kills(|| false));
         Ok(Self {

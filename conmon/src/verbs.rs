@@ -367,11 +367,7 @@ impl Monitor {
             Phase::Running { started_at } => (wire::Status::Running, *started_at, None),
             Phase::Ending(ending) => {
                 let started_at = ending.record.as_ref().map_or(0, |record| record.started_at);
-                (
-                    wire::Status::Exited,
-                    started_at,
-                    ending.record.as_ref().map(exit::to_wire),
-                )
+                (wire::Status::Exited, started_at, ending.exited())
             }
         };
         wire::State {

@@ -80,7 +80,12 @@ pub(crate) fn watch(rt: &Arc<Runtime>, container: &Arc<Container>, client: &Clie
             Err(_) => Outcome::Lost,
         };
         let record = match end {
-            Outcome::Exited(exited) => from_wire(&exited),
+            Outcome::Exited(exited) => {
+                for warning in &exited.warnings {
+                    tracing::warn!(container = %container.id, warning, "ended, but");
+                }
+                from_wire(&exited)
+            }
             Outcome::Alive | Outcome::Lost => match lost(&rt, &container).await {
                 Some(record) => record,
                 None => return,

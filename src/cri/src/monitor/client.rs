@@ -342,6 +342,13 @@ impl Connection {
     }
 
     fn reply(&mut self, id: u64, result: reply::Result) {
+        // An order that failed: there is no monitor that could answer more.
+        if let (0, reply::Result::Failure(f)) = (id, &result) {
+            for (_, waiting) in self.waiting.drain() {
+                drop(waiting.reply.send(Err(failure(f))));
+            }
+            return;
+        }
         let waiter = self.waiting.remove(&id);
         let answer = match result {
             reply::Result::Failure(f) => Err(failure(&f)),
