@@ -165,6 +165,13 @@ impl Container {
         counter.kills(was_told).saturating_sub(self.oom_at_start)
     }
 
+    /// Its death will be our doing.
+    pub(crate) fn settle_oom(&mut self) {
+        if let Some(counter) = &mut self.oom_counter {
+            counter.settle();
+        }
+    }
+
     /// Reads a stream once: log and clients get it. Returns its descriptor at its end.
     pub(crate) fn read_output(&mut self, index: usize) -> Option<OwnedFd> {
         let output = self.outputs.get_mut(index)?.as_mut()?;

@@ -73,6 +73,12 @@ impl OomCounter {
         counter
     }
 
+    /// Somebody is about to kill what is in the cgroup, so that its death needs no other cause: from now on only its own
+    /// counter counts, and a neighbour's kill in the cgroup above cannot be taken for one of its own.
+    pub fn settle(&mut self) {
+        self.above = None;
+    }
+
     /// Kills so far. Where the cgroup has gone: those that were seen, and what was added to the cgroup above since, if
     /// `was_told` (its watch has spoken lately, so that a kill may be its own and no neighbour's).
     pub fn kills(&mut self, was_told: impl FnOnce() -> bool) -> u64 {
@@ -227,6 +233,21 @@ mod tests {
         assert_eq!(counter.kills(|| true), 0, "it was seen before");
         files.write("", 5);
         assert_eq!(counter.kills(|| false), 0, "nothing was told of");
+    }
+
+    #[test]
+    fn after_a_kill_of_our_own_the_one_above_says_nothing() {
+        let files = Files::new();
+        let mut counter = files.counter();
+        files.write("own/", 1);
+        files.write("", 4);
+        assert_eq!(counter.kills(|| true), 1);
+        counter.settle();
+        files.write("own/", 2);
+        assert_eq!(counter.kills(|| true), 2, "its own still counts");
+        files.write("", 6);
+        files.remove();
+        assert_eq!(counter.kills(|| true), 2);
     }
 
     #[test]

@@ -145,6 +145,10 @@ impl Systemd {
         if let Some((host, limits)) = scope.limits {
             all.extend(properties::of(host, limits)?);
         }
+        // Nobody asked for systemd's own limit of each unit (DefaultTasksMax, 15 % of all).
+        if all.iter().all(|(name, _)| *name != "TasksMax") {
+            all.push(("TasksMax", Variant::from(u64::MAX)));
+        }
         match self.start(scope.name, &all).await {
             Ok(()) => Ok(()),
             Err(failed) => Err(self.lost("start", scope.name, failed).await),

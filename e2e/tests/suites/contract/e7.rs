@@ -72,7 +72,7 @@ fn e7_a_resize_takes_effect_and_is_told_as_it_was_asked() {
 fn e7_a_memory_limit_below_the_usage_is_refused_and_nobody_dies() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
-        let line = "x=$(head -c 30000000 /dev/zero | tr '\\0' a); echo ready; while :; do sleep 0.2; done";
+        let line = "x=$(head -c 12000000 /dev/zero | tr '\\0' a); echo ready; while :; do sleep 0.2; done";
         let mut config = container("main", BUSYBOX, &["sh", "-c", line]);
         resources(&mut config).memory_limit_in_bytes = 256 << 20;
         let mut less = resources(&mut config).clone();

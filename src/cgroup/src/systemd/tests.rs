@@ -172,6 +172,7 @@ async fn a_scope_begins_with_its_limits() {
     ] {
         assert!(call.contains(property), "{property} is not in {call}");
     }
+    assert_eq!(call.matches("TasksMax").count(), 1, "{call}");
 }
 
 #[tokio::test]
@@ -187,6 +188,7 @@ async fn a_scope_is_ours_inside_and_leaves_nothing_behind() {
         "Delegate=true",
         "CollectMode=\"inactive-or-failed\"",
         "OOMPolicy=\"continue\"",
+        "TasksMax=uint64 18446744073709551615",
     ] {
         assert!(call.contains(property), "{property} is not in {call}");
     }
