@@ -192,11 +192,12 @@ impl Monitor {
             return done();
         }
         if kill.signal == SIGKILL {
-            let container = self.container()?;
+            let container = self.container_mut()?;
             let (kills, pid) = (container.oom_kills(), container.created.pid);
-            if kills > 0 {
-                let is_well = !self.is_init_reaped && oom::is_well(pid);
-                self.oom.killing(kills, is_well);
+            let is_well = !self.is_init_reaped && oom::is_well(pid);
+            self.oom.killing(kills, is_well);
+            if is_well {
+                self.container_mut()?.settle_oom();
             }
         }
         let container = self.container()?;

@@ -1,5 +1,6 @@
 //! Every CRI call.
 
+mod apparmor;
 mod errors;
 mod exec;
 mod handlers;
