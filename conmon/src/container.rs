@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cgroup::{Cgroup, OomWatch};
+use cgroup::{Cgroup, OomCounter, OomWatch};
 use proto::monitor as wire;
 use sys::process::Exit;
 
@@ -38,6 +38,8 @@ pub(crate) struct Container {
     pub(crate) log: LogFile,
     pub(crate) clients: Vec<Client>,
     pub(crate) oom: Option<OomWatch>,
+    /// None where there is no memory controller.
+    oom_counter: Option<OomCounter>,
     oom_at_start: u64,
     clock: Clock,
     chunk: Vec<u8>,
@@ -112,9 +114,20 @@ impl Container {
                 return Err(error);
             }
         };
-        // Where there is no memory controller there is no verdict either.
-        let oom = cgroup.watch_oom().ok();
-        let oom_at_start = cgroup.oom_kills().unwrap_or(0);
+        let oom = match cgroup.watch_oom() {
+            Ok(watch) => Some(watch),
+            // Without a memory controller there is no verdict either.
+            Err(cgroup::Error::Missing { .. }) => None,
+            Err(error) => {
+                let why = error.to_string();
+                created
+                    .clamped
+                    .push(format!("OOM kills are told at the end only: {why}"));
+                None
+            }
+        };
+        let mut oom_counter = cgroup.oom_counter().ok();
+        let oom_at_start = oom_counter.as_mut().map_or(0, |counter| counter.kills(|| false));
         Ok(Self {
             bundle,
             cgroup,
@@ -125,6 +138,7 @@ impl Container {
             log,
             clients: Vec::new(),
             oom,
+            oom_counter,
             oom_at_start,
             created,
             clock: Clock::new(),
@@ -143,8 +157,19 @@ impl Container {
     }
 
     /// OOM kills since the container was made.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        self.cgroup.oom_kills().unwrap_or(0).saturating_sub(self.oom_at_start)
+    pub(crate) fn oom_kills(&mut self) -> u64 {
+        let Some(counter) = &mut self.oom_counter else { return 0 };
+        let watch = &mut self.oom;
+        // Without a watch nobody can tell whose a kill was.
+        let was_told = || watch.as_mut().is_some_and(OomWatch::was_told_lately);
+        counter.kills(was_told).saturating_sub(self.oom_at_start)
+    }
+
+    /// Its death will be our doing.
+    pub(crate) fn settle_oom(&mut self) {
+        if let Some(counter) = &mut self.oom_counter {
+            counter.settle();
+        }
     }
 
     /// Reads a stream once: log and clients get it. Returns its descriptor at its end.

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use proto::monitor::event;
+use proto::monitor::{Exited, event};
 use spec::ExitRecord;
 
 use crate::exit;
@@ -42,6 +42,8 @@ pub(crate) struct Ending {
     pub(crate) retry_at: Instant,
     pause: Duration,
     pub(crate) is_cgroup_gone: bool,
+    /// What went wrong after the end: poststop hooks.
+    warnings: Vec<String>,
     /// Since when everybody has been told, and until when they may take to hear it.
     pub(crate) leave_by: Option<Instant>,
 }
@@ -56,6 +58,7 @@ impl Ending {
             retry_at: now,
             pause: FIRST_PAUSE,
             is_cgroup_gone: false,
+            warnings: Vec::new(),
             leave_by: None,
         }
     }
@@ -69,6 +72,11 @@ impl Ending {
             LONGEST_PAUSE
         };
         self.pause = (self.pause * 2).min(longest);
+    }
+
+    /// How the container ended, for the daemon.
+    pub(crate) fn exited(&self) -> Option<Exited> {
+        self.record.as_ref().map(|record| exit::to_wire(record, &self.warnings))
     }
 
     pub(crate) fn told(&mut self, now: Instant) {
@@ -117,12 +125,10 @@ impl Monitor {
         if !(late || over && is_cgroup_gone && reaped) {
             return;
         }
-        if let Some(container) = &self.container
-            && is_cgroup_gone
-        {
-            // Before the news: whoever hears it removes the bundle, and the hooks with it. Their failure is theirs.
-            container.created.poststop().ok();
-        }
+        // Before the news: whoever hears it removes the bundle, and the hooks with it. Their failure changes nothing.
+        let container = self.container.as_ref().filter(|_| is_cgroup_gone);
+        let failed = container.and_then(|container| container.created.poststop().err());
+        let warnings: Vec<String> = failed.iter().map(|error| error.chain().join(": ")).collect();
         if let Some(container) = &mut self.container {
             for fd in (0..2).filter_map(|index| container.abandon_output(index)) {
                 self.poll.remove(fd);
@@ -130,7 +136,8 @@ impl Monitor {
         }
         let Phase::Ending(ending) = &mut self.phase else { return };
         ending.told(now);
-        let exited = ending.record.as_ref().map(exit::to_wire);
+        ending.warnings = warnings;
+        let exited = ending.exited();
         let discarders = std::mem::take(&mut ending.discarders);
         if let Some(listener) = self.listener.take() {
             self.poll.remove(listener);

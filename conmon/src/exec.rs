@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use cgroup::Cgroup;
 use isolation::PendingExec;
-use rustix::process::{Pid, Signal, kill_process};
 use sys::process::Exit;
 
 use crate::error::Error;
@@ -89,10 +88,8 @@ fn kill_family(root: i32, cgroup: &Cgroup) -> Result<(), Error> {
             }
         }
         for pid in family.iter().filter(|pid| **pid != root) {
-            // A pid of the list may have ended and been given away only by leaving the cgroup list: those we kill are in it.
-            if let Some(pid) = Pid::from_raw(*pid).filter(|_| stats.iter().any(|stat| stat.pid == *pid)) {
-                // ESRCH: it has ended.
-                kill_process(pid, Signal::KILL).ok();
+            if let Some(stat) = stats.iter().find(|stat| stat.pid == *pid) {
+                stat.kill();
             }
         }
         if family.len() == before {
@@ -108,6 +105,8 @@ struct Stat {
     parent: i32,
     group: i32,
     session: i32,
+    /// Clock ticks since boot.
+    started: u64,
 }
 
 impl Stat {
@@ -116,15 +115,28 @@ impl Stat {
         Self::parse(pid, &text)
     }
 
+    /// Kills this process, and no other that got its number since.
+    fn kill(&self) {
+        // ESRCH: it has ended.
+        let Ok(pidfd) = sys::process::pidfd_open(self.pid) else {
+            return;
+        };
+        if Self::read(self.pid).is_some_and(|now| now.started == self.started) {
+            sys::process::pidfd_signal(pidfd.as_fd(), SIGKILL).ok();
+        }
+    }
+
     /// The name in brackets may hold anything, brackets too.
     fn parse(pid: i32, text: &str) -> Option<Self> {
-        let mut fields = text.rsplit_once(") ")?.1.split(' ').skip(1).map(str::parse);
-        let mut next = || fields.next()?.ok();
+        // From the third on (proc_pid_stat(5)): state, ppid, pgrp, session, ... starttime is the 22nd.
+        let fields: Vec<&str> = text.rsplit_once(") ")?.1.split_ascii_whitespace().collect();
+        let number = |index: usize| fields.get(index - 3)?.parse().ok();
         Some(Self {
             pid,
-            parent: next()?,
-            group: next()?,
-            session: next()?,
+            parent: number(4)?,
+            group: number(5)?,
+            session: number(6)?,
+            started: fields.get(22 - 3)?.parse().ok()?,
         })
     }
 }
@@ -135,8 +147,8 @@ mod tests {
 
     #[test]
     fn hostile_names_do_not_confuse() {
-        let stat = Stat::parse(7, "7 (a) R 9 9 9 (b) S 3 4 5 0 -1").unwrap();
-        assert_eq!((stat.parent, stat.group, stat.session), (3, 4, 5));
+        let stat = Stat::parse(7, "7 (a) R 9 9 9 (b) S 3 4 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 6789 0\n").unwrap();
+        assert_eq!((stat.parent, stat.group, stat.session, stat.started), (3, 4, 5, 6789));
         assert!(Stat::parse(7, "7 (x) R").is_none());
     }
 

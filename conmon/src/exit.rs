@@ -82,7 +82,7 @@ pub(crate) fn write(state_dir: &OwnedFd, record: &ExitRecord) -> Result<(), Erro
 }
 
 /// The record as events and replies carry it.
-pub(crate) fn to_wire(record: &ExitRecord) -> Exited {
+pub(crate) fn to_wire(record: &ExitRecord, warnings: &[String]) -> Exited {
     Exited {
         exit_code: record.exit_code,
         signal: record.signal,
@@ -91,6 +91,7 @@ pub(crate) fn to_wire(record: &ExitRecord) -> Exited {
         started_at: record.started_at,
         reason: record.reason.as_str().to_owned(),
         message: record.message.clone(),
+        warnings: warnings.to_vec(),
     }
 }
 

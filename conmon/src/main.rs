@@ -6,6 +6,7 @@
 //!
 //! May use: proto (monitor), spec, sys, cgroup, isolation.
 
+mod answer;
 mod attach;
 mod container;
 mod ending;

@@ -243,8 +243,8 @@ impl Monitor {
     }
 
     fn memory_ran_out(&mut self) {
-        let Some(container) = &self.container else { return };
-        if let Some(watch) = &container.oom {
+        let Some(container) = &mut self.container else { return };
+        if let Some(watch) = &mut container.oom {
             watch.drain();
         }
         if self.oom.notified(container.oom_kills(), Instant::now()) {
@@ -253,7 +253,7 @@ impl Monitor {
     }
 
     fn look_for_oom(&mut self, now: Instant) {
-        let Some(container) = &self.container else { return };
+        let Some(container) = &mut self.container else { return };
         let is_well = !self.is_init_reaped && oom::is_well(container.created.pid);
         if self.oom.look(container.oom_kills(), is_well, now) {
             self.tell(&event::What::OutOfMemory(OutOfMemory {}));
@@ -264,7 +264,7 @@ impl Monitor {
     fn init_ended(&mut self, exit: Exit) {
         let finished_at = clock::nanoseconds();
         self.is_init_reaped = true;
-        let Some(container) = &self.container else { return };
+        let Some(container) = &mut self.container else { return };
         self.poll.remove(container.pidfd());
         let started_at = match self.phase {
             Phase::Running { started_at } => started_at,

@@ -1,12 +1,12 @@
 //! Makes and pins a pod's namespaces, in a process of its own that ends after the answer.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use proto::frame;
-use proto::monitor::{Done, Frame, IdMapping, Pin, Reply, frame::Body, reply};
+use proto::monitor::{Done, IdMapping, Pin, reply};
 
+use crate::answer;
 use crate::error::Error;
 
 /// Does it and answers Done or Failure.
@@ -36,17 +36,7 @@ pub(crate) fn run(order: &Pin, socket: OwnedFd) -> io::Result<()> {
         Ok(pinned) => (Some(pinned), reply::Result::Done(Done {})),
         Err(error) => (None, reply::Result::Failure(Error::from(error).to_wire())),
     };
-    let frame = Frame {
-        body: Some(Body::Reply(Reply {
-            id: 0,
-            result: Some(result),
-        })),
-    };
-    let bytes = frame::encode(&frame).map_err(io::Error::other)?;
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        rest = &rest[sys::cmsg::send(socket.as_fd(), rest, &[])?..];
-    }
+    answer::say(&socket, result)?;
     // After the answer: nobody waits for what this costs.
     drop((socket, pinned));
     Ok(())

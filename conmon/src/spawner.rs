@@ -8,8 +8,10 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use prost::Message as _;
-use proto::monitor::{Spawn, spawn::What};
+use proto::monitor::{Spawn, reply, spawn::What};
 
+use crate::answer;
+use crate::error::Error;
 use crate::monitor::Monitor;
 use crate::pin;
 use crate::placeholder;
@@ -49,8 +51,14 @@ pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
             let (Ok(Spawn { what: Some(what) }), Some(socket)) = (Spawn::decode(&buffer[..count]), fds.pop()) else {
                 continue;
             };
-            // Out of processes: the daemon sees its socket close.
-            sys::process::fork(|| child(what, socket)).ok();
+            let mut socket = Some(socket);
+            if let Err(error) = sys::process::fork(|| socket.take().map_or(FAILED, |socket| child(what, socket)))
+                && let Some(socket) = &socket
+            {
+                let failure = Error::io("fork", "a process for the daemon", error).to_wire();
+                // Where this fails the daemon sees its socket close.
+                answer::say(socket, reply::Result::Failure(failure)).ok();
+            }
         }
     }
 }

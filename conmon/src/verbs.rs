@@ -192,11 +192,12 @@ impl Monitor {
             return done();
         }
         if kill.signal == SIGKILL {
-            let container = self.container()?;
+            let container = self.container_mut()?;
             let (kills, pid) = (container.oom_kills(), container.created.pid);
-            if kills > 0 {
-                let is_well = !self.is_init_reaped && oom::is_well(pid);
-                self.oom.killing(kills, is_well);
+            let is_well = !self.is_init_reaped && oom::is_well(pid);
+            self.oom.killing(kills, is_well);
+            if is_well {
+                self.container_mut()?.settle_oom();
             }
         }
         let container = self.container()?;
@@ -367,11 +368,7 @@ impl Monitor {
             Phase::Running { started_at } => (wire::Status::Running, *started_at, None),
             Phase::Ending(ending) => {
                 let started_at = ending.record.as_ref().map_or(0, |record| record.started_at);
-                (
-                    wire::Status::Exited,
-                    started_at,
-                    ending.record.as_ref().map(exit::to_wire),
-                )
+                (wire::Status::Exited, started_at, ending.exited())
             }
         };
         wire::State {

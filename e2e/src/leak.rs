@@ -113,12 +113,14 @@ pub fn living(init: u32) -> Vec<Process> {
     let proc = PathBuf::from(format!("/proc/{init}/root/proc"));
     // Without a pid namespace of its own a node's processes are those in its slices and mounts.
     let mounts = fs::read_link(format!("/proc/{init}/ns/mnt")).ok();
+    // Who made these namespaces is in them.
+    let holder = crate::service::parent_of(init);
     let is_own = |pid: u32| {
         let by_slice = || {
             fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).is_ok_and(|text| text.contains("/bh.slice/"))
         };
         let by_mounts = || fs::read_link(proc.join(pid.to_string()).join("ns/mnt")).ok() == mounts;
-        !cgroups::by_systemd() || pid != init && (by_slice() || by_mounts())
+        !cgroups::by_systemd() || pid != init && Some(pid) != holder && (by_slice() || by_mounts())
     };
     let numbers = entries(&proc)
         .unwrap_or_default()

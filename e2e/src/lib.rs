@@ -12,7 +12,7 @@
 //!   in the storage layout of docker-registry; [`registry`]: that registry, started in a
 //!   node's network namespace; [`fake`]: a registry that lies, stalls or wants tokens.
 //! * [`kube`]: the real kubelet on a node, and a real control plane beside it.
-//! * [`cgroups`]: their names under each driver.
+//! * [`cgroups`]: their names under each driver; [`limits`]: what the kernel has in them.
 //! * [`fuzz`]: requests that no client would send, made from the descriptors.
 //! * [`ws`]: a streaming client that can also misbehave.
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
@@ -36,6 +36,7 @@ pub mod fuzz;
 pub mod image;
 pub mod kube;
 pub mod leak;
+pub mod limits;
 pub mod logs;
 pub mod netns;
 pub mod node;

@@ -41,6 +41,10 @@ impl Spawner {
         }
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
     pub(crate) fn order(&self, what: wire::spawn::What) -> Connection {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let order = wire::Spawn { what: Some(what) }.encode_to_vec();

@@ -127,6 +127,21 @@ impl Host {
         })
     }
 
+    /// A host with v2 alone and these controllers, mounted nowhere.
+    #[cfg(all(test, feature = "systemd"))]
+    pub(crate) fn v2_with(controllers: &[&str]) -> Self {
+        let hierarchy = Hierarchy {
+            mount: PathBuf::from("/nonexistent"),
+            version: Version::V2,
+            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+        };
+        Self {
+            version: Version::V2,
+            controllers: hierarchy.controllers.clone(),
+            hierarchies: vec![hierarchy],
+        }
+    }
+
     /// A cgroup by its path, there or not.
     #[cfg(feature = "systemd")]
     pub(crate) fn at(&self, path: &str) -> Cgroup {

@@ -47,7 +47,7 @@ mod update;
 pub use details::{Details, HugePages, Io};
 pub use entry::Entry;
 pub use error::Error;
-pub use events::OomWatch;
+pub use events::{OomCounter, OomWatch};
 pub use fs::Cgroup;
 pub use host::{DriverKind, Host, UnknownDriver, Version};
 pub use pressure::{Pressure, Pressures, Stall};

@@ -68,6 +68,9 @@ pub struct Scope<'a> {
     pub description: &'a str,
     /// A process to begin with, as the host counts.
     pub pid: u32,
+    /// What it may use, where that is said at its beginning: systemd writes again what it knows, and of what it was not
+    /// told it believes that there is no limit.
+    pub limits: Option<(&'a Host, &'a LinuxResources)>,
 }
 
 /// Why a call came to nothing.
@@ -128,7 +131,7 @@ impl Systemd {
     /// # Errors
     /// What systemd says, or that it took too long.
     pub async fn start_scope(&self, scope: &Scope<'_>) -> Result<(), Error> {
-        let all = [
+        let mut all = vec![
             ("Description", Variant::from(scope.description)),
             ("Slice", Variant::from(scope.slice)),
             ("PIDs", Variant::from(vec![scope.pid])),
@@ -139,6 +142,13 @@ impl Systemd {
             // A child that dies of OOM is the container's affair, no reason to end the scope.
             ("OOMPolicy", Variant::from("continue")),
         ];
+        if let Some((host, limits)) = scope.limits {
+            all.extend(properties::of(host, limits)?);
+        }
+        // Nobody asked for systemd's own limit of each unit (DefaultTasksMax, 15 % of all).
+        if all.iter().all(|(name, _)| *name != "TasksMax") {
+            all.push(("TasksMax", Variant::from(u64::MAX)));
+        }
         match self.start(scope.name, &all).await {
             Ok(()) => Ok(()),
             Err(failed) => Err(self.lost("start", scope.name, failed).await),

@@ -143,7 +143,7 @@ fn an_oom_kill_is_counted_and_told() {
     let mut scratch = Scratch::new("oom");
     scratch.limits(r#"{"memory": {"limit": 8388608}}"#).unwrap();
     assert_eq!(scratch.group.oom_kills().unwrap(), 0);
-    let watch = scratch.group.watch_oom().unwrap();
+    let mut watch = scratch.group.watch_oom().unwrap();
     // A shell variable of 64 MiB.
     scratch.shell("x=$(head -c 67108864 /dev/zero | tr '\\0' x); sleep 100");
     let mut fds = [PollFd::new(&watch, PollFlags::IN)];

@@ -14,7 +14,12 @@ use crate::monitor::Placeholder;
 use crate::runtime::Runtime;
 
 /// Makes the scope whose cgroup is to be `path`; it lives as long as the answer, or what is put into it meanwhile.
-pub(crate) async fn open(rt: &Arc<Runtime>, path: &str, what: &str) -> Result<Option<Placeholder>, Error> {
+pub(crate) async fn open(
+    rt: &Arc<Runtime>,
+    path: &str,
+    what: &str,
+    limits: Option<&LinuxResources>,
+) -> Result<Option<Placeholder>, Error> {
     let Some(systemd) = &rt.systemd else { return Ok(None) };
     let holder = rt.spawner.placeholder().await?;
     let scope = Scope {
@@ -22,6 +27,7 @@ pub(crate) async fn open(rt: &Arc<Runtime>, path: &str, what: &str) -> Result<Op
         slice: slice_of(path),
         description: what,
         pid: holder.pid(),
+        limits: limits.map(|limits| (&rt.cgroups, limits)),
     };
     let started = systemd.start_scope(&scope).await;
     started.map_err(|e| Error::at("make the scope of", what, &e))?;
@@ -50,6 +56,12 @@ pub(crate) async fn close(rt: &Runtime, path: &str) -> Result<(), Error> {
     }
 }
 
+/// Whether the unit of the cgroup `path` may be there when the cgroup is not: systemd forgets a scope with the last
+/// process, so that there is nothing to ask; a slice stays until it is stopped.
+pub(crate) fn outlives_its_cgroup(path: &str) -> bool {
+    !unit_of(path).ends_with(".scope")
+}
+
 /// Tells systemd the limits of the unit whose cgroup is `path`.
 pub(crate) async fn limit(rt: &Runtime, path: &str, limits: &LinuxResources) -> Result<(), Error> {
     match &rt.systemd {
@@ -72,6 +84,12 @@ pub(crate) fn slice_of(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_goes_with_its_cgroup_and_a_slice_does_not() {
+        assert!(!outlives_its_cgroup("/a.slice/bulkhead-1.scope"));
+        assert!(outlives_its_cgroup("/a.slice/a-b.slice"));
+    }
 
     #[test]
     fn the_slice_is_the_directory_above() {

@@ -92,9 +92,11 @@ impl Kind {
             // Something stands where a directory was named, or a directory where a file was.
             io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Self::FailedPrecondition,
             io::ErrorKind::TimedOut => Self::DeadlineExceeded,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
-                Self::ResourceExhausted
-            }
+            // EAGAIN is fork(2)'s for a limit of processes; sockets that would block never come here.
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::OutOfMemory
+            | io::ErrorKind::WouldBlock => Self::ResourceExhausted,
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 Self::Unavailable
             }

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
+use e2e::limits::Kernel;
 use e2e::{Bed, container, logs, sleeper, test};
 use proto::cri as v1;
-
-use super::cgroup;
 
 #[test]
 fn e1_a_frozen_container_is_running() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         let id = bed.sleeper("main").await?;
-        let state = cgroup(node, &bed, &id, "freezer").await?.join("freezer.state");
-        fs::write(&state, "FROZEN").context("freeze")?;
-        let status = bed.cri.container_status(&id).await?;
-        fs::write(&state, "THAWED")?;
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
+        kernel.freeze(true)?;
+        let status = bed.cri.container_status(&id).await;
+        kernel.freeze(false)?;
+        let status = status?;
         ensure!(
             status.state() == v1::ContainerState::ContainerRunning,
             "{:?}",

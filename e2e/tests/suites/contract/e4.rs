@@ -1,14 +1,15 @@
 //! E4: stop, exec, attach.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
+use e2e::limits::Kernel;
 use e2e::{Bed, container, logs, pod, sleeper, test};
 use proto::cri as v1;
+use tonic::Code;
 
-use super::{cgroup, processes};
+use super::processes;
 
 #[test]
 fn e4_real_time_signals_have_names() {
@@ -40,13 +41,13 @@ fn e4_a_stop_resumes_a_frozen_container() {
         for (name, grace, code) in [("asked", 20, 0), ("killed", 0, 137)] {
             let config = sleeper(name);
             let id = bed.run(&config).await?;
-            let state = cgroup(node, &bed, &id, "freezer").await?.join("freezer.state");
+            let kernel = Kernel::of(node, &bed.cri, &id).await?;
             tokio::time::sleep(Duration::from_millis(200)).await;
-            fs::write(&state, "FROZEN").context("freeze")?;
+            kernel.freeze(true)?;
             let begin = Instant::now();
             let stopped = tokio::time::timeout(Duration::from_secs(15), bed.cri.stop(&id, grace)).await;
             // Else the node could not be taken down.
-            fs::write(&state, "THAWED").ok();
+            kernel.freeze(false).ok();
             stopped.with_context(|| format!("{name}: the stop hangs"))??;
             ensure!(
                 begin.elapsed() < Duration::from_secs(10),
@@ -57,6 +58,83 @@ fn e4_a_stop_resumes_a_frozen_container() {
             ensure!(status.exit_code == code, "{name}: exit code {}", status.exit_code);
         }
         Ok(())
+    });
+}
+
+/// A frozen cgroup; thawed in any case, else the node could not be taken down.
+struct Frozen(Kernel);
+
+impl Frozen {
+    fn new(cgroup: Kernel) -> Result<Self> {
+        cgroup.freeze(true)?;
+        Ok(Self(cgroup))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.freeze(false).ok();
+    }
+}
+
+#[test]
+fn e4_a_process_in_d_state_holds_up_its_own_container_alone() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let stuck = bed.sleeper("stuck").await?;
+        let pid = bed.cri.container_pid(&stuck).await?;
+        if e2e::limits::is_v2() {
+            // What v2 has frozen can be killed.
+            return Ok(());
+        }
+        // The pod's cgroup: resuming the container alone does not wake it.
+        let container = Kernel::of(node, &bed.cri, &stuck).await?;
+        let frozen = Frozen::new(container.parent()?)?;
+        e2e::wait::until("it is in D state", Duration::from_secs(10), async || {
+            let stat = node.sh(&format!("cat /proc/{pid}/stat"))?;
+            Ok(stat
+                .rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('D'))
+                .then_some(()))
+        })
+        .await?;
+        // The caller's patience ends first, and that is told.
+        let request = v1::StopContainerRequest {
+            container_id: stuck.clone(),
+            timeout: 0,
+        };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(Duration::from_secs(1));
+        let answer = bed.cri.runtime.clone().stop_container(request).await;
+        let code = answer.map_err(|status| status.code());
+        ensure!(
+            matches!(code, Err(Code::DeadlineExceeded | Code::Cancelled)),
+            "{code:?}"
+        );
+        let status = bed.cri.container_status(&stuck).await?;
+        ensure!(
+            status.state() == v1::ContainerState::ContainerRunning,
+            "{:?}",
+            status.state()
+        );
+        // Everybody else goes on.
+        let begin = Instant::now();
+        ensure!(bed.cri.containers(None).await?.len() == 1, "the list is short");
+        bed.cri.stats_list(None).await?;
+        let config = pod(node, "other");
+        let other = bed.cri.run_pod(&config).await?;
+        let fine = bed.cri.run(&other, &sleeper("fine"), &config).await?;
+        ensure!(bed.exec(&fine, &["echo", "fine"]).await?.stdout == "fine\n", "no exec");
+        bed.cri.stop(&fine, 5).await?;
+        bed.cri.stop_pod(&other).await?;
+        bed.cri.remove_pod(&other).await?;
+        ensure!(begin.elapsed() < Duration::from_secs(5), "took {:?}", begin.elapsed());
+        // The kill was not forgotten.
+        drop(frozen);
+        let status = bed.cri.exited(&stuck).await?;
+        ensure!(status.exit_code == 137, "exit code {}", status.exit_code);
+        bed.cri.stop(&stuck, 0).await?;
+        Ok(bed.cri.remove(&stuck).await?)
     });
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::config::{pod_in_cgroup, pod_namespaces, resources, security};
+use e2e::limits::Kernel;
 use e2e::{Bed, container, pod, sleeper, test};
 use proto::cri as v1;
 
-use super::{cgroup, wrapped};
+use super::wrapped;
 
 #[test]
 fn e6_the_address_survives_a_restart() {
@@ -332,17 +333,19 @@ fn e6_no_limits_are_set_on_the_pods_cgroup() {
         let mut main = sleeper("main");
         resources(&mut main).memory_limit_in_bytes = 32 << 20;
         let container = cri.run(&id, &main, &config).await?;
-        let bed = Bed { cri, config, pod: id };
-        let own = cgroup(node, &bed, &container, "memory").await?;
-        let limit = |directory: &std::path::Path| -> Result<u64> {
-            Ok(fs::read_to_string(directory.join("memory.limit_in_bytes"))?
-                .trim()
-                .parse()?)
-        };
-        ensure!(limit(&own)? == 32 << 20, "the container's limit is {}", limit(&own)?);
-        let parent = own.parent().context("no parent")?;
-        ensure!(parent.ends_with("parent-pod"), "{}", parent.display());
-        ensure!(limit(parent)? > 1 << 50, "the pod's limit is {}", limit(parent)?);
+        let own = Kernel::of(node, &cri, &container).await?;
+        ensure!(
+            own.memory()? == Some(32 << 20),
+            "the container's limit is {:?}",
+            own.memory()?
+        );
+        let parent = own.parent()?;
+        let (_, path) = e2e::cgroups::parent(node, "pod");
+        ensure!(
+            parent.dir("memory")?.ends_with(path.trim_start_matches('/')),
+            "{parent:?} is not {path}"
+        );
+        ensure!(parent.memory()?.is_none(), "the pod's limit is {:?}", parent.memory()?);
         Ok(())
     });
 }

@@ -4,13 +4,14 @@ use anyhow::{Context, Result, ensure};
 use e2e::bed::refused;
 use e2e::catalog::BUSYBOX;
 use e2e::config::{resources, security};
+use e2e::limits::Kernel;
 use e2e::{Bed, container, logs, sleeper, test};
 use proto::cri as v1;
 
 use serde_json::json;
 use tonic::Code;
 
-use super::{cgroup, image};
+use super::image;
 
 async fn resize(bed: &Bed, id: &str, resources: v1::LinuxContainerResources) -> e2e::cri::Answer<()> {
     let request = v1::UpdateContainerResourcesRequest {
@@ -40,10 +41,15 @@ fn e7_a_resize_takes_effect_and_is_told_as_it_was_asked() {
         for (quota, shares, memory) in [(150_000, 1024, 128 << 20), (20_000, 205, 48 << 20)] {
             (wanted.cpu_quota, wanted.cpu_shares, wanted.memory_limit_in_bytes) = (quota, shares, memory);
             resize(&bed, &id, wanted.clone()).await?;
-            let limit = cgroup(node, &bed, &id, "memory").await?.join("memory.limit_in_bytes");
+            let kernel = Kernel::of(node, &bed.cri, &id).await?;
+            let found = (kernel.quota()?, kernel.memory()?);
             ensure!(
-                std::fs::read_to_string(limit)?.trim() == memory.to_string(),
-                "the kernel has another limit"
+                found == ((Some(u64::try_from(quota)?), 100_000), Some(u64::try_from(memory)?)),
+                "the kernel has other limits: {found:?}"
+            );
+            ensure!(
+                kernel.has_shares(u64::try_from(shares)?)?,
+                "the kernel has another weight than {shares}"
             );
             let told = bed
                 .cri
@@ -66,7 +72,7 @@ fn e7_a_resize_takes_effect_and_is_told_as_it_was_asked() {
 fn e7_a_memory_limit_below_the_usage_is_refused_and_nobody_dies() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
-        let line = "x=$(head -c 30000000 /dev/zero | tr '\\0' a); echo ready; while :; do sleep 0.2; done";
+        let line = "x=$(head -c 12000000 /dev/zero | tr '\\0' a); echo ready; while :; do sleep 0.2; done";
         let mut config = container("main", BUSYBOX, &["sh", "-c", line]);
         resources(&mut config).memory_limit_in_bytes = 256 << 20;
         let mut less = resources(&mut config).clone();
@@ -82,11 +88,8 @@ fn e7_a_memory_limit_below_the_usage_is_refused_and_nobody_dies() {
         );
         let status = bed.cri.container_status(&id).await?;
         ensure!(status.state() == v1::ContainerState::ContainerRunning, "{status:?}");
-        let limit = cgroup(node, &bed, &id, "memory").await?.join("memory.limit_in_bytes");
-        ensure!(
-            std::fs::read_to_string(limit)?.trim() == (256 << 20).to_string(),
-            "the limit was changed"
-        );
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
+        ensure!(kernel.memory()? == Some(256 << 20), "the limit was changed");
         Ok(())
     });
 }

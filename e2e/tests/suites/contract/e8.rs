@@ -5,10 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::config::resources;
+use e2e::limits::Kernel;
 use e2e::{Bed, Options, container, test, test_with};
 use proto::cri as v1;
-
-use super::cgroup;
 
 #[test]
 fn e8_pinned_images_are_told_and_can_still_be_removed() {
@@ -42,25 +41,17 @@ fn e8_the_working_set_is_usage_without_inactive_files() {
         resources(&mut config).memory_limit_in_bytes = 200 << 20;
         let id = bed.run(&config).await?;
         e2e::logs::wait_for(&e2e::logs::path(&bed.config, &config), "ready").await?;
-        let directory = cgroup(node, &bed, &id, "memory").await?;
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
         e2e::wait::until(
             "the stats are those of the cgroup",
             Duration::from_secs(10),
             async || {
                 let memory = bed.cri.stats(&id).await?.memory.context("no memory")?;
                 let told = memory.working_set_bytes.context("no working set")?.value;
-                let usage: u64 = std::fs::read_to_string(directory.join("memory.usage_in_bytes"))?
-                    .trim()
-                    .parse()?;
-                let stat = std::fs::read_to_string(directory.join("memory.stat"))?;
-                let inactive: u64 = stat
-                    .lines()
-                    .find_map(|line| line.strip_prefix("total_inactive_file "))
-                    .context("no total_inactive_file")?
-                    .parse()?;
+                let (working, inactive) = kernel.working_set()?;
                 ensure!(inactive > 10 << 20, "only {inactive} bytes are inactive");
                 // Nothing runs in it; the kernel's own counters are a few pages late.
-                Ok((told.abs_diff(usage.saturating_sub(inactive)) < 1 << 20).then_some(()))
+                Ok((told.abs_diff(working) < 1 << 20).then_some(()))
             },
         )
         .await

@@ -3,14 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use e2e::Node;
 use e2e::engine::conflist;
 use e2e::fake::{Fake, Fault};
 use e2e::image::{Compression, Flavor, Image, Layer, Storage};
 use e2e::tar::Tar;
-use e2e::{Bed, Node};
 
 mod e1;
 mod e2;
@@ -38,20 +37,6 @@ async fn wrapped(node: &mut Node, version: &str, line: &str) -> Result<()> {
     node.write_network("10-e2e.conflist", &list)?;
     node.restart().await?;
     Ok(())
-}
-
-/// The directory of a container's cgroup in a v1 hierarchy.
-async fn cgroup(node: &Node, bed: &Bed, id: &str, controller: &str) -> Result<PathBuf> {
-    let pid = bed.cri.container_pid(id).await?;
-    let text = node.sh(&format!("cat /proc/{pid}/cgroup"))?;
-    let path = text
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .filter_map(|(_, rest)| rest.split_once(':'))
-        .find(|(names, _)| names.split(',').any(|name| name == controller))
-        .map(|(_, path)| path.to_owned())
-        .with_context(|| format!("no {controller} in {text}"))?;
-    Ok(PathBuf::from(format!("/sys/fs/cgroup/{controller}{path}")))
 }
 
 /// A registry of one image: busybox's shell with this configuration. Its reference.

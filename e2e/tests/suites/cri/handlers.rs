@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::config::{pod, pod_security, security};
+use e2e::limits::is_v2;
 use e2e::{Node, Options, container, refused, test, test_with};
 use proto::cri as v1;
 use tonic::Code;
@@ -83,7 +84,7 @@ fn e6_every_handler_is_listed_with_its_features_and_no_other_is_taken() {
             &["\"none\"", "strict"],
         )?;
         // Where a container could lift its own limits, it is not let in.
-        if std::path::Path::new("/sys/fs/cgroup/memory").is_dir() {
+        if !is_v2() {
             refused(
                 cri.run_pod_with(&pod(node, "pod"), "writable").await,
                 Code::FailedPrecondition,

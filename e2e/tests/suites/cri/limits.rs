@@ -1,35 +1,13 @@
 //! Limits beside the usual ones: swap, huge pages, memory nodes, `unified`.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use e2e::bed::refused;
 use e2e::catalog::BUSYBOX;
 use e2e::config::resources;
-use e2e::{Bed, Node, container, test};
+use e2e::limits::{Kernel, is_v2};
+use e2e::{Bed, container, test};
 use proto::cri as v1;
 use tonic::Code;
-
-/// A file of a controller in the cgroup of a container; None where this host has no such controller or file.
-async fn file(node: &Node, bed: &Bed, id: &str, controller: &str, name: &str) -> Result<Option<String>> {
-    let pid = bed.cri.container_pid(id).await?;
-    let cgroups = std::fs::read_to_string(node.inside(Path::new(&format!("/proc/{pid}/cgroup"))))?;
-    for line in cgroups.lines() {
-        let parts: Vec<&str> = line.splitn(3, ':').collect();
-        let [_, names, path] = parts[..] else { continue };
-        let mounts: &[&str] = match names {
-            "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
-            names if names.split(',').any(|n| n == controller) => &[&format!("/sys/fs/cgroup/{controller}")],
-            _ => continue,
-        };
-        for mount in mounts {
-            if let Ok(text) = std::fs::read_to_string(format!("{mount}{path}/{name}")) {
-                return Ok(Some(text.trim().to_owned()));
-            }
-        }
-    }
-    Ok(None)
-}
 
 fn sleeper(name: &str, limits: v1::LinuxContainerResources) -> v1::ContainerConfig {
     let mut config = container(name, BUSYBOX, &["sleep", "100000"]);
@@ -42,9 +20,9 @@ fn e7_a_memory_limit_without_a_word_about_swap_leaves_no_swap() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
         for (name, swap, wanted) in [
-            ("none", 0, 64_i64 << 20),
-            ("some", 96 << 20, 96 << 20),
-            ("unlimited", -1, i64::MAX),
+            ("none", 0, Some(0)),
+            ("some", 96 << 20, Some(32 << 20)),
+            ("unlimited", -1, None),
         ] {
             let id = bed
                 .run(&sleeper(
@@ -56,23 +34,10 @@ fn e7_a_memory_limit_without_a_word_about_swap_leaves_no_swap() {
                     },
                 ))
                 .await?;
-            if let Some(text) = file(node, &bed, &id, "memory", "memory.memsw.limit_in_bytes").await? {
-                let found: i64 = text.parse()?;
-                // "No limit" is the largest multiple of a page.
-                ensure!(
-                    found == wanted || (wanted == i64::MAX && found > i64::MAX - 8192),
-                    "{name}: {found}"
-                );
-            } else {
-                let found = file(node, &bed, &id, "memory", "memory.swap.max").await?;
-                let found = found.context("neither memsw nor swap.max")?;
-                let least = match swap {
-                    0 => "0".to_owned(),
-                    -1 => "max".to_owned(),
-                    swap => (swap - (64 << 20)).to_string(),
-                };
-                ensure!(found == least, "{name}: {found}");
-            }
+            let kernel = Kernel::of(node, &bed.cri, &id).await?;
+            ensure!(kernel.memory()? == Some(64 << 20), "{name}: {:?}", kernel.memory()?);
+            let found = kernel.swap()?.context("this kernel counts no swap")?;
+            ensure!(found == wanted, "{name}: {found:?}");
         }
         refused(
             bed.create(&sleeper(
@@ -100,10 +65,9 @@ fn e7_cpus_and_memory_nodes_are_pinned_as_the_kubelet_sends_them() {
             ..Default::default()
         };
         let id = bed.run(&sleeper("main", pinned)).await?;
-        for name in ["cpuset.cpus", "cpuset.mems"] {
-            let found = file(node, &bed, &id, "cpuset", name).await?;
-            ensure!(found.as_deref() == Some("0"), "{name}: {found:?}");
-        }
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
+        let found = (kernel.cpus()?, kernel.mems()?);
+        ensure!(found == ("0".to_owned(), "0".to_owned()), "{found:?}");
         let seen = bed
             .cri
             .sh(&id, "grep -E '^(Cpus|Mems)_allowed_list' /proc/self/status")
@@ -136,10 +100,8 @@ fn e7_huge_pages_are_limited_where_the_host_can() {
             ..Default::default()
         };
         let id = bed.run(&sleeper("main", huge("2MB", 4 << 20))).await?;
-        for name in ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"] {
-            if let Some(found) = file(node, &bed, &id, "hugetlb", name).await? {
-                ensure!(found == (4 << 20).to_string(), "{name}: {found}");
-            }
+        if let Some(found) = Kernel::of(node, &bed.cri, &id).await?.huge_pages("2MB")? {
+            ensure!(found == Some(4 << 20), "{found:?}");
         }
         for bad in ["", "2", "2MB/../x", "MB"] {
             refused(
@@ -168,12 +130,42 @@ fn e7_unified_names_files_of_controllers_and_needs_cgroup_v2() {
             )?;
         }
         let answer = bed.run(&sleeper("main", unified("memory.high", "67108864"))).await;
-        if Path::new("/sys/fs/cgroup/memory").is_dir() {
-            refused(answer, Code::Unimplemented, &["unified", "memory"])
-        } else {
-            let found = file(node, &bed, &answer?, "memory", "memory.high").await?;
-            ensure!(found.as_deref() == Some("67108864"), "{found:?}");
-            Ok(())
+        if !is_v2() {
+            return refused(answer, Code::Unimplemented, &["unified", "memory"]);
         }
+        let id = answer?;
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
+        let found = kernel.file("memory", "memory.high")?;
+        ensure!(found.as_deref() == Some("67108864"), "{found:?}");
+        // Beside a limit of CRI, and in its place.
+        let mut limits = unified("memory.min", "4194304");
+        limits.memory_limit_in_bytes = 64 << 20;
+        for (name, value) in [
+            ("memory.low", "8388608"),
+            ("pids.max", "17"),
+            ("memory.swap.max", "max"),
+        ] {
+            limits.unified.insert(name.into(), value.into());
+        }
+        let id = bed.run(&sleeper("more", limits)).await?;
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
+        ensure!(kernel.pids()? == Some(17), "pids.max is {:?}", kernel.pids()?);
+        ensure!(
+            kernel.memory()? == Some(64 << 20),
+            "memory.max is {:?}",
+            kernel.memory()?
+        );
+        for (name, wanted) in [("memory.min", "4194304"), ("memory.low", "8388608")] {
+            let found = kernel.file("memory", name)?;
+            ensure!(found.as_deref() == Some(wanted), "{name} is {found:?}");
+        }
+        if let Some(swap) = kernel.swap()? {
+            ensure!(swap.is_none(), "memory.swap.max is {swap:?}");
+        }
+        refused(
+            bed.run(&sleeper("no-file", unified("memory.none-such", "1"))).await,
+            Code::InvalidArgument,
+            &["memory.none-such"],
+        )
     });
 }

@@ -1,5 +1,6 @@
 //! Every CRI call.
 
+mod apparmor;
 mod errors;
 mod exec;
 mod handlers;
@@ -14,3 +15,4 @@ mod security;
 mod states;
 mod stats;
 mod stop;
+mod userns;

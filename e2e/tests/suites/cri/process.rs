@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::config::{resources, security};
+use e2e::limits::Kernel;
 use e2e::{Bed, container, test};
 use proto::cri as v1;
 
@@ -228,73 +229,41 @@ fn e7_limits_reach_the_cgroup() {
             ..Default::default()
         };
         let id = bed.run(&config).await?;
-        let pid = bed.cri.container_pid(&id).await?;
-        let cgroup = node.inside(std::path::Path::new(&format!("/proc/{pid}/cgroup")));
-        let read = |controller: &str, file: &str| -> Result<String> {
-            let cgroups = std::fs::read_to_string(&cgroup)?;
-            let mut parts = cgroups.lines().map(|line| line.split(':').collect::<Vec<_>>());
-            let found = parts.find(|parts| parts.len() == 3 && parts[1].split(',').any(|name| name == controller));
-            let path = found.map(|parts| parts[2].to_owned());
-            let path = path.ok_or_else(|| anyhow::anyhow!("no {controller} in {cgroups}"))?;
-            Ok(
-                std::fs::read_to_string(format!("/sys/fs/cgroup/{controller}{path}/{file}"))?
-                    .trim()
-                    .to_owned(),
-            )
-        };
-        if std::path::Path::new("/sys/fs/cgroup/memory").is_dir() {
-            ensure!(
-                read("memory", "memory.limit_in_bytes")? == (64 << 20).to_string(),
-                "memory"
-            );
-            ensure!(
-                read("cpu", "cpu.cfs_quota_us")? == "25000" && read("cpu", "cpu.cfs_period_us")? == "100000",
-                "quota"
-            );
-            ensure!(read("cpu", "cpu.shares")? == "512", "shares");
-            ensure!(read("cpuset", "cpuset.cpus")? == "0", "cpuset");
-        }
-        if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            let cgroups = std::fs::read_to_string(&cgroup)?;
-            let path = cgroups.trim().strip_prefix("0::").unwrap_or_default();
-            let read = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup{path}/{file}"));
-            for (file, wanted) in [
-                ("memory.max", (64 << 20).to_string()),
-                ("memory.swap.max", "0".to_owned()),
-                ("cpu.max", "25000 100000".to_owned()),
-                ("cpu.weight", "59".to_owned()),
-                ("cpuset.cpus", "0".to_owned()),
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
+        ensure!(kernel.memory()? == Some(64 << 20), "memory {:?}", kernel.memory()?);
+        ensure!(
+            kernel.quota()? == (Some(25_000), 100_000),
+            "quota {:?}",
+            kernel.quota()?
+        );
+        ensure!(kernel.has_shares(512)?, "shares");
+        ensure!(kernel.cpus()? == "0", "cpuset {}", kernel.cpus()?);
+        if e2e::cgroups::by_systemd() {
+            // systemd knows them too, so that what it writes again later is the same.
+            let unit = e2e::cgroups::container(&id);
+            let shown = std::process::Command::new("systemctl")
+                .args([
+                    "show",
+                    &unit,
+                    "-p",
+                    "MemoryMax,CPUQuotaPerSecUSec,AllowedCPUs,Delegate,CPUWeight",
+                ])
+                .output()?;
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            for line in [
+                "MemoryMax=67108864",
+                "CPUQuotaPerSecUSec=250ms",
+                "AllowedCPUs=0",
+                "Delegate=yes",
+                "CPUWeight=59",
             ] {
-                let found = read(file)?;
-                ensure!(found.trim() == wanted, "{file}: {found:?}, not {wanted}");
+                ensure!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
             }
-            if e2e::cgroups::by_systemd() {
-                // systemd knows them too, so that what it writes again later is the same.
-                let unit = e2e::cgroups::container(&id);
-                let shown = std::process::Command::new("systemctl")
-                    .args([
-                        "show",
-                        &unit,
-                        "-p",
-                        "MemoryMax,CPUQuotaPerSecUSec,AllowedCPUs,Delegate,CPUWeight",
-                    ])
-                    .output()?;
-                let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-                for line in [
-                    "MemoryMax=67108864",
-                    "CPUQuotaPerSecUSec=250ms",
-                    "AllowedCPUs=0",
-                    "Delegate=yes",
-                    "CPUWeight=59",
-                ] {
-                    ensure!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
-                }
-                let reloaded = std::process::Command::new("systemctl").arg("daemon-reload").status()?;
-                ensure!(
-                    reloaded.success() && read("cpu.max")?.trim() == "25000 100000",
-                    "changed by a reload"
-                );
-            }
+            let reloaded = std::process::Command::new("systemctl").arg("daemon-reload").status()?;
+            ensure!(
+                reloaded.success() && kernel.quota()? == (Some(25_000), 100_000),
+                "changed by a reload"
+            );
         }
         let told = bed
             .cri

@@ -87,6 +87,36 @@ fn e4_a_program_that_obeys_is_not_waited_for() {
 }
 
 #[test]
+fn e4_a_stop_in_the_first_milliseconds_is_heard_once() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let one = async |i: u64| -> Result<()> {
+            // Before the trap the kernel drops the signal.
+            let line = "trap 'n=$((n + 1))' TERM; until [ -n \"$n\" ]; do sleep 0.01; done; sleep 0.03; exit $n";
+            let id = bed
+                .run(&container(&format!("c{i}"), BUSYBOX, &["sh", "-c", line]))
+                .await?;
+            tokio::time::sleep(Duration::from_micros(i % 10 * 100)).await;
+            let begin = Instant::now();
+            bed.cri.stop(&id, 30).await?;
+            ensure!(
+                begin.elapsed() < Duration::from_secs(15),
+                "{i}: took {:?}",
+                begin.elapsed()
+            );
+            let code = bed.cri.container_status(&id).await?.exit_code;
+            ensure!(code == 1, "{i}: the signal came {code} times");
+            Ok(bed.cri.remove(&id).await?)
+        };
+        // Several at once: what is between two steps takes longer then.
+        for i in (0..80).step_by(4) {
+            let _: ((), (), (), ()) = tokio::try_join!(one(i), one(i + 1), one(i + 2), one(i + 3))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn e4_the_stop_signal_is_the_containers_then_the_images_then_term() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;

@@ -148,7 +148,31 @@ fn scope(name: &str) -> Scope<'_> {
         slice: "kubepods-pod1.slice",
         description: "a container",
         pid: 4711,
+        limits: None,
     }
+}
+
+#[tokio::test]
+async fn a_scope_begins_with_its_limits() {
+    let bed = Bed::new().await;
+    let host = Host::v2_with(&["memory", "cpu", "pids"]);
+    let limits = r#"{"memory": {"limit": 33554432}, "cpu": {"quota": 25000, "period": 100000}, "pids": {"limit": 7}}"#;
+    let limits: LinuxResources = serde_json::from_str(limits).unwrap();
+    let with = Scope {
+        limits: Some((&host, &limits)),
+        ..scope("one.scope")
+    };
+    bed.systemd.start_scope(&with).await.unwrap();
+    let calls = bed.calls();
+    let [call] = calls.as_slice() else { panic!("{calls:?}") };
+    for property in [
+        "MemoryMax=uint64 33554432",
+        "CPUQuotaPerSecUSec=uint64 250000",
+        "TasksMax=uint64 7",
+    ] {
+        assert!(call.contains(property), "{property} is not in {call}");
+    }
+    assert_eq!(call.matches("TasksMax").count(), 1, "{call}");
 }
 
 #[tokio::test]
@@ -164,6 +188,7 @@ async fn a_scope_is_ours_inside_and_leaves_nothing_behind() {
         "Delegate=true",
         "CollectMode=\"inactive-or-failed\"",
         "OOMPolicy=\"continue\"",
+        "TasksMax=uint64 18446744073709551615",
     ] {
         assert!(call.contains(property), "{property} is not in {call}");
     }

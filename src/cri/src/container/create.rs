@@ -168,6 +168,8 @@ async fn steps(
     let remove_bundle = move || async move {
         // The monitor removes its cgroup; one that was killed could not.
         teardown::remove_cgroup(&rt2, &group).await?;
+        // systemd may make late what it was asked for in vain.
+        scope::close(&rt2, &group).await?;
         blocking(move || files::remove_tree(&dir)).await
     };
     undo.push("bundle", remove_bundle).await?;
@@ -202,7 +204,12 @@ async fn steps(
     }
     record.stop_signal = planned.stop_signal;
 
-    let holder = scope::open(rt, &record.cgroup, &format!("container {id}")).await?;
+    let limits = planned
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
+    let holder = scope::open(rt, &record.cgroup, &format!("container {id}"), limits).await?;
     let made = ask(rt, &client, &record, &config, fds).await?;
     drop(holder);
     record.pid = made.pid;

@@ -4,7 +4,8 @@
 //! handler is dropped, even from outside (signal(7), `SIGNAL_UNKILLABLE`); only SIGKILL and
 //! SIGSTOP get through. A program that is stopped in its first milliseconds has not installed
 //! its handler yet, never hears of the stop, and is killed when the whole grace has passed.
-//! So whoever sends a stop signal looks here first, and sends it again once it can be heard.
+//! So whoever sends a stop signal looks here first, and sends it when it can be heard: once,
+//! for many programs take a second one as "at once" (Kubernetes' own do).
 
 /// What a signal meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,45 @@ pub(crate) enum Ear {
     Blocked,
     /// It is blocked and pending. A shell blocks all signals around a fork, and what is pending is dropped after it.
     Pending,
+}
+
+/// As often as a process is seen with the signal blocked, it is taken for one that waits for it.
+const PATIENCE: u32 = 3;
+
+/// When a stop signal is to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Teller {
+    blocked: u32,
+    sent: bool,
+    heard: bool,
+}
+
+impl Teller {
+    /// Whether the signal is to be sent to a process that was just seen so.
+    pub(crate) fn look(&mut self, ear: Ear) -> bool {
+        match ear {
+            Ear::Open => {
+                self.heard = true;
+                !std::mem::replace(&mut self.sent, true)
+            }
+            // What waited while it was blocked has been dropped.
+            Ear::Deaf => {
+                (self.blocked, self.sent) = (0, false);
+                false
+            }
+            // A shell that forks unblocks it in a moment, and would drop it.
+            Ear::Blocked => {
+                self.blocked += 1;
+                self.blocked >= PATIENCE && !std::mem::replace(&mut self.sent, true)
+            }
+            Ear::Pending => false,
+        }
+    }
+
+    /// Whether there is no more to look for.
+    pub(crate) fn heard(&self) -> bool {
+        self.heard
+    }
 }
 
 /// What `signal` meets at `pid` now.
@@ -59,6 +99,28 @@ mod tests {
             "Name:\tx\nNSpid:\t{pids}\nSigPnd:\t{:016x}\nShdPnd:\t{pending:016x}\nSigBlk:\t{blocked:016x}\nSigIgn:\t0000000000001000\nSigCgt:\t{caught:016x}\n",
             0
         )
+    }
+
+    #[test]
+    fn a_signal_is_sent_once_and_when_it_is_heard() {
+        let sent = |ears: &[Ear]| {
+            let mut teller = Teller::default();
+            ears.iter().map(|&ear| u8::from(teller.look(ear))).collect::<Vec<_>>()
+        };
+        use Ear::{Blocked, Deaf, Open, Pending};
+        assert_eq!(sent(&[Open, Open]), [1, 0]);
+        assert_eq!(sent(&[Deaf, Deaf, Open, Open]), [0, 0, 1, 0]);
+        // A shell that forks before it has its handler.
+        assert_eq!(sent(&[Blocked, Deaf, Blocked, Open]), [0, 0, 0, 1]);
+        // One that takes it by sigwaitinfo(2).
+        assert_eq!(sent(&[Blocked, Blocked, Blocked, Blocked]), [0, 0, 1, 0]);
+        assert_eq!(sent(&[Blocked, Blocked, Blocked, Pending, Blocked]), [0, 0, 1, 0, 0]);
+        // It was dropped all the same.
+        assert_eq!(
+            sent(&[Blocked, Blocked, Blocked, Pending, Deaf, Open]),
+            [0, 0, 1, 0, 0, 1]
+        );
+        assert_eq!(sent(&[Blocked, Blocked, Blocked, Pending, Open]), [0, 0, 1, 0, 0]);
     }
 
     #[test]

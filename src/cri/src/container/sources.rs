@@ -174,9 +174,13 @@ pub(crate) fn devices(config: &cri::ContainerConfig, all: bool) -> Result<Vec<Ho
     Ok(out)
 }
 
-/// An AppArmor profile must be loaded; here where a request can still be told, not in the new process.
+/// An AppArmor profile must be loaded; here where a request can still be told, not in the new process. Ours is put back
+/// where somebody has removed it: `aa-remove-unknown` does that to all that is no file of /etc/apparmor.d.
 pub(crate) fn apparmor(name: Option<&str>) -> Result<(), Error> {
     match name {
+        Some(crate::apparmor::DEFAULT) if !crate::apparmor::is_loaded(crate::apparmor::DEFAULT)? => {
+            crate::apparmor::load().map(drop)
+        }
         Some(name) if !crate::apparmor::is_loaded(name)? => Err(Error::invalid(format!(
             "AppArmor profile {name:?} is not loaded on this node"
         ))),

@@ -5,8 +5,8 @@
 //! joins the loop and may shorten its grace, never lengthen it. The loop outlives its
 //! callers, and the promise is in the record, so that a new daemon keeps it.
 //!
-//! A stop signal that the kernel dropped, because the program had not installed its handler
-//! yet, is sent again as soon as it has (`deaf`).
+//! A stop signal that the kernel would drop, because the program has not installed its handler
+//! yet, is sent as soon as it has (`deaf`), and once.
 //!
 //! A process in D state holds up its own container alone: nobody waits here with a lock.
 
@@ -18,7 +18,7 @@ use proto::monitor::{self as wire, request::Verb};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::deaf::{Ear, ear};
+use super::deaf::{Teller, ear};
 use super::exit;
 use crate::clock;
 use crate::error::Error;
@@ -31,7 +31,7 @@ use spec::ExitReason;
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often we look whether a process that could not hear its stop signal now can.
-const FIRST_LISTEN: Duration = Duration::from_millis(10);
+const FIRST_LISTEN: Duration = Duration::from_millis(5);
 const LAST_LISTEN: Duration = Duration::from_millis(500);
 
 /// A grace longer than this is as good as none at all.
@@ -145,29 +145,17 @@ fn thaw(rt: &Runtime, container: &Container) {
 async fn kill(rt: &Runtime, container: &Container, mut deadline: watch::Receiver<Instant>, grace: Duration) {
     if !grace.is_zero() {
         thaw(rt, container);
-        let (pid, number) = (container.record.pid, container.record.stop_signal);
-        // A handler that was there before the signal has it for certain.
-        let mut open = ear(pid, number) == Ear::Open;
-        signal(container, number, false).await;
-        let mut lost = false;
+        let mut teller = Teller::default();
         let mut pause = FIRST_LISTEN;
         loop {
-            match ear(pid, number) {
-                // It was dropped, now or when it was unblocked.
-                Ear::Deaf if !open => lost = true,
-                Ear::Open if lost => {
-                    signal(container, number, false).await;
-                    (open, lost) = (true, false);
-                }
-                Ear::Open => open = true,
-                // It waits to be taken or dropped, or was taken by sigwaitinfo(2), or was dropped just before.
-                Ear::Deaf | Ear::Pending | Ear::Blocked => {}
+            if teller.look(ear(container.record.pid, container.record.stop_signal)) {
+                signal(container, container.record.stop_signal, false).await;
             }
             let until = *deadline.borrow_and_update();
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
                 changed = deadline.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep(pause), if !open => pause = (pause * 2).min(LAST_LISTEN),
+                () = tokio::time::sleep(pause), if !teller.heard() => pause = (pause * 2).min(LAST_LISTEN),
             }
         }
     }

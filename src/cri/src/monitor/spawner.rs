@@ -58,6 +58,7 @@ impl Home {
                     slice: slice_of(path),
                     description: "Bulkhead monitors",
                     pid: pid.unsigned_abs(),
+                    limits: None,
                 };
                 // Monitors of an earlier daemon may hold it open.
                 systemd.enter_scope(&scope).await

@@ -140,7 +140,7 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
         ..wire::Create::default()
     });
     let at = |e: Error| e.during("make the init of", format!("pod {id}"));
-    let holder = scope::open(rt, &cgroup(rt, id, record), &format!("init of pod {id}")).await?;
+    let holder = scope::open(rt, &cgroup(rt, id, record), &format!("init of pod {id}"), None).await?;
     let created = match client.call(create, vec![], DEADLINE).await.map_err(at)?.result {
         reply::Result::Created(created) => created,
         other => return Err(unexpected("Created", &other)),

@@ -54,11 +54,11 @@ pub(crate) async fn cgroup(rt: &Arc<Runtime>, record: &SandboxRecord) -> Result<
 /// Kills what is in a cgroup and removes it; one that is gone is fine.
 pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), Error> {
     let (own, at) = (Arc::clone(rt), path.to_owned());
-    blocking(move || {
+    let was_there = blocking(move || {
         let path = at;
         let found = match own.cgroups.open(&path) {
             Ok(found) => found,
-            Err(e) if e.kind() == spec::Kind::NotFound => return Ok(()),
+            Err(e) if e.kind() == spec::Kind::NotFound => return Ok(false),
             Err(e) => return Err(Error::at("open the cgroup", &path, &e)),
         };
         if found.procs().is_ok_and(|p| !p.is_empty()) {
@@ -66,10 +66,17 @@ pub(crate) async fn remove_cgroup(rt: &Arc<Runtime>, path: &str) -> Result<(), E
                 .kill()
                 .map_err(|e| Error::at("kill what is in the cgroup", &path, &e))?;
         }
-        found.remove().map_err(|e| Error::at("remove the cgroup", &path, &e))
+        found
+            .remove()
+            .map_err(|e| Error::at("remove the cgroup", &path, &e))
+            .map(|()| true)
     })
     .await?;
-    scope::close(rt, path).await
+    if was_there || scope::outlives_its_cgroup(path) {
+        scope::close(rt, path).await
+    } else {
+        Ok(())
+    }
 }
 
 /// All of it, by the record alone.
