@@ -19,7 +19,7 @@ const SMALL: [&str; 2] = ["bulkhead-conmon", "bulkhead-cni"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Optimise the daemon (the small programs always are).
+    /// Optimise the daemon: a whole-program build, which takes its time (the small programs always are).
     #[arg(long)]
     release: bool,
     /// Compile the fail points in, for tests.
@@ -38,13 +38,13 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
 
     let mut words = vec!["build", "--locked", "--package", "bulkhead"];
     if args.release {
-        words.push("--release");
+        words.extend(["--profile", "daemon"]);
     }
     if args.failpoints {
         words.extend(["--features", "failpoints"]);
     }
     run::wait(&mut run::cargo(root, &words))?;
-    let profile = if args.release { "release" } else { "debug" };
+    let profile = if args.release { "daemon" } else { "debug" };
     install(&target.join(profile).join("bulkhead"), &out)?;
 
     let mut words = vec!["build", "--locked", "--profile", "small", "--target", TARGET];

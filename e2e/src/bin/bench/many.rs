@@ -16,7 +16,7 @@ use super::plot::Growth;
 use super::report::median;
 use super::{Pair, Row, Scale, row};
 
-/// Pods made of one server before the other has its turn, and how many the ends of the growth row take.
+/// Pods made of one server before the other has its turn; the growth row looks at their medians.
 const BLOCK: usize = 10;
 
 /// How long the idle servers are watched.
@@ -191,13 +191,38 @@ fn activity(pid: u32) -> Result<Activity> {
     Ok(threads)
 }
 
-/// How much longer the last pods took than the first.
+/// How much longer the last pod takes than the first.
 fn slower(growth: &Growth, last: usize) -> Row {
-    let factor = |at: usize| {
-        let ups = &growth.ups()[at];
-        median(&ups[ups.len().saturating_sub(BLOCK)..]) / median(&ups[..BLOCK.min(ups.len())])
-    };
-    row(format!("growth_{last}"), "times", [vec![factor(0)], vec![factor(1)]])
+    let [ours, peers] = growth.ups();
+    row(
+        format!("growth_{last}"),
+        "times",
+        [vec![trend(ours)], vec![trend(peers)]],
+    )
+}
+
+/// The end of the line through `times` in its beginning: by the median of the slopes between any two blocks, which what
+/// disturbed a few of them does not turn (Theil and Sen).
+#[expect(clippy::cast_precision_loss, reason = "a few hundred pods")]
+fn trend(times: &[f64]) -> f64 {
+    let blocks: Vec<f64> = times.chunks_exact(BLOCK).map(median).collect();
+    let mut slopes = Vec::new();
+    for (at, one) in blocks.iter().enumerate() {
+        for (distance, later) in blocks[at + 1..].iter().enumerate() {
+            slopes.push((later - one) / (distance + 1) as f64);
+        }
+    }
+    if slopes.is_empty() {
+        return 1.0;
+    }
+    let slope = median(&slopes);
+    let begins: Vec<f64> = blocks
+        .iter()
+        .enumerate()
+        .map(|(at, one)| one - slope * at as f64)
+        .collect();
+    let begin = median(&begins);
+    (begin + slope * (blocks.len() - 1) as f64) / begin
 }
 
 /// From the start of the server to its first list of all pods.
@@ -250,4 +275,22 @@ fn megabytes(path: &Path, key: &str) -> Result<f64> {
         .with_context(|| format!("no {key} in {}", path.display()))?;
     let kilobytes: f64 = value.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_seen_through_what_disturbed_a_part() {
+        let flat: Vec<f64> = (0..100).map(|at| 10.0 + f64::from(at % 7)).collect();
+        assert!((trend(&flat) - 1.0).abs() < 0.05, "{}", trend(&flat));
+        let mut disturbed = flat.clone();
+        disturbed[80..].iter_mut().for_each(|time| *time *= 3.0);
+        disturbed[..10].iter_mut().for_each(|time| *time *= 2.0);
+        assert!((trend(&disturbed) - 1.0).abs() < 0.15, "{}", trend(&disturbed));
+        let grows: Vec<f64> = (0..100).map(|at| 10.0 + 0.1 * f64::from(at)).collect();
+        assert!((trend(&grows) - 1.87).abs() < 0.05, "{}", trend(&grows));
+        assert!((trend(&[1.0; 3]) - 1.0).abs() < f64::EPSILON);
+    }
 }
