@@ -24,6 +24,7 @@ use crate::container::stats::Sample;
 use crate::container::stop::Stopping;
 use crate::encoded::Listed;
 use crate::error::Error;
+use crate::kept::Group;
 use crate::monitor::Client;
 
 /// A container.
@@ -38,7 +39,7 @@ pub(crate) struct Container {
     /// at it, and no stop waits out its grace in it.
     pub(crate) turn: tokio::sync::Mutex<()>,
     monitor: Mutex<Option<Client>>,
-    cgroup: Mutex<Option<Arc<cgroup::Cgroup>>>,
+    cgroup: Mutex<Option<Arc<Group>>>,
     process: Mutex<Option<Arc<Process>>>,
     /// The stop that runs, if any.
     pub(crate) stopping: Mutex<Option<Stopping>>,
@@ -120,12 +121,12 @@ impl Container {
     }
 
     /// Its cgroup, kept open for the statistics.
-    pub(crate) fn cgroup(&self) -> Option<Arc<cgroup::Cgroup>> {
+    pub(crate) fn cgroup(&self) -> Option<Arc<Group>> {
         locked(&self.cgroup).clone()
     }
 
     /// Keeps its cgroup open, or lets go of it.
-    pub(crate) fn set_cgroup(&self, cgroup: Option<Arc<cgroup::Cgroup>>) {
+    pub(crate) fn set_cgroup(&self, cgroup: Option<Arc<Group>>) {
         *locked(&self.cgroup) = cgroup;
     }
 
