@@ -1,5 +1,7 @@
 //! E4: stop, exec, attach.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -7,6 +9,7 @@ use e2e::catalog::BUSYBOX;
 use e2e::limits::Kernel;
 use e2e::{Bed, container, logs, pod, sleeper, test};
 use proto::cri as v1;
+use tonic::Code;
 
 use super::processes;
 
@@ -57,6 +60,80 @@ fn e4_a_stop_resumes_a_frozen_container() {
             ensure!(status.exit_code == code, "{name}: exit code {}", status.exit_code);
         }
         Ok(())
+    });
+}
+
+/// A frozen cgroup, whose processes are in D state and cannot be killed; thawed in any case, else the node could not be taken down.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(directory: &Path) -> Result<Self> {
+        let frozen = Self(directory.join("freezer.state"));
+        fs::write(&frozen.0, "FROZEN").context("freeze")?;
+        Ok(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        fs::write(&self.0, "THAWED").ok();
+    }
+}
+
+#[test]
+fn e4_a_process_in_d_state_holds_up_its_own_container_alone() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let stuck = bed.sleeper("stuck").await?;
+        let pid = bed.cri.container_pid(&stuck).await?;
+        // The pod's cgroup: resuming the container alone does not wake it.
+        let container = cgroup(node, &bed, &stuck, "freezer").await?;
+        let frozen = Frozen::new(container.parent().context("the pod's cgroup")?)?;
+        e2e::wait::until("it is in D state", Duration::from_secs(10), async || {
+            let stat = node.sh(&format!("cat /proc/{pid}/stat"))?;
+            Ok(stat
+                .rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('D'))
+                .then_some(()))
+        })
+        .await?;
+        // The caller's patience ends first, and that is told.
+        let request = v1::StopContainerRequest {
+            container_id: stuck.clone(),
+            timeout: 0,
+        };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(Duration::from_secs(1));
+        let answer = bed.cri.runtime.clone().stop_container(request).await;
+        let code = answer.map_err(|status| status.code());
+        ensure!(
+            matches!(code, Err(Code::DeadlineExceeded | Code::Cancelled)),
+            "{code:?}"
+        );
+        let status = bed.cri.container_status(&stuck).await?;
+        ensure!(
+            status.state() == v1::ContainerState::ContainerRunning,
+            "{:?}",
+            status.state()
+        );
+        // Everybody else goes on.
+        let begin = Instant::now();
+        ensure!(bed.cri.containers(None).await?.len() == 1, "the list is short");
+        bed.cri.stats_list(None).await?;
+        let config = pod(node, "other");
+        let other = bed.cri.run_pod(&config).await?;
+        let fine = bed.cri.run(&other, &sleeper("fine"), &config).await?;
+        ensure!(bed.exec(&fine, &["echo", "fine"]).await?.stdout == "fine\n", "no exec");
+        bed.cri.stop(&fine, 5).await?;
+        bed.cri.stop_pod(&other).await?;
+        bed.cri.remove_pod(&other).await?;
+        ensure!(begin.elapsed() < Duration::from_secs(5), "took {:?}", begin.elapsed());
+        // The kill was not forgotten.
+        drop(frozen);
+        let status = bed.cri.exited(&stuck).await?;
+        ensure!(status.exit_code == 137, "exit code {}", status.exit_code);
+        bed.cri.stop(&stuck, 0).await?;
+        Ok(bed.cri.remove(&stuck).await?)
     });
 }
 

@@ -15,3 +15,4 @@ mod security;
 mod states;
 mod stats;
 mod stop;
+mod userns;
