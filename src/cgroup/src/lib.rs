@@ -55,3 +55,4 @@ pub use slice::{slice_name, slice_path, unit_of};
 pub use stats::Stats;
 #[cfg(feature = "systemd")]
 pub use systemd::{Scope, Systemd};
+pub use update::Earlier;

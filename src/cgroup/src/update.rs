@@ -11,13 +11,18 @@ use spec::runtime::LinuxResources;
 use crate::apply::{Write, is_below_usage, refused_for_now};
 use crate::{Cgroup, Error, file};
 
+/// What the files of a cgroup held before an update.
+#[derive(Debug, Default)]
+pub struct Earlier(Vec<(PathBuf, String)>);
+
 impl Cgroup {
-    /// Changes limits; those that are absent stay as they are. Device rules are left alone.
+    /// Changes limits; those that are absent stay as they are. Device rules are left alone. The answer is for
+    /// [`Cgroup::take_back`].
     ///
     /// # Errors
     /// A value that no kernel takes, a controller that this host lacks, a memory limit below what is in use. Nothing has
     /// changed then, unless the error is [`Error::NotTakenBack`].
-    pub fn update(&self, limits: &LinuxResources) -> Result<(), Error> {
+    pub fn update(&self, limits: &LinuxResources) -> Result<Earlier, Error> {
         let plan = self.planned(limits)?;
         if let Some(limit) = plan.memory_floor {
             self.check_usage(limit)?;
@@ -39,21 +44,18 @@ impl Cgroup {
         if outcome.is_ok() {
             outcome = again.into_iter().try_for_each(|write| self.swap(write, &mut done));
         }
-        outcome.map_err(|error| self.take_back(self.explained(error), done))
+        let earlier = Earlier(done);
+        match outcome {
+            Ok(()) => Ok(earlier),
+            Err(error) => Err(self.take_back(self.explained(error), earlier)),
+        }
     }
 
-    /// Writes, and notes what was there before.
-    fn swap(&self, write: &Write, done: &mut Vec<(PathBuf, String)>) -> Result<(), Error> {
-        let path = self.path_of(write)?;
-        let before = file::read(&path)?;
-        self.put(write)?;
-        done.push((path, before));
-        Ok(())
-    }
-
-    fn take_back(&self, error: Error, done: Vec<(PathBuf, String)>) -> Error {
+    /// Takes back an update for the sake of `error`, which is the answer, with what would not be taken back if need be.
+    #[must_use]
+    pub fn take_back(&self, error: Error, earlier: Earlier) -> Error {
         let mut stayed = Vec::new();
-        for (path, before) in done.into_iter().rev() {
+        for (path, before) in earlier.0.into_iter().rev() {
             // An empty file is emptied by a line break: nothing at all is no write. Files of several lines take one at
             // a time.
             let lines: Vec<&str> = if before.trim().is_empty() {
@@ -74,6 +76,15 @@ impl Cgroup {
             source: Box::new(error),
             stayed: stayed.join("; "),
         }
+    }
+
+    /// Writes, and notes what was there before.
+    fn swap(&self, write: &Write, done: &mut Vec<(PathBuf, String)>) -> Result<(), Error> {
+        let path = self.path_of(write)?;
+        let before = file::read(&path)?;
+        self.put(write)?;
+        done.push((path, before));
+        Ok(())
     }
 
     /// v1 answers EBUSY where what cannot be reclaimed is more than the new limit.

@@ -294,7 +294,7 @@ fn file_of(group: &Cgroup, name: &str) -> String {
 }
 
 fn update(group: &Cgroup, json: &str) -> Result<(), cgroup::Error> {
-    group.update(&serde_json::from_str(json).unwrap())
+    group.update(&serde_json::from_str(json).unwrap()).map(drop)
 }
 
 fn is_v1() -> bool {
@@ -317,6 +317,25 @@ fn a_resize_goes_up_and_down_again() {
     let details = scratch.group.details().unwrap();
     assert_eq!((details.cpu_quota, details.cpu_period), (Some(128_000), Some(100_000)));
     assert_eq!(details.memory_limit, Some(128 << 20));
+}
+
+#[test]
+fn a_resize_that_somebody_else_refuses_is_taken_back() {
+    let scratch = Scratch::new("taken-back");
+    let limits = |megabytes: u64, quota: u64| {
+        let bytes = megabytes << 20;
+        let text = format!(
+            r#"{{"memory": {{"limit": {bytes}, "swap": {bytes}}}, "cpu": {{"quota": {quota}, "period": 100000}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    };
+    drop(scratch.group.update(&limits(64, 50_000)).unwrap());
+    let earlier = scratch.group.update(&limits(128, 75_000)).unwrap();
+    let error = scratch.group.take_back(cgroup::Error::NotMounted, earlier);
+    assert!(matches!(error, cgroup::Error::NotMounted), "{error}");
+    let details = scratch.group.details().unwrap();
+    assert_eq!(details.memory_limit, Some(64 << 20));
+    assert_eq!((details.cpu_quota, details.cpu_period), (Some(50_000), Some(100_000)));
 }
 
 #[test]

@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
-use cgroup::{Scope, unit_of};
+use cgroup::{Cgroup, Earlier, Scope, unit_of};
 use spec::runtime::LinuxResources;
 
+use crate::blocking;
 use crate::error::Error;
 use crate::monitor::Placeholder;
 use crate::runtime::Runtime;
@@ -60,6 +61,45 @@ pub(crate) async fn close(rt: &Runtime, path: &str) -> Result<(), Error> {
 /// process, so that there is nothing to ask; a slice stays until it is stopped.
 pub(crate) fn outlives_its_cgroup(path: &str) -> bool {
     !unit_of(path).ends_with(".scope")
+}
+
+/// Changes the limits of the cgroup at `path`: in its files and as systemd knows them, or in neither.
+///
+/// systemd is told only what the kernel has taken, for it writes without looking: a memory limit below what is in use
+/// would kill (v2). And it rounds to what its properties can say, so the exact values are written once more.
+pub(crate) async fn resize(rt: &Arc<Runtime>, path: &str, limits: LinuxResources, what: &str) -> Result<(), Error> {
+    let limits = Arc::new(limits);
+    let (group, earlier) = write(rt, path, &limits, what).await?;
+    let Some(systemd) = &rt.systemd else { return Ok(()) };
+    match systemd.set_limits(&rt.cgroups, unit_of(path), &limits).await {
+        Ok(()) => write(rt, path, &limits, what).await.map(drop),
+        Err(refused) => {
+            let (what, path) = (what.to_owned(), path.to_owned());
+            blocking(move || {
+                let refused = group.take_back(refused, earlier);
+                Err(Error::at("resize", what, &refused).during("limit the unit of", path))
+            })
+            .await
+        }
+    }
+}
+
+async fn write(
+    rt: &Arc<Runtime>,
+    path: &str,
+    limits: &Arc<LinuxResources>,
+    what: &str,
+) -> Result<(Cgroup, Earlier), Error> {
+    let (rt, path, limits, what) = (Arc::clone(rt), path.to_owned(), Arc::clone(limits), what.to_owned());
+    blocking(move || {
+        let group = rt
+            .cgroups
+            .open(&path)
+            .map_err(|e| Error::at("open the cgroup", &path, &e))?;
+        let earlier = group.update(&limits).map_err(|e| Error::at("resize", what, &e))?;
+        Ok((group, earlier))
+    })
+    .await
 }
 
 /// Tells systemd the limits of the unit whose cgroup is `path`.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
-use e2e::limits::Kernel;
+use e2e::limits::{Kernel, is_v2};
 use e2e::{Bed, container, logs, pod, sleeper, test};
 use proto::cri as v1;
 use tonic::Code;
@@ -61,13 +61,14 @@ fn e4_a_stop_resumes_a_frozen_container() {
     });
 }
 
-/// A frozen cgroup; thawed in any case, else the node could not be taken down.
+/// A frozen cgroup; thawed in any case, else the node could not be taken down. On v1 its processes are in D state and
+/// cannot be killed.
 struct Frozen(Kernel);
 
 impl Frozen {
-    fn new(cgroup: Kernel) -> Result<Self> {
-        cgroup.freeze(true)?;
-        Ok(Self(cgroup))
+    fn new(kernel: Kernel) -> Result<Self> {
+        kernel.freeze(true)?;
+        Ok(Self(kernel))
     }
 }
 
@@ -83,13 +84,15 @@ fn e4_a_process_in_d_state_holds_up_its_own_container_alone() {
         let bed = Bed::new(node).await?;
         let stuck = bed.sleeper("stuck").await?;
         let pid = bed.cri.container_pid(&stuck).await?;
-        if e2e::limits::is_v2() {
-            // What v2 has frozen can be killed.
+        // The pod's cgroup: resuming the container alone does not wake it.
+        let frozen = Frozen::new(Kernel::of(node, &bed.cri, &stuck).await?.parent()?)?;
+        if is_v2() {
+            // v2's freezer lets SIGKILL through: nothing is stuck, though nobody can thaw it but the pod's owner.
+            bed.cri.stop(&stuck, 0).await?;
+            let status = bed.cri.exited(&stuck).await?;
+            ensure!(status.exit_code == 137, "exit code {}", status.exit_code);
             return Ok(());
         }
-        // The pod's cgroup: resuming the container alone does not wake it.
-        let container = Kernel::of(node, &bed.cri, &stuck).await?;
-        let frozen = Frozen::new(container.parent()?)?;
         e2e::wait::until("it is in D state", Duration::from_secs(10), async || {
             let stat = node.sh(&format!("cat /proc/{pid}/stat"))?;
             Ok(stat

@@ -58,25 +58,17 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>, wanted: cri::LinuxCon
     let now = merged(&had, &wanted)?;
     let limits = resources::resources(&now)?;
     let score = resources::oom_score_adj(&now)?;
-    // First systemd, which rounds to what its properties can say; then the exact values.
-    scope::limit(rt, &container.record.cgroup, &limits).await?;
-    let (rt2, container2) = (Arc::clone(rt), Arc::clone(container));
-    let rescored = now.oom_score_adj != had.oom_score_adj;
-    blocking(move || {
-        let path = &container2.record.cgroup;
-        let group = rt2
-            .cgroups
-            .open(path)
-            .map_err(|e| Error::at("open the cgroup", path, &e))?;
-        group
-            .update(&limits)
-            .map_err(|e| Error::at("resize", format!("container {}", container2.id), &e))?;
-        if rescored {
-            score_all(&group, score, &container2)?;
-        }
-        Ok(())
-    })
-    .await?;
+    let path = container.record.cgroup.clone();
+    scope::resize(rt, &path, limits, &format!("container {}", container.id)).await?;
+    if now.oom_score_adj != had.oom_score_adj {
+        let (rt2, container2) = (Arc::clone(rt), Arc::clone(container));
+        blocking(move || {
+            let group = rt2.cgroups.open(&path);
+            let group = group.map_err(|e| Error::at("open the cgroup", &path, &e))?;
+            score_all(&group, score, &container2)
+        })
+        .await?;
+    }
     container
         .update(&rt.db, |status| {
             let there = !matches!(status.phase, Phase::Exited(_));

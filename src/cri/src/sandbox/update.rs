@@ -14,7 +14,7 @@ use crate::container::plan::resources;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::records::{PodResources, Resources, SandboxPhase};
-use crate::{blocking, detached, scope};
+use crate::{detached, scope};
 
 /// Changes a pod's resources.
 pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxResourcesRequest) -> Result<(), Error> {
@@ -27,18 +27,7 @@ pub(crate) async fn update(rt: &Arc<Runtime>, request: cri::UpdatePodSandboxReso
             return Err(Error::precondition(format!("pod {} is not ready", sandbox.id)));
         }
         if sandbox.config()?.linux.as_ref().is_none_or(limits_are_ours) {
-            scope::limit(&rt, &sandbox.record.cgroup, &limits).await?;
-            let (rt, sandbox) = (Arc::clone(&rt), Arc::clone(&sandbox));
-            blocking(move || {
-                let path = &sandbox.record.cgroup;
-                let group = rt
-                    .cgroups
-                    .open(path)
-                    .map_err(|e| Error::at("open the cgroup", path, &e))?;
-                let resized = group.update(&limits);
-                resized.map_err(|e| Error::at("resize", format!("pod {}", sandbox.id), &e))
-            })
-            .await?;
+            scope::resize(&rt, &sandbox.record.cgroup, limits, &format!("pod {}", sandbox.id)).await?;
         }
         let resized = PodResources {
             overhead: request.overhead.map(Resources),

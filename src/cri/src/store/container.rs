@@ -38,6 +38,8 @@ pub(crate) struct Container {
     /// Verbs that change the container take turns here; readers, lists and execs never look
     /// at it, and no stop waits out its grace in it.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Held from a change of the phase to the event that tells of it, so that events come in the order of the changes.
+    pub(crate) news: tokio::sync::Mutex<()>,
     monitor: Mutex<Option<Client>>,
     cgroup: Mutex<Option<Arc<Group>>>,
     process: Mutex<Option<Arc<Process>>>,
@@ -63,6 +65,7 @@ impl Container {
             record,
             status: watch::Sender::new(status),
             turn: tokio::sync::Mutex::new(()),
+            news: tokio::sync::Mutex::new(()),
             monitor: Mutex::default(),
             cgroup: Mutex::default(),
             process: Mutex::default(),
