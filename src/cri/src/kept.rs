@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cgroup::{Cgroup, Host};
 
-/// The most descriptors that are kept: all files of some forty pods, 4 MB.
-const MOST: usize = 1024;
+/// The most descriptors that are kept: all of some hundred and sixty pods of one container, 18 MB at the very worst.
+const MOST: usize = 4096;
 
 /// How many more may be kept.
 #[derive(Debug, Clone)]

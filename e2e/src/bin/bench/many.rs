@@ -285,7 +285,7 @@ mod tests {
     fn growth_is_seen_through_what_disturbed_a_part() {
         let flat: Vec<f64> = (0..100).map(|at| 10.0 + f64::from(at % 7)).collect();
         assert!((trend(&flat) - 1.0).abs() < 0.05, "{}", trend(&flat));
-        let mut disturbed = flat.clone();
+        let mut disturbed = flat;
         disturbed[80..].iter_mut().for_each(|time| *time *= 3.0);
         disturbed[..10].iter_mut().for_each(|time| *time *= 2.0);
         assert!((trend(&disturbed) - 1.0).abs() < 0.15, "{}", trend(&disturbed));
