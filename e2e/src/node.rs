@@ -202,10 +202,15 @@ impl Node {
     /// Where it ends, or does not answer in 30 s; its log's end is in the message.
     pub async fn start_daemon(&mut self) -> Result<()> {
         let command = engine::command(self)?;
-        self.daemon = Some(Service::start(command, &self.log_path())?);
-        self.wait_ready()
-            .await
-            .with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
+        let ready = match Service::start(command, &self.log_path()) {
+            Ok(daemon) => {
+                self.daemon = Some(daemon);
+                self.wait_ready().await
+            }
+            // So fast that it was not even seen.
+            Err(error) => Err(error),
+        };
+        ready.with_context(|| format!("the server's log ends with:\n{}", self.log_tail(30)))
     }
 
     /// Starts the server and does not wait for it.

@@ -203,8 +203,10 @@ fn e5_the_log_goes_on_while_the_server_is_away() {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let path = logs::path(&bed.config, &config);
         let before = logs::read(&path)?.len();
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        ensure!(logs::read(&path)?.len() > before + 5, "the log stood still");
+        e2e::wait::until("the log goes on", Duration::from_secs(20), async || {
+            Ok((logs::read(&path)?.len() > before + 5).then_some(()))
+        })
+        .await?;
         node.start_daemon().await?;
         let cri = node.cri();
         fs::rename(&path, path.with_extension("old"))?;

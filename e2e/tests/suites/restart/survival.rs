@@ -100,6 +100,33 @@ fn e9_many_restarts_change_nothing() {
 }
 
 #[test]
+fn e9_a_clean_stop_of_the_server_ends_no_container() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let mut ids = Vec::new();
+        for i in 0..10 {
+            ids.push(bed.sleeper(&format!("c{i}")).await?);
+        }
+        // While its tasks are taken down the server must not take its own end for theirs.
+        for _ in 0..12 {
+            node.stop_daemon().await?;
+            node.start_daemon().await?;
+            let cri = node.cri();
+            for id in &ids {
+                let status = cri.container_status(id).await?;
+                ensure!(
+                    status.state() == v1::ContainerState::ContainerRunning,
+                    "{} {}",
+                    status.exit_code,
+                    status.message
+                );
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn e1_an_unknown_outcome_is_255_unknown() {
     test(async |node| -> Result<()> {
         if !node.ours() {

@@ -13,7 +13,7 @@ use spec::{ContainerId, Kind};
 
 use super::plan::wanted::Wanted;
 use super::plan::{self, Input, PidNamespace, Planned, mounts};
-use super::{rootfs, sources};
+use super::{relabel, rootfs, sources};
 use crate::cdi;
 use crate::error::Error;
 use crate::handler::Devices;
@@ -89,6 +89,12 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
         &rt.config.runtime.cdi_dirs,
         &host_owner,
     )?;
+    if let Some(label) = plan::file_label(record, &sandbox.record, &rt.host)? {
+        for mount in wanted.iter().filter(|mount| mount.relabel) {
+            let done = relabel::tree(&mount.source, &label);
+            done.map_err(|e| e.during("mount on", mount.target.display()))?;
+        }
+    }
     // Execs have the environment and the groups too.
     planned.process = planned.spec.process().clone().unwrap_or(planned.process);
     write_bundle(&bundle, &planned.spec)?;

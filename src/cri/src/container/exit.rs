@@ -13,7 +13,7 @@ use proto::monitor as wire;
 use spec::{ExitReason, ExitRecord};
 
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, LONGEST_MESSAGE, cut};
 use crate::events;
 use crate::monitor::{Client, Outcome};
 use crate::runtime::Runtime;
@@ -77,7 +77,8 @@ pub(crate) fn watch(rt: &Arc<Runtime>, container: &Arc<Container>, client: &Clie
     tokio::spawn(async move {
         let end = match outcome.wait_for(|o| *o != Outcome::Alive).await {
             Ok(end) => end.clone(),
-            Err(_) => Outcome::Lost,
+            // We end, the container does not: the next daemon finds it.
+            Err(_) => return,
         };
         let record = match end {
             Outcome::Exited(exited) => {
@@ -130,7 +131,9 @@ pub(crate) async fn lost(rt: &Arc<Runtime>, container: &Arc<Container>) -> Optio
 }
 
 /// Makes the end known, once.
-pub(crate) async fn settle(rt: &Arc<Runtime>, container: &Arc<Container>, record: ExitRecord) -> Result<(), Error> {
+pub(crate) async fn settle(rt: &Arc<Runtime>, container: &Arc<Container>, mut record: ExitRecord) -> Result<(), Error> {
+    // Whoever tells of it first, a monitor or we.
+    record.message = cut(&record.message, LONGEST_MESSAGE).into_owned();
     let code = record.exit_code;
     let why = record.reason.as_str();
     let ran = record.started_at > 0;

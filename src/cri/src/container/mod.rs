@@ -12,6 +12,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod plan;
 mod record;
+mod relabel;
 pub(crate) mod remove;
 pub(crate) mod rootfs;
 pub(crate) mod sources;

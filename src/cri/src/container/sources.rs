@@ -242,6 +242,7 @@ mod tests {
             propagation,
             readonly: false,
             recursive: false,
+            relabel: false,
             ids: None,
         }
     }

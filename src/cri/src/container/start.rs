@@ -11,7 +11,7 @@ use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ExitReason, Kind};
 
 use super::exit;
-use crate::error::{Error, LONGEST_MESSAGE, cut};
+use crate::error::Error;
 use crate::monitor::client::unexpected;
 use crate::runtime::Runtime;
 use crate::store::container::Container;
@@ -86,8 +86,7 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
         }
         Err(error) => {
             let error = program_fault(error).during("start", format!("container {}", container.id));
-            let message = cut(&error.to_string(), LONGEST_MESSAGE).into_owned();
-            let failed = exit::record(128, ExitReason::StartError, 0, message);
+            let failed = exit::record(128, ExitReason::StartError, 0, error.to_string());
             exit::settle(rt, container, failed).await?;
             Err(error)
         }

@@ -193,6 +193,12 @@ struct Connection {
     oom_told: bool,
 }
 
+/// Who ended a connection.
+enum End {
+    Ours,
+    Theirs,
+}
+
 impl Connection {
     fn new(socket: AsyncFd<OwnedFd>, told: watch::Sender<Outcome>) -> Self {
         Self {
@@ -208,9 +214,11 @@ impl Connection {
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Call>) {
-        let end = self.serve(&mut queue).await;
-        if let Err(error) = &end {
-            tracing::debug!(%error, "a monitor's connection ended");
+        match self.serve(&mut queue).await {
+            // The monitor lives on and nothing is known of it: whoever waits sees this sender go.
+            Ok(End::Ours) => return,
+            Ok(End::Theirs) => {}
+            Err(error) => tracing::debug!(%error, "a monitor's connection ended"),
         }
         self.told.send_if_modified(|outcome| {
             let unknown = *outcome == Outcome::Alive;
@@ -221,19 +229,23 @@ impl Connection {
         });
     }
 
-    /// Until the monitor ends, or nobody holds a `Client` any more.
-    async fn serve(&mut self, queue: &mut mpsc::Receiver<Call>) -> io::Result<()> {
+    /// Until the monitor ends, or nobody holds a `Client` any more, or the daemon ends.
+    async fn serve(&mut self, queue: &mut mpsc::Receiver<Call>) -> io::Result<End> {
         loop {
             tokio::select! {
                 call = queue.recv(), if self.output.len() < 64 => match call {
                     Some(call) => self.enqueue(call),
-                    None => return self.finish().await,
+                    None => {
+                        self.finish().await?;
+                        return Ok(End::Ours);
+                    }
                 },
                 ready = self.socket.readable() => {
-                    let mut ready = ready?;
+                    // The socket itself has no errors here: the runtime is being shut down.
+                    let Ok(mut ready) = ready else { return Ok(End::Ours) };
                     match ready.try_io(|socket| self.input.fill(socket.get_ref().as_fd())) {
                         Ok(Ok(true)) => {}
-                        Ok(Ok(false)) => return Ok(()),
+                        Ok(Ok(false)) => return Ok(End::Theirs),
                         Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
                         Ok(Err(e)) => return Err(e),
                         Err(_would_block) => continue,
@@ -243,7 +255,7 @@ impl Connection {
                     }
                 }
                 ready = self.socket.writable(), if !self.output.is_empty() => {
-                    let mut ready = ready?;
+                    let Ok(mut ready) = ready else { return Ok(End::Ours) };
                     if let Some(first) = self.output.front_mut() {
                         match ready.try_io(|socket| frame::send(socket.get_ref().as_fd(), &first.bytes, &first.fds)) {
                             Ok(Ok(sent)) => {

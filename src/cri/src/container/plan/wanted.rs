@@ -60,6 +60,8 @@ pub(crate) struct Wanted {
     pub(crate) readonly: bool,
     /// And everything below it too.
     pub(crate) recursive: bool,
+    /// Its source is to have the container's SELinux context.
+    pub(crate) relabel: bool,
     /// Ids of the source, mapped.
     pub(crate) ids: Option<IdMaps>,
 }
@@ -142,6 +144,8 @@ fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, E
         propagation,
         readonly: mount.readonly,
         recursive: mount.recursive_read_only,
+        // An image is mounted with the context.
+        relabel: mount.selinux_relabel && !is_image,
         // An image is mounted with the ids of the pod in any case, and nothing is mapped twice.
         ids: ids.filter(|_| !is_image),
     })
