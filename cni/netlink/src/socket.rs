@@ -95,8 +95,14 @@ impl Socket {
         Ok(Self {
             fd,
             seq: 0,
-            buf: vec![0; BUFFER],
+            buf: Vec::new(),
         })
+    }
+
+    /// Swaps the buffer that replies come to, for who keeps many sockets and asks them one behind the other: an empty one
+    /// in return for one that was used keeps the memory of one.
+    pub fn swap_buffer(&mut self, buffer: &mut Vec<u8>) {
+        std::mem::swap(&mut self.buf, buffer);
     }
 
     /// A socket for links, addresses, routes.
@@ -160,6 +166,9 @@ impl Socket {
 
     /// Receives one datagram and hands each message in it to `each` as (type, flags, seq, body).
     fn receive(&mut self, mut each: impl FnMut(u16, u16, u32, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        if self.buf.is_empty() {
+            self.buf = vec![0; BUFFER];
+        }
         let (len, real) = rustix::io::retry_on_intr(|| recv(&self.fd, self.buf.as_mut_slice(), RecvFlags::TRUNC))
             .map_err(Error::socket("recv"))?;
         if real > len {

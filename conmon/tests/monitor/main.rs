@@ -13,3 +13,4 @@ mod exec;
 mod lifecycle;
 mod logs;
 mod measure;
+mod orders;

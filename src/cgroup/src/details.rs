@@ -47,6 +47,10 @@ pub struct Details {
     pub memory_reservation: Option<u64>,
     /// Limit of memory and swap together; `None` = unlimited.
     pub memory_and_swap_limit: Option<u64>,
+    /// Processes and threads.
+    pub pids_current: Option<u64>,
+    /// Their limit; `None` = unlimited.
+    pub pids_limit: Option<u64>,
 }
 
 /// Huge pages of one size.
@@ -105,6 +109,10 @@ impl Cgroup {
                 Version::V1 => memory_v1(dir, &mut details)?,
                 Version::V2 => memory_v2(dir, &mut details)?,
             }
+        }
+        if let Some(dir) = self.dir("pids") {
+            details.pids_current = number(dir, "pids.current")?;
+            details.pids_limit = number(dir, "pids.max")?;
         }
         if let Some(dir) = self.dir("hugetlb") {
             details.hugetlb = hugetlb(dir)?;

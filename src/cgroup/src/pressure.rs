@@ -4,7 +4,7 @@
 //! The kernel keeps it for v2 cgroups; on a hybrid host, whose processes are in the v2 tree too, the files are there as
 //! well. A kernel without PSI, or with `cgroup.pressure` off, has no files or answers EOPNOTSUPP.
 
-use crate::{Cgroup, Error, file};
+use crate::{Cgroup, Error};
 
 /// One line of a pressure file.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -48,7 +48,7 @@ impl Cgroup {
         let Some(dir) = self.v2() else {
             return Ok(Pressures::default());
         };
-        let read = |name: &str| match file::read(&dir.path.join(name)) {
+        let read = |name: &'static str| match dir.read(name) {
             Ok(text) => Ok(parse(&text)),
             Err(error) if error.is_missing_file() || error.is_unsupported() => Ok(None),
             Err(error) => Err(error),

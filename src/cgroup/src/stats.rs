@@ -27,10 +27,6 @@ pub struct Stats {
     pub swap_usage: Option<u64>,
     /// Swap that may still be used; `None` without a limit.
     pub swap_available: Option<u64>,
-    /// Processes and threads.
-    pub pids_current: Option<u64>,
-    /// Their limit; `None` = unlimited.
-    pub pids_limit: Option<u64>,
 }
 
 /// v1 has no word for "unlimited": it answers the largest multiple of the page size below 2^63.
@@ -51,49 +47,60 @@ impl Cgroup {
             }
         }
         if let Some(dir) = self.dir("cpuacct") {
-            stats.cpu_usage_ns = optional(file::read_number(&dir.path.join("cpuacct.usage")))?.flatten();
+            stats.cpu_usage_ns = optional(dir.read_number("cpuacct.usage"))?.flatten();
         } else if let Some(dir) = self.v2().filter(|_| self.version() == Version::V2) {
             // cpu.stat is there even without the cpu controller.
-            let text = optional(file::read(&dir.path.join("cpu.stat")))?;
+            let text = optional(dir.read("cpu.stat"))?;
             stats.cpu_usage_ns = text
                 .and_then(|text| file::field(&text, "usage_usec"))
                 .map(|usec| usec.saturating_mul(1000));
-        }
-        if let Some(dir) = self.dir("pids") {
-            stats.pids_current = optional(file::read_number(&dir.path.join("pids.current")))?.flatten();
-            stats.pids_limit = optional(file::read_number(&dir.path.join("pids.max")))?.flatten();
         }
         Ok(stats)
     }
 }
 
 fn memory_v1(dir: &Dir, stats: &mut Stats) -> Result<(), Error> {
-    let text = file::read(&dir.path.join("memory.stat"))?;
-    let usage = file::read_number(&dir.path.join("memory.usage_in_bytes"))?;
-    let limit = file::read_number(&dir.path.join("memory.limit_in_bytes"))?.filter(|limit| *limit < V1_UNLIMITED);
-    let with_swap = optional(file::read_number(&dir.path.join("memory.memsw.usage_in_bytes")))?.flatten();
-    fill_memory(stats, usage, limit, file::field(&text, "total_inactive_file"));
-    stats.memory_rss = file::field(&text, "total_rss");
-    stats.page_faults = file::field(&text, "total_pgfault");
-    stats.major_page_faults = file::field(&text, "total_pgmajfault");
-    if let (Some(with_swap), Some(usage)) = (with_swap, usage) {
-        stats.swap_usage = Some(file::field(&text, "total_swap").unwrap_or_else(|| with_swap.saturating_sub(usage)));
-        let both = file::field(&text, "hierarchical_memsw_limit").filter(|limit| *limit < V1_UNLIMITED);
-        stats.swap_available = both.map(|both| both.saturating_sub(with_swap));
+    let text = dir.read("memory.stat")?;
+    let usage = dir.read_number("memory.usage_in_bytes")?;
+    let limit = dir
+        .read_number("memory.limit_in_bytes")?
+        .filter(|limit| *limit < V1_UNLIMITED);
+    let [inactive, rss, faults, major, swap, both] = file::fields(
+        &text,
+        [
+            "total_inactive_file",
+            "total_rss",
+            "total_pgfault",
+            "total_pgmajfault",
+            // These two are told where swap is accounted (`memcg1_stat_format` in the kernel).
+            "total_swap",
+            "hierarchical_memsw_limit",
+        ],
+    );
+    fill_memory(stats, usage, limit, inactive);
+    stats.memory_rss = rss;
+    stats.page_faults = faults;
+    stats.major_page_faults = major;
+    stats.swap_usage = swap;
+    let both = both.filter(|limit| *limit < V1_UNLIMITED);
+    if let Some(both) = both {
+        let with_swap = optional(dir.read_number("memory.memsw.usage_in_bytes"))?.flatten();
+        stats.swap_available = with_swap.map(|used| both.saturating_sub(used));
     }
     Ok(())
 }
 
 fn memory_v2(dir: &Dir, stats: &mut Stats) -> Result<(), Error> {
-    let text = file::read(&dir.path.join("memory.stat"))?;
-    let usage = file::read_number(&dir.path.join("memory.current"))?;
-    let limit = file::read_number(&dir.path.join("memory.max"))?;
-    fill_memory(stats, usage, limit, file::field(&text, "inactive_file"));
-    stats.memory_rss = file::field(&text, "anon");
-    stats.page_faults = file::field(&text, "pgfault");
-    stats.major_page_faults = file::field(&text, "pgmajfault");
-    stats.swap_usage = optional(file::read_number(&dir.path.join("memory.swap.current")))?.flatten();
-    let swap_limit = optional(file::read_number(&dir.path.join("memory.swap.max")))?.flatten();
+    let text = dir.read("memory.stat")?;
+    let usage = dir.read_number("memory.current")?;
+    let limit = dir.read_number("memory.max")?;
+    let [inactive, anon, faults, major] = file::fields(&text, ["inactive_file", "anon", "pgfault", "pgmajfault"]);
+    fill_memory(stats, usage, limit, inactive);
+    stats.memory_rss = anon;
+    stats.page_faults = faults;
+    stats.major_page_faults = major;
+    stats.swap_usage = optional(dir.read_number("memory.swap.current"))?.flatten();
+    let swap_limit = optional(dir.read_number("memory.swap.max"))?.flatten();
     stats.swap_available = swap_limit
         .zip(stats.swap_usage)
         .map(|(limit, used)| limit.saturating_sub(used));

@@ -97,8 +97,11 @@ fn a_process_joins_every_hierarchy_and_is_killed() {
 fn limits_are_written_raised_lowered_and_refused() {
     let scratch = Scratch::new("limits");
     scratch.limits(r#"{"memory": {"limit": 67108864, "swap": 67108864}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}, "pids": {"limit": 50}}"#).unwrap();
-    let stats = scratch.group.stats().unwrap();
-    assert_eq!((stats.memory_limit, stats.pids_limit), (Some(67_108_864), Some(50)));
+    let limits = || {
+        let details = scratch.group.details().unwrap();
+        (scratch.group.stats().unwrap().memory_limit, details.pids_limit)
+    };
+    assert_eq!(limits(), (Some(67_108_864), Some(50)));
     scratch
         .limits(r#"{"memory": {"limit": 134217728, "swap": 134217728}, "cpu": {"quota": 200000, "period": 50000}}"#)
         .unwrap();
@@ -109,8 +112,7 @@ fn limits_are_written_raised_lowered_and_refused() {
     scratch
         .limits(r#"{"memory": {"limit": -1, "swap": -1}, "pids": {"limit": -1}}"#)
         .unwrap();
-    let stats = scratch.group.stats().unwrap();
-    assert_eq!((stats.memory_limit, stats.pids_limit), (None, None));
+    assert_eq!(limits(), (None, None));
     let error = scratch.limits(r#"{"cpu": {"quota": 1, "period": 1}}"#).unwrap_err();
     assert_eq!(error.kind(), spec::Kind::InvalidArgument, "{error}");
     let error = scratch.limits(r#"{"cpu": {"cpus": "4000"}}"#).unwrap_err();
@@ -127,7 +129,7 @@ fn counters_count() {
         scratch.group.stats().unwrap().cpu_usage_ns.unwrap() > 1_000_000
     });
     let stats = scratch.group.stats().unwrap();
-    assert!(stats.pids_current.unwrap() >= 1);
+    assert!(scratch.group.details().unwrap().pids_current.unwrap() >= 1);
     assert!(stats.memory_usage.unwrap() >= stats.memory_working_set.unwrap());
     until("memory counters", || {
         // The kernel folds its per-CPU counts in with some delay.
@@ -199,7 +201,7 @@ fn a_fork_bomb_is_killed() {
     scratch.limits(r#"{"pids": {"limit": 60}}"#).unwrap();
     scratch.shell("b() { b | b & }; while :; do b 2>/dev/null; done");
     until("it spreads", || {
-        scratch.group.stats().unwrap().pids_current.unwrap() > 30
+        scratch.group.details().unwrap().pids_current.unwrap() > 30
     });
     let mut rounds = 0;
     until("it dies", || {
@@ -389,4 +391,72 @@ fn pressure_is_told_where_the_kernel_keeps_it() {
             .cpu
             .is_none_or(|cpu| cpu.some.total_us > 0)
     });
+}
+
+#[test]
+fn a_cgroup_that_is_kept_open_tells_the_same() {
+    let mut scratch = Scratch::new("kept");
+    scratch
+        .limits(r#"{"memory": {"limit": 67108864, "swap": 67108864}}"#)
+        .unwrap();
+    scratch.shell("sleep 100 & sleep 100");
+    until("three processes", || scratch.group.procs().unwrap().len() == 3);
+    let kept = [false, true].map(|files| {
+        let mut kept = Host::detect().unwrap().open(scratch.group.path()).unwrap();
+        kept.keep(files).unwrap();
+        assert!(kept.directories() > 0);
+        for _ in 0..3 {
+            let by_path = scratch.group.stats().unwrap();
+            let by_handle = kept.stats().unwrap();
+            assert_eq!(by_handle.memory_limit, Some(67_108_864));
+            assert!(by_handle.cpu_usage_ns >= by_path.cpu_usage_ns && by_handle.memory_usage.is_some());
+            assert_eq!(
+                kept.pressures().unwrap().cpu.is_some(),
+                scratch.group.pressures().unwrap().cpu.is_some()
+            );
+            assert_eq!(kept.count(&[]).unwrap(), 3);
+        }
+        kept
+    });
+    scratch
+        .limits(r#"{"memory": {"limit": 134217728, "swap": 134217728}}"#)
+        .unwrap();
+    for kept in &kept {
+        assert_eq!(kept.stats().unwrap().memory_limit, Some(134_217_728));
+    }
+    scratch.group.kill().unwrap();
+    scratch.children.iter_mut().for_each(|child| drop(child.wait()));
+    scratch.group.remove().unwrap();
+    // Another one of the same name is not taken for it.
+    Host::detect().unwrap().create(scratch.group.path()).unwrap();
+    for kept in &kept {
+        assert_eq!(kept.stats().unwrap_err().kind(), spec::Kind::NotFound);
+    }
+}
+
+#[test]
+fn processes_are_counted_whether_the_cgroups_below_are_known_or_not() {
+    let mut scratch = Scratch::new("count");
+    scratch.shell("sleep 100 & sleep 100");
+    until("three processes", || scratch.group.procs().unwrap().len() == 3);
+    let (parent, host) = (scratch.parent(), Host::detect().unwrap());
+    let mut kept = host.open(scratch.group.path()).unwrap();
+    kept.keep(true).unwrap();
+    for known in [&[&kept] as &[&Cgroup], &[&scratch.group], &[], &[&parent]] {
+        assert_eq!(parent.count(known).unwrap(), 3, "{known:?}");
+    }
+    assert_eq!(kept.count(&[]).unwrap(), 3);
+    // Nobody told of this one, which has processes too.
+    let deeper = host.create(&format!("{}/deeper", scratch.group.path())).unwrap();
+    if is_v1() {
+        deeper.join(scratch.group.procs().unwrap()[0]).unwrap();
+    }
+    assert_eq!(parent.count(&[&kept]).unwrap(), 3);
+    let beside = host.create(&format!("{}/beside", parent.path())).unwrap();
+    let mut child = Command::new("/bin/sleep").arg("100").spawn().unwrap();
+    beside.join(i32::try_from(child.id()).unwrap()).unwrap();
+    let count = parent.count(&[&kept]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(count, 4);
 }

@@ -12,6 +12,7 @@ use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::Events;
 use crate::handler::{Handler, Handlers};
+use crate::kept::Places;
 use crate::monitor::{Home, Spawner};
 use crate::sandbox::userns;
 use crate::store::db::Db;
@@ -66,6 +67,8 @@ pub struct Runtime {
     pub(crate) pod_cidr: RwLock<String>,
     pub(crate) events: Events,
     pub(crate) counters: Counters,
+    /// For what is kept open for statistics.
+    pub(crate) kept: Places,
 }
 
 fn directories(paths: &Paths) -> Result<(), Error> {
@@ -141,6 +144,7 @@ impl Runtime {
             pod_cidr: RwLock::default(),
             events: Events::default(),
             counters: Counters::default(),
+            kept: Places::of_this_process(),
             config,
         });
         restore::restore(&runtime, loaded).await;

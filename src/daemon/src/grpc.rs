@@ -7,6 +7,7 @@
 //! resets, header size, a ping for those that went away silently (CVE-2023-44487,
 //! CVE-2025-8671). On `stop` nothing new is accepted and calls in flight may end.
 
+mod line;
 mod places;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower_service::Service;
 
+use self::line::{Line, Turns};
 use self::places::{Place, Places};
 use crate::metrics::Calls;
 
@@ -120,6 +122,7 @@ async fn connection<R: Grpc, I: Grpc>(
 ) {
     let at = Arc::clone(&place);
     let service = service_fn(move |request| counted(request, services.clone(), at.call()));
+    let line = Line::new(stream);
     let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -128,22 +131,23 @@ async fn connection<R: Grpc, I: Grpc>(
         .max_header_list_size(HEADERS)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(line.clone()), service);
     tokio::pin!(served);
+    let mut turns = Turns::new(line, served);
     let leave = place.leave();
     let ended = tokio::select! {
-        ended = served.as_mut() => ended,
+        ended = &mut turns => ended,
         () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+            turns.served().graceful_shutdown();
+            turns.await
         }
         () = leave.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            match tokio::time::timeout(LEAVE, served.as_mut()).await {
+            turns.served().graceful_shutdown();
+            match tokio::time::timeout(LEAVE, &mut turns).await {
                 Ok(ended) => ended,
                 // It does not answer, and wants nothing either.
                 Err(_) if place.is_idle() => return,
-                Err(_) => served.await,
+                Err(_) => turns.await,
             }
         }
     };

@@ -3,7 +3,7 @@
 //! ```text
 //!  async task            thread 1                      thread 2
 //!  BlobReader ──bytes──> sha256 of the blob, inflate ──chunks──> sha256 = DiffID, untar
-//!             <=1 MiB                                <=1 MiB
+//!             <=512 KiB                              <=512 KiB
 //! ```
 //! Each channel is bounded, so a slow disk slows the download down. An end is announced, so
 //! that a sender that vanishes (the pull was cancelled) is never taken for the end of the
@@ -27,9 +27,10 @@ use crate::store::temp::TempDir;
 use crate::unpack::{self, Limits, UnpackError, Unpacked};
 
 /// Bytes of one layer between network and inflater.
-const IN_FLIGHT: u32 = 1 << 20;
-const CHUNK: usize = 256 << 10;
-const CHUNKS: usize = 3;
+const IN_FLIGHT: u32 = 512 << 10;
+/// Half a dozen are less than a decoder's own window, and yet one is a millisecond's work: a wake-up is nothing to it.
+const CHUNK: usize = 128 << 10;
+const CHUNKS: usize = 2;
 /// How much of a layer that turned out to be rubbish is still read, to learn whether the
 /// registry or the image is to blame.
 const POST_MORTEM: u64 = 64 << 20;

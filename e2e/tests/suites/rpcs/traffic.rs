@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
-use e2e::{Bed, container, test, wait};
+use e2e::{Bed, Node, container, test, wait};
 use proto::cri as v1;
 
 async fn network(bed: &Bed) -> Result<v1::NetworkInterfaceUsage> {
@@ -100,6 +100,42 @@ fn e8_a_pod_on_the_hosts_network_has_no_traffic_of_its_own() {
         })
         .await?;
         ensure!(network(&bed).await.is_err(), "the host's traffic is told as the pod's");
+        Ok(())
+    });
+}
+
+/// The server's descriptors that are sockets, or of the cgroup `name`.
+fn held(node: &Node, name: &str) -> Result<(usize, usize)> {
+    let (mut sockets, mut directories) = (0, 0);
+    let pid = node.daemon_pid().context("no server")?;
+    for fd in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // One may be closed meanwhile.
+        let link = std::fs::read_link(fd?.path()).unwrap_or_default();
+        let link = link.to_string_lossy();
+        sockets += usize::from(link.starts_with("socket:"));
+        directories += usize::from(link.starts_with("/sys/fs/cgroup") && link.contains(name));
+    }
+    Ok((sockets, directories))
+}
+
+#[test]
+fn e8_the_statistics_keep_nothing_of_a_pod_that_is_stopped() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let main = bed.run(&container("main", BUSYBOX, &["sleep", "1000"])).await?;
+        let (sockets, directories) = held(node, &main)?;
+        ensure!(directories == 0, "opened before anybody asked");
+        for _ in 0..3 {
+            ensure!(bed.cri.pod_stats_list().await?.len() == 1, "the pod is not measured");
+            let (now, of_main) = held(node, &main)?;
+            ensure!(
+                now == sockets + 1 && of_main > 0,
+                "{now} sockets after {sockets}, {of_main} directories"
+            );
+        }
+        bed.cri.stop_pod(&bed.pod).await?;
+        let after = held(node, &main)?;
+        ensure!(after.0 < sockets && after.1 == 0, "{after:?} held of {sockets}");
         Ok(())
     });
 }

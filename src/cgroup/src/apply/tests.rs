@@ -12,6 +12,7 @@ fn dirs(version: Version) -> Vec<Dir> {
         mount: "/".into(),
         version,
         controllers: vec![name.to_owned()],
+        kept: None,
     })
     .collect()
 }

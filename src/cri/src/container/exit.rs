@@ -138,6 +138,7 @@ pub(crate) async fn settle(rt: &Arc<Runtime>, container: &Arc<Container>, mut re
     let why = record.reason.as_str();
     let ran = record.started_at > 0;
     let mut unseen_start = false;
+    let _news = container.news.lock().await;
     let first = container
         .update(&rt.db, |status| {
             let first = status.exit().is_none();
@@ -171,10 +172,11 @@ pub(crate) async fn settle(rt: &Arc<Runtime>, container: &Arc<Container>, mut re
     Ok(())
 }
 
-/// Waits until the container has ended.
+/// Waits until the container has ended, and its event is out.
 pub(crate) async fn ended(container: &Container) {
     // The sender lives in the container that we hold: it cannot be gone.
     drop(container.watch().wait_for(|s| s.exit().is_some()).await);
+    drop(container.news.lock().await);
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), Error> 
                 }
                 waits
             };
+            let _news = container.news.lock().await;
             if container.update(&rt.db, run).await? {
                 events::container(rt, container, ContainerEventType::ContainerStartedEvent);
             }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cgroup::{Pressure, Pressures, Stall, Stats};
 use proto::cri;
-use spec::SandboxId;
 
 use crate::error::Error;
+use crate::kept::Group;
 use crate::runtime::Runtime;
 use crate::sandbox::list::selects;
 use crate::store::container::Container;
@@ -129,15 +129,12 @@ fn message(rt: &Runtime, container: &Container, used: Option<Usage>) -> Result<c
 }
 
 /// The cgroup of a container, kept open while it runs.
-pub(crate) fn group(rt: &Runtime, container: &Container) -> Result<Arc<cgroup::Cgroup>, Error> {
+pub(crate) fn group(rt: &Runtime, container: &Container) -> Result<Arc<Group>, Error> {
     if let Some(group) = container.cgroup() {
         return Ok(group);
     }
     let path = &container.record.cgroup;
-    let opened = rt
-        .cgroups
-        .open(path)
-        .map_err(|e| Error::at("open the cgroup", path, &e))?;
+    let opened = Group::open(&rt.cgroups, &rt.kept, path).map_err(|e| Error::at("open the cgroup", path, &e))?;
     let opened = Arc::new(opened);
     if container.with_status(|s| s.is_running()) {
         container.set_cgroup(Some(Arc::clone(&opened)));
@@ -185,30 +182,32 @@ pub(crate) async fn list(
     rt: &Arc<Runtime>,
     request: cri::ListContainerStatsRequest,
 ) -> Result<cri::ListContainerStatsResponse, Error> {
+    let mut wanted = rt.index.containers();
+    wanted.retain(|container| {
+        container.with_status(|status| status.is_running())
+            && request.filter.as_ref().is_none_or(|f| matches(f, container))
+    });
     let rt = Arc::clone(rt);
-    let stats = blocking(move || {
-        let wanted = |c: &Arc<Container>| request.filter.as_ref().is_none_or(|f| matches(f, c));
-        Ok(readable(&rt, rt.index.containers().into_iter().filter(wanted)))
+    let stats = crate::spread(wanted, || (), move |(), container| Ok(known(&rt, &container))).await?;
+    Ok(cri::ListContainerStatsResponse {
+        stats: stats.into_iter().flatten().collect(),
     })
-    .await?;
-    Ok(cri::ListContainerStatsResponse { stats })
 }
 
-/// The statistics of a pod's containers that run.
-pub(crate) fn of_pod(rt: &Runtime, pod: &SandboxId) -> Vec<cri::ContainerStats> {
-    readable(rt, rt.index.containers_of(pod).into_iter())
-}
-
-fn readable(rt: &Runtime, all: impl Iterator<Item = Arc<Container>>) -> Vec<cri::ContainerStats> {
+/// The statistics of those that run.
+pub(crate) fn readable<'a>(rt: &Runtime, all: impl Iterator<Item = &'a Arc<Container>>) -> Vec<cri::ContainerStats> {
     let running = all.filter(|container| container.with_status(|s| s.is_running()));
-    let read = |container: Arc<Container>| match read(rt, &container) {
+    running.filter_map(|container| known(rt, container)).collect()
+}
+
+fn known(rt: &Runtime, container: &Container) -> Option<cri::ContainerStats> {
+    match read(rt, container) {
         Ok(one) => Some(one),
         Err(error) => {
             tracing::debug!(container = %container.id, %error, "left out of the statistics");
             None
         }
-    };
-    running.filter_map(read).collect()
+    }
 }
 
 #[cfg(test)]

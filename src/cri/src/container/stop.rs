@@ -68,7 +68,7 @@ pub(crate) async fn stop(rt: &Arc<Runtime>, id: &str, timeout: i64) -> Result<()
 /// Ends a container in whatever state it is, at once: for pods that stop and removals.
 pub(crate) async fn end(rt: &Arc<Runtime>, container: Arc<Container>) -> Result<(), Error> {
     match container.status().phase {
-        Phase::Exited(_) => return Ok(()),
+        Phase::Exited(_) => {}
         Phase::Running { .. } => {
             ask(rt, &container, Duration::ZERO);
         }

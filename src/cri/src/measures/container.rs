@@ -173,9 +173,12 @@ fn processes(sink: &mut Sink, read: &Read) {
     sink.plain(&t::PROCESSES, Some(read.processes));
     sink.plain(&t::FILE_DESCRIPTORS, Some(read.held.descriptors));
     sink.plain(&t::SOCKETS, Some(read.held.sockets));
-    sink.plain(&t::THREADS, read.stats.pids_current);
-    let controlled = read.stats.pids_current.is_some();
-    sink.plain(&t::THREADS_MAX, controlled.then(|| read.stats.pids_limit.unwrap_or(0)));
+    sink.plain(&t::THREADS, read.details.pids_current);
+    let controlled = read.details.pids_current.is_some();
+    sink.plain(
+        &t::THREADS_MAX,
+        controlled.then(|| read.details.pids_limit.unwrap_or(0)),
+    );
     sink.put(&t::ULIMITS, &["max_open_files"], read.open_files);
 }
 

@@ -16,24 +16,23 @@ use proto::cri;
 use self::container::Filesystem;
 use self::sink::Sink;
 use self::table as t;
+use crate::clock;
 use crate::error::Error;
 use crate::runtime::Runtime;
-use crate::sandbox::stats::{ready, traffic_of};
+use crate::sandbox::stats::{ready, with_links};
+use crate::sandbox::traffic;
 use crate::store::sandbox::Sandbox;
-use crate::{blocking, clock};
 
 pub(crate) use table::descriptors;
 
 /// Answers ListPodSandboxMetrics: the pods that are ready, and of their containers those that run.
 pub(crate) async fn list(rt: &Arc<Runtime>) -> Result<Vec<cri::PodSandboxMetrics>, Error> {
+    let pods = with_links(rt, ready(rt)).await?;
+    let filesystem = container::filesystem(&rt.paths.snapshots())?;
     let rt = Arc::clone(rt);
-    blocking(move || {
-        let pods = ready(&rt);
-        let traffic = traffic_of(&pods)?;
-        let filesystem = container::filesystem(&rt.paths.snapshots())?;
-        let all = pods.iter().zip(traffic);
-        all.map(|(pod, links)| measure(&rt, pod, links.unwrap_or_default(), filesystem))
-            .collect()
+    crate::spread(pods, Vec::new, move |buffer, pod| {
+        let links = traffic::read(&pod, buffer).unwrap_or_default();
+        measure(&rt, &pod, links, filesystem)
     })
     .await
 }

@@ -3,8 +3,7 @@
 //!
 //! The list has the pods that are ready. A part that cannot be read is left out: never an error for all.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use cni_netlink::link::Counters;
 use proto::cri;
@@ -14,6 +13,7 @@ use super::network::IFNAME;
 use super::traffic;
 use crate::container::stats as containers;
 use crate::error::Error;
+use crate::kept::Group;
 use crate::runtime::Runtime;
 use crate::store::records::SandboxPhase;
 use crate::store::sandbox::Sandbox;
@@ -22,8 +22,7 @@ use crate::{blocking, clock};
 /// Answers PodSandboxStats. A pod that is not ready has its attributes alone.
 pub(crate) async fn one(rt: &Arc<Runtime>, id: &str) -> Result<cri::PodSandboxStatsResponse, Error> {
     let sandbox = rt.index.sandbox(id)?;
-    let rt = Arc::clone(rt);
-    let mut all = blocking(move || gather(&rt, &[sandbox])).await?;
+    let mut all = gather(rt, vec![sandbox]).await?;
     Ok(cri::PodSandboxStatsResponse { stats: all.pop() })
 }
 
@@ -38,8 +37,7 @@ pub(crate) async fn list(
         pod.id.as_str().starts_with(&filter.id)
             && pod.config().is_ok_and(|c| selects(&filter.label_selector, &c.labels))
     });
-    let rt = Arc::clone(rt);
-    blocking(move || gather(&rt, &wanted)).await
+    gather(rt, wanted).await
 }
 
 /// The pods that have something to be measured.
@@ -49,26 +47,23 @@ pub(crate) fn ready(rt: &Runtime) -> Vec<Arc<Sandbox>> {
     pods
 }
 
-/// The traffic of each pod; none for one on the host's network, or that is not ready.
-pub(crate) fn traffic_of(pods: &[Arc<Sandbox>]) -> Result<Vec<Option<Vec<Counters>>>, Error> {
-    let own = |pod: &Arc<Sandbox>| pod.phase() == SandboxPhase::Ready && !pod.host_network();
-    let paths = pods
-        .iter()
-        .filter(|pod| own(pod))
-        .map(|pod| PathBuf::from(&pod.record.netns));
-    let mut read = traffic::read(paths.collect())?.into_iter();
-    Ok(pods
-        .iter()
-        .map(|pod| if own(pod) { read.next().flatten() } else { None })
-        .collect())
+async fn gather(rt: &Arc<Runtime>, pods: Vec<Arc<Sandbox>>) -> Result<Vec<cri::PodSandboxStats>, Error> {
+    let pods = with_links(rt, pods).await?;
+    let rt = Arc::clone(rt);
+    crate::spread(pods, Vec::new, move |buffer, pod| {
+        let links = traffic::read(&pod, buffer);
+        stats(&rt, &pod, links)
+    })
+    .await
 }
 
-fn gather(rt: &Runtime, pods: &[Arc<Sandbox>]) -> Result<Vec<cri::PodSandboxStats>, Error> {
-    let traffic = traffic_of(pods)?;
-    pods.iter()
-        .zip(traffic)
-        .map(|(pod, links)| stats(rt, pod, links))
-        .collect()
+/// The same pods, each with a way to its traffic where it has any.
+pub(crate) async fn with_links(rt: &Arc<Runtime>, pods: Vec<Arc<Sandbox>>) -> Result<Vec<Arc<Sandbox>>, Error> {
+    if !traffic::is_wanted(&pods) {
+        return Ok(pods);
+    }
+    let rt = Arc::clone(rt);
+    blocking(move || traffic::open(&rt.kept, &pods).map(|()| pods)).await
 }
 
 fn stats(rt: &Runtime, pod: &Sandbox, links: Option<Vec<Counters>>) -> Result<cri::PodSandboxStats, Error> {
@@ -89,14 +84,18 @@ fn stats(rt: &Runtime, pod: &Sandbox, links: Option<Vec<Counters>>) -> Result<cr
 
 fn linux(rt: &Runtime, pod: &Sandbox, links: Option<Vec<Counters>>) -> cri::LinuxPodSandboxStats {
     let now = clock::strictly_later();
+    let containers = rt.index.containers_of(&pod.id);
     let mut stats = cri::LinuxPodSandboxStats {
         network: links.map(|links| network(&links, now)),
-        containers: containers::of_pod(rt, &pod.id),
+        containers: containers::readable(rt, containers.iter()),
         ..Default::default()
     };
     let read = || -> Result<_, cgroup::Error> {
-        let group = rt.cgroups.open(&pod.record.cgroup)?;
-        Ok((group.stats()?, group.pressures()?, group.procs()?.len()))
+        let below: Vec<_> = containers.iter().filter_map(|one| one.cgroup()).collect();
+        let below: Vec<&cgroup::Cgroup> = below.iter().map(|one| &***one).collect();
+        measured(rt, pod, |group| {
+            Ok((group.stats()?, group.pressures()?, group.count(&below)?))
+        })
     };
     match read() {
         Ok((used, pressures, processes)) => {
@@ -117,6 +116,29 @@ fn linux(rt: &Runtime, pod: &Sandbox, links: Option<Vec<Counters>>) -> cri::Linu
         }
     }
     stats
+}
+
+/// What `read` reads of the pod's cgroup, which is kept open while the pod is ready.
+fn measured<T>(
+    rt: &Runtime,
+    pod: &Sandbox,
+    read: impl Fn(&Group) -> Result<T, cgroup::Error>,
+) -> Result<T, cgroup::Error> {
+    let kept = || pod.group.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = kept().clone();
+    if let Some(group) = known {
+        match read(&group) {
+            // The kubelet removed it and made it again.
+            Err(error) if error.kind() == spec::Kind::NotFound => *kept() = None,
+            other => return other,
+        }
+    }
+    let group = Arc::new(Group::open(&rt.cgroups, &rt.kept, &pod.record.cgroup)?);
+    let outcome = read(&group)?;
+    if pod.phase() == SandboxPhase::Ready {
+        *kept() = Some(group);
+    }
+    Ok(outcome)
 }
 
 fn network(links: &[Counters], now: i64) -> cri::NetworkUsage {

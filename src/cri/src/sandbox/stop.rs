@@ -34,6 +34,7 @@ pub(crate) async fn down(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<()
     if sandbox.phase() == SandboxPhase::Ready {
         sandbox.update(&rt.db, |s| s.phase = SandboxPhase::NotReady).await?;
     }
+    sandbox.unmeasured();
     undo::failpoint("stop_pod", "not_ready").await?;
     let stops = rt
         .index

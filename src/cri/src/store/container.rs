@@ -24,6 +24,7 @@ use crate::container::stats::Sample;
 use crate::container::stop::Stopping;
 use crate::encoded::Listed;
 use crate::error::Error;
+use crate::kept::Group;
 use crate::monitor::Client;
 
 /// A container.
@@ -37,8 +38,10 @@ pub(crate) struct Container {
     /// Verbs that change the container take turns here; readers, lists and execs never look
     /// at it, and no stop waits out its grace in it.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Held from a change of the phase to the event that tells of it, so that events come in the order of the changes.
+    pub(crate) news: tokio::sync::Mutex<()>,
     monitor: Mutex<Option<Client>>,
-    cgroup: Mutex<Option<Arc<cgroup::Cgroup>>>,
+    cgroup: Mutex<Option<Arc<Group>>>,
     process: Mutex<Option<Arc<Process>>>,
     /// The stop that runs, if any.
     pub(crate) stopping: Mutex<Option<Stopping>>,
@@ -62,6 +65,7 @@ impl Container {
             record,
             status: watch::Sender::new(status),
             turn: tokio::sync::Mutex::new(()),
+            news: tokio::sync::Mutex::new(()),
             monitor: Mutex::default(),
             cgroup: Mutex::default(),
             process: Mutex::default(),
@@ -120,12 +124,12 @@ impl Container {
     }
 
     /// Its cgroup, kept open for the statistics.
-    pub(crate) fn cgroup(&self) -> Option<Arc<cgroup::Cgroup>> {
+    pub(crate) fn cgroup(&self) -> Option<Arc<Group>> {
         locked(&self.cgroup).clone()
     }
 
     /// Keeps its cgroup open, or lets go of it.
-    pub(crate) fn set_cgroup(&self, cgroup: Option<Arc<cgroup::Cgroup>>) {
+    pub(crate) fn set_cgroup(&self, cgroup: Option<Arc<Group>>) {
         *locked(&self.cgroup) = cgroup;
     }
 

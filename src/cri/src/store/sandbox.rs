@@ -1,6 +1,6 @@
 //! A pod in memory: its record, its status and the order of its verbs.
 
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use prost::Message;
 use proto::cri;
@@ -11,6 +11,8 @@ use super::records::{SandboxPhase, SandboxRecord, SandboxStatus, encode_status};
 use crate::container::stats::Sample;
 use crate::encoded::Listed;
 use crate::error::Error;
+use crate::kept::Group;
+use crate::sandbox::traffic::Links;
 
 /// A pod.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub(crate) struct Sandbox {
     pub(crate) listed: Listed,
     /// The last CPU reading, for the rate.
     pub(crate) sample: Mutex<Option<Sample>>,
+    /// Its cgroup, kept open for the statistics while it is ready.
+    pub(crate) group: Mutex<Option<Arc<Group>>>,
+    /// The way to its traffic.
+    pub(crate) links: Links,
 }
 
 impl Sandbox {
@@ -39,6 +45,8 @@ impl Sandbox {
             turn: tokio::sync::Mutex::new(()),
             listed: Listed::default(),
             sample: Mutex::default(),
+            group: Mutex::default(),
+            links: Links::default(),
         }
     }
 
@@ -82,6 +90,12 @@ impl Sandbox {
             .as_ref()?
             .namespace_options
             .as_ref()
+    }
+
+    /// Closes what is kept open for its statistics, for good.
+    pub(crate) fn unmeasured(&self) {
+        *self.group.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.links.close();
     }
 
     /// It uses the host's network.

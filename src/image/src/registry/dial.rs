@@ -97,6 +97,8 @@ impl Clients {
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .http1_max_headers(200)
+            // Pieces of a buffer keep all of it; the default grows to 400 kB for each connection.
+            .http1_max_buf_size(128 << 10)
             .http2_initial_stream_window_size(4 << 20)
             .http2_initial_connection_window_size(16 << 20)
             .build(connector))

@@ -1,7 +1,8 @@
 //! How much disk is used: layers from what was written, writable layers from walks.
 //!
 //! No call walks. The janitor measures each snapshot again after ten seconds, or after twenty
-//! times as long as the last walk took: walking costs at most a twentieth of one CPU.
+//! times as long as the last walk took: walking costs at most a twentieth of one CPU. It wakes
+//! up for many snapshots at once, however they came, not for each.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,11 @@ use crate::store::Store;
 use crate::store::layers::Layers;
 
 const PERIOD: Duration = Duration::from_secs(10);
+/// How often the janitor looks what is due; what will be before it is half-way to its next look is due.
+const LOOK: Duration = Duration::from_secs(5);
+/// After so long deletions have their turn, and the rest is measured after a pause.
+const TURN: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(20);
 const LAZINESS: u32 = 20;
 /// Deeper trees are counted down to here: no container may make us recurse without end.
 const MAX_DEPTH: usize = 512;
@@ -84,17 +90,18 @@ pub(crate) fn now_ns() -> i64 {
 pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> Option<Duration> + Send> {
     Box::new(move || {
         let layers: Arc<Layers> = layers.upgrade()?;
-        let now = Instant::now();
+        let begun = Instant::now();
         let due: Vec<ContainerId> = layers
             .lock()
             .snapshots
             .iter()
-            .filter(|(_, s)| s.measure_at <= now)
+            .filter(|(_, s)| s.measure_at <= begun + LOOK / 2)
             .map(|(id, _)| id.clone())
-            .take(16)
             .collect();
-        let more = due.len() == 16;
         for id in due {
+            if begun.elapsed() > TURN {
+                return Some(PAUSE);
+            }
             let start = Instant::now();
             let result = measure(&dir.join(id.as_str()));
             let took = start.elapsed();
@@ -106,11 +113,7 @@ pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> O
                 }
             }
         }
-        Some(if more {
-            Duration::from_millis(20)
-        } else {
-            Duration::from_secs(1)
-        })
+        Some(LOOK)
     })
 }
 
