@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::node::{Node, Options};
+use crate::wait;
 
 /// No test may take longer: a server that hangs is a failure like another.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -31,7 +32,7 @@ pub fn test_within(limit: Duration, options: Options, body: impl AsyncFnOnce(&mu
     let result = runtime().and_then(|runtime| {
         runtime.block_on(async {
             let mut node = Node::start(options).await?;
-            let outcome = tokio::time::timeout(limit, body(&mut node)).await;
+            let outcome = tokio::time::timeout(limit * wait::patience(), body(&mut node)).await;
             if let Err(error) = outcome.unwrap_or_else(|_| bail!("the test was not done after {limit:?}")) {
                 eprintln!("--- end of the server's log ---\n{}\n---", node.log_tail(40));
                 return Err(error);
