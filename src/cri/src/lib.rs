@@ -31,6 +31,7 @@ mod kept;
 mod measures;
 mod monitor;
 mod node;
+mod nofile;
 mod port_forward;
 mod restore;
 mod runtime;
@@ -46,6 +47,7 @@ mod undo;
 
 pub use encoded::Lists;
 pub use error::Error;
+pub use nofile::raise as raise_open_files;
 pub use runtime::{Parts, Runtime};
 pub use service::{Services, services};
 pub use streaming::Streaming;

@@ -61,9 +61,41 @@ pub fn set(resource: Resource, limit: Limit) -> io::Result<()> {
     )?)
 }
 
+/// Sets the limits of another process of ours.
+///
+/// # Errors
+/// As [`set`]; ESRCH where it is gone.
+pub fn give(pid: i32, resource: Resource, limit: Limit) -> io::Result<()> {
+    let limit = Rlimit {
+        current: limit.soft,
+        maximum: limit.hard,
+    };
+    rustix::process::prlimit(rustix::process::Pid::from_raw(pid), resource, limit)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_given_to_a_child() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let limit = Limit {
+            soft: Some(21),
+            hard: Some(23),
+        };
+        give(pid, named("RLIMIT_NOFILE").unwrap(), limit).unwrap();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(
+            line.split_whitespace().skip(3).take(2).collect::<Vec<_>>(),
+            ["21", "23"]
+        );
+    }
 
     #[test]
     fn a_limit_holds_in_the_child() {

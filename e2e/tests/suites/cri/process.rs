@@ -1,6 +1,8 @@
 //! E7: what the first process is given.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::config::{resources, security};
 use e2e::limits::Kernel;
@@ -216,6 +218,37 @@ fn e7_a_terminal_sets_term_and_merges_the_streams() {
 }
 
 #[test]
+fn e7_the_servers_own_limit_of_open_files_is_not_the_containers() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let soft = |pid: &str| -> Result<String> {
+            let text = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+            let line = text.lines().find(|line| line.starts_with("Max open files"));
+            let field = line.and_then(|line| line.split_whitespace().nth(3));
+            Ok(field.context("no limit of open files")?.to_owned())
+        };
+        // The server was started by this process.
+        let given = soft("self")?;
+        let inside = bed
+            .output_of(&container("main", BUSYBOX, &["sh", "-c", "ulimit -Sn"]))
+            .await?;
+        ensure!(inside.trim() == given, "inside {inside}, given {given}");
+        let id = bed.sleeper("sleeper").await?;
+        let exec = bed.exec(&id, &["sh", "-c", "ulimit -Sn"]).await?;
+        ensure!(exec.stdout.trim() == given, "exec {}, given {given}", exec.stdout);
+        if node.ours() {
+            let pid = node.daemon_pid().context("no server")?;
+            let own: u64 = soft(&pid.to_string())?.parse()?;
+            ensure!(
+                own >= given.parse()? && own >= 4096,
+                "the server may have {own} files open"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn e7_limits_reach_the_cgroup() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;
@@ -306,7 +339,7 @@ fn e7_the_cgroup_is_below_the_parent_that_the_kubelet_names() {
         let id = bed.sleeper("main").await?;
         let pid = bed.cri.container_pid(&id).await?;
         let cgroup = node.inside(std::path::Path::new(&format!("/proc/{pid}/cgroup")));
-        let cgroups = std::fs::read_to_string(&cgroup)?;
+        let cgroups = fs::read_to_string(&cgroup)?;
         let expected = format!("{path}/{}", e2e::cgroups::container(&id));
         ensure!(
             cgroups.lines().any(|line| line.ends_with(&expected)),

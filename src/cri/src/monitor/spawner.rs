@@ -29,6 +29,7 @@ use super::client::{self, Client};
 use super::frame::{self, Input};
 use crate::error::Error;
 use crate::fdio;
+use crate::nofile;
 use crate::scope::slice_of;
 
 /// The descriptor under which the spawner finds its control socket.
@@ -226,6 +227,7 @@ impl Spawner {
         };
         // Joined before the first order: every monitor is born in this cgroup.
         self.home.enter(pid).await?;
+        nofile::give_back(pid).map_err(|e| at("limit the open files of", e))?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|e| at("set up", e.into()))?;
         let control = Arc::new(fdio::register(ours).map_err(|e| at("watch", e))?);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&control));

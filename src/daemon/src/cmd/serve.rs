@@ -42,6 +42,9 @@ pub(crate) fn run(args: &SourceArgs, is_tuned: bool) -> anyhow::Result<ExitCode>
     if !is_tuned {
         tracing::warn!("the allocator took no thresholds: memory use may grow");
     }
+    if let Err(error) = cri::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let _locks = Locks::acquire(&loaded.config.paths())?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
