@@ -88,7 +88,15 @@ pub fn configure(node: &Node) -> Result<()> {
 pub fn command(node: &Node) -> Result<Command> {
     let mut command = match node.options().engine {
         Engine::Bulkhead => {
-            let mut command = node.enter(node.product("bulkhead")?);
+            let program = node.product("bulkhead")?;
+            let mut command = match node.options().open_files {
+                Some(soft) => {
+                    let mut command = node.enter("prlimit");
+                    command.arg(format!("--nofile={soft}:")).arg(program);
+                    command
+                }
+                None => node.enter(program),
+            };
             command.arg("serve").arg("--config").arg(node.dir().join("config.yaml"));
             command
                 .arg("--root")

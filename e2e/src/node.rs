@@ -44,6 +44,8 @@ pub struct Options {
     pub registry: bool,
     /// Log as a node in production does.
     pub quiet: bool,
+    /// The soft limit of open files that the server (ours only) is started with, if not this process's own.
+    pub open_files: Option<u32>,
     /// Directories that get a tmpfs of their own inside: programs write there by fixed names.
     pub private: &'static [&'static str],
     /// Where our programs are, if not where [`places::product`] looks (a build with fail points).
@@ -67,6 +69,7 @@ impl Default for Options {
             plugins: Plugins::OfEngine,
             env: Vec::new(),
             config: String::new(),
+            open_files: None,
             small_disk: None,
             registry: true,
             quiet: false,
