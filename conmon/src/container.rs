@@ -126,6 +126,7 @@ impl Container {
                 None
             }
         };
+        // It fails for want of a memory controller alone.
         let mut oom_counter = cgroup.oom_counter().ok();
         let oom_at_start = oom_counter.as_mut().map_or(0, |counter| counter.kills(|| false));
         Ok(Self {
@@ -302,6 +303,7 @@ fn undo(created: &isolation::Created, cgroup: Option<&Cgroup>) {
     sys::process::pidfd_signal(created.pidfd.as_fd(), 9).ok();
     sys::process::wait_pidfd(created.pidfd.as_fd()).ok();
     if let Some(cgroup) = cgroup {
+        // The daemon removes it again when the creation has failed, and tells of what it cannot remove.
         cgroup.kill().and_then(|()| cgroup.remove()).ok();
     }
 }

@@ -41,15 +41,23 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Sends a signal; SIGKILL goes to all that came of it.
+    /// Sends a signal; SIGKILL goes to all that came of it, and to itself also where those cannot be found.
     pub(crate) fn signal(&self, signal: i32, cgroup: &Cgroup) -> Result<(), Error> {
-        if signal == SIGKILL {
-            kill_family(self.pid, cgroup)?;
-        }
+        self.send(signal, || Ok(cgroup.procs()?))
+    }
+
+    fn send(&self, signal: i32, members: impl Fn() -> Result<Vec<i32>, Error>) -> Result<(), Error> {
+        let family = if signal == SIGKILL {
+            kill_family(self.pid, members)
+        } else {
+            Ok(())
+        };
         match sys::process::pidfd_signal(self.pidfd.as_fd(), signal) {
             // It has ended meanwhile.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
-            other => other.map_err(|error| Error::io("signal", format!("exec'd process {}", self.pid), error)),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => family,
+            other => other
+                .map_err(|error| Error::io("signal", format!("exec'd process {}", self.pid), error))
+                .and(family),
         }
     }
 
@@ -71,13 +79,12 @@ pub(crate) fn code(exit: Exit) -> i32 {
     }
 }
 
-fn kill_family(root: i32, cgroup: &Cgroup) -> Result<(), Error> {
+fn kill_family(root: i32, members: impl Fn() -> Result<Vec<i32>, Error>) -> Result<(), Error> {
     let mut family = BTreeSet::from([root]);
     for _ in 0..PASSES {
         let before = family.len();
         // Parents may come after their children in the list: the inner passes settle that.
-        let members = cgroup.procs()?;
-        let stats: Vec<Stat> = members.into_iter().filter_map(Stat::read).collect();
+        let stats: Vec<Stat> = members()?.into_iter().filter_map(Stat::read).collect();
         loop {
             let known = family.len();
             let related = |stat: &&Stat| family.contains(&stat.parent) || stat.session == root || stat.group == root;
@@ -150,6 +157,23 @@ mod tests {
         let stat = Stat::parse(7, "7 (a) R 9 9 9 (b) S 3 4 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 6789 0\n").unwrap();
         assert_eq!((stat.parent, stat.group, stat.session, stat.started), (3, 4, 5, 6789));
         assert!(Stat::parse(7, "7 (x) R").is_none());
+    }
+
+    #[test]
+    fn a_process_whose_family_cannot_be_found_is_killed_all_the_same() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let running = Running {
+            id: 1,
+            pid,
+            pidfd: sys::process::pidfd_open(pid).unwrap(),
+            deadline: None,
+            timed_out: false,
+        };
+        let told = running.send(SIGKILL, || Err(Error::too_early_or_late("no list")));
+        let end = std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap());
+        assert_eq!(end, Some(SIGKILL));
+        assert!(told.is_err(), "nobody would try again");
     }
 
     #[test]

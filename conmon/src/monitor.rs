@@ -36,6 +36,9 @@ const SIGNALS: [i32; 5] = [1, 2, 10, 15, 17];
 /// When memory is given back after output stopped.
 const REST_AFTER: Duration = Duration::from_secs(1);
 
+/// When a process that outlived its deadline, and could not be killed, is killed again.
+const KILL_AGAIN: Duration = Duration::from_millis(500);
+
 const MOST_PEERS: usize = 16;
 
 /// Packets taken from one client in one turn.
@@ -333,9 +336,9 @@ impl Monitor {
         if let Some(container) = &self.container {
             for exec in self.execs.iter_mut().filter(|exec| passed(exec.deadline)) {
                 exec.timed_out = true;
-                exec.deadline = None;
-                // It cannot be signalled only when it has ended.
-                exec.signal(9, &container.cgroup).ok();
+                // What could not be found or killed is tried again: its end is what the caller waits for.
+                let failed = exec.signal(9, &container.cgroup).is_err();
+                exec.deadline = failed.then_some(now + KILL_AGAIN);
             }
         }
         if let Phase::Ending(ending) = &self.phase {
