@@ -70,6 +70,7 @@ async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<
         Err(error) => {
             let failed = undo.roll_back().await;
             if failed.is_empty() {
+                rt.categories.give_back(id.as_str());
                 rt.db.delete(Table::Sandbox, id.as_str()).await?;
                 return Err(error);
             }
@@ -100,6 +101,9 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
     }
     network::attachment(&plan.record, true)?;
     let record = &mut plan.record;
+    if rt.host.selinux {
+        rt.categories.take(record)?;
+    }
     if record.cgroup.is_empty() {
         record.cgroup = rt.config.pod_cgroup(id);
         record.cgroup_owned = true;
