@@ -165,11 +165,13 @@ async fn steps(
     };
     undo.push("snapshot", remove_layer).await?;
     let (dir, rt2, group) = (rt.paths.container(id), Arc::clone(rt), record.cgroup.clone());
+    let log = record.log_path.clone();
     let remove_bundle = move || async move {
         // The monitor removes its cgroup; one that was killed could not.
         teardown::remove_cgroup(&rt2, &group).await?;
         // systemd may make late what it was asked for in vain.
         scope::close(&rt2, &group).await?;
+        blocking(move || files::remove_empty_log(&log)).await?;
         blocking(move || files::remove_tree(&dir)).await
     };
     undo.push("bundle", remove_bundle).await?;
