@@ -129,8 +129,14 @@ impl Ledger {
         }))
     }
 
-    /// No container was restarted, and memory stays flat.
+    /// No container was restarted, none was called dead, and memory stays flat.
     pub(super) fn check(&self) -> Result<()> {
+        // A readiness probe is the first to ask, and may come before the program listens.
+        ensure!(
+            !self.warnings.contains_key("Liveness probe failed"),
+            "liveness probes failed: {:?}",
+            self.warnings
+        );
         ensure!(
             self.restarted.is_empty(),
             "restarted, and nobody asked for it: {:#?}",
