@@ -50,6 +50,8 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
     plan::check(&config)?;
     let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
     ready(&sandbox)?;
+    let limits = config.linux.as_ref().and_then(|l| l.resources.as_ref());
+    plan::resources::check_memory(limits, rt.handler(sandbox.record.handler())?.min_memory)?;
     let options = config
         .linux
         .as_ref()
