@@ -14,7 +14,7 @@
 //! | `honoured` | a request's field does what it says                         | file, test       |
 //! | `told`     | an answer's field is filled in                              | file, test       |
 //! | `refused`  | a request that sets it gets an error that says why          | file, test, # why |
-//! | `moot`     | there is nothing here that it could apply to                | # why            |
+//! | `within`   | it goes with the field that it is in, or beside, which is `refused` | that field as Message.field |
 //! | `unset`    | an answer's field that stays empty                          | # why            |
 //!
 //! `*` stands for the fields of a message that have no line of their own, `Windows*` for all messages whose name
@@ -132,7 +132,7 @@ fn judge<'a>(
             };
             used.insert(key);
             rows.insert((message, field), answer);
-            for what in wrong(field, answer, files, &tests) {
+            for what in wrong(field, answer, answers, (files, &tests)) {
                 faults.push(fault(answer.line, format!("{message}.{field}: {what}")));
             }
         }
@@ -164,12 +164,31 @@ fn candidates<'a>(
     best.map(|((of, name), answer)| ((of.as_str(), name.as_str()), answer))
 }
 
-fn wrong(field: &str, answer: &Answer, files: &[File], tests: &BTreeSet<String>) -> Vec<String> {
+/// What a field goes with must be refused itself.
+fn within(answer: &Answer, answers: &BTreeMap<(String, String), Answer>) -> Vec<String> {
+    let (message, field) = answer.file.split_once('.').unwrap_or_default();
+    let whole = answers.get(&(message.to_owned(), field.to_owned()));
+    match whole {
+        Some(whole) if whole.verdict == "refused" => vec![],
+        _ => vec![format!(
+            "`within` needs a field that is `refused`, not {:?}",
+            answer.file
+        )],
+    }
+}
+
+fn wrong(
+    field: &str,
+    answer: &Answer,
+    answers: &BTreeMap<(String, String), Answer>,
+    (files, tests): (&[File], &BTreeSet<String>),
+) -> Vec<String> {
     let mut faults = Vec::new();
     let (needs_code, needs_why) = match answer.verdict.as_str() {
         "honoured" | "told" => (true, false),
         "refused" => (true, true),
-        "moot" | "unset" => (false, true),
+        "within" => return within(answer, answers),
+        "unset" => (false, true),
         other => return vec![format!("`{other}` is no answer")],
     };
     if needs_why && answer.why.is_empty() {
@@ -241,8 +260,8 @@ fn render(messages: &Messages, rows: &Rows<'_>, files: &[File]) -> String {
         "# CRI, field by field\n\n\
          Made by `cargo xtask cri-table` from the descriptors and `{ANSWERS}`; do not edit.\n\n\
          *honoured*: a request's field does what it says. *told*: an answer's field is filled in. *refused*: a request\n\
-         that sets it gets an error that says why. *moot*: there is nothing here that it could apply to. *unset*: an\n\
-         answer's field that stays empty. {} fields: {}.\n",
+         that sets it gets an error that says why. *within*: it is part of what another field's refusal refuses. *unset*:\n\
+         an answer's field that stays empty. No field of a request is read and dropped. {} fields: {}.\n",
         rows.len(),
         counts.join(", ")
     );
@@ -269,6 +288,7 @@ fn render(messages: &Messages, rows: &Rows<'_>, files: &[File]) -> String {
             };
             let link = |path: &str, shown: &str| match path {
                 "" => String::new(),
+                _ if answer.verdict == "within" => format!("`{shown}`"),
                 path => format!("[{shown}](../{path})"),
             };
             writeln!(
@@ -303,6 +323,7 @@ mod tests {
             "Asked.untested: there is no test \"not_a_test\"",
             "Asked.dropped: `refused` needs a reason after #",
             "Asked.odd: `ignored` is no answer",
+            "Asked.lost: `within` needs a field that is `refused`, not \"Asked.odd\"",
             "Asked.invented: there is no such field",
             "docs/cri.md: is not what the answers say",
         ] {
@@ -312,7 +333,7 @@ mod tests {
             );
         }
         assert!(!found.iter().any(|line| line.contains("Asked.good")), "{found:#?}");
-        assert_eq!(found.len(), 8, "{found:#?}");
+        assert_eq!(found.len(), 9, "{found:#?}");
     }
 
     #[test]

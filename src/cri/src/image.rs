@@ -13,10 +13,12 @@ use crate::runtime::Runtime;
 use crate::store::index::shown;
 use crate::{blocking, detached};
 
-fn name(spec: Option<&cri::ImageSpec>) -> Result<&str, Error> {
-    spec.map(|s| s.image.as_str())
-        .filter(|n| !n.is_empty())
-        .ok_or_else(|| Error::invalid("no image is named"))
+/// What the image is called; that it is for a runtime handler of this node is seen to.
+fn name<'a>(rt: &Runtime, spec: Option<&'a cri::ImageSpec>) -> Result<&'a str, Error> {
+    let none = || Error::invalid("no image is named");
+    let spec = spec.filter(|spec| !spec.image.is_empty()).ok_or_else(none)?;
+    rt.image_handler(spec)?;
+    Ok(&spec.image)
 }
 
 /// The image's USER as CRI shows it: a number, or a name, never both.
@@ -56,12 +58,9 @@ fn find(rt: &Runtime, wanted: &str) -> Result<Option<Arc<Image>>, Error> {
 
 /// Answers ListImages.
 pub(crate) fn list(rt: &Runtime, request: &cri::ListImagesRequest) -> Result<cri::ListImagesResponse, Error> {
-    let wanted = request
-        .filter
-        .as_ref()
-        .and_then(|f| f.image.as_ref())
-        .map(|i| i.image.as_str())
-        .unwrap_or("");
+    let filter = request.filter.as_ref().and_then(|filter| filter.image.as_ref());
+    filter.map_or(Ok(()), |image| rt.image_handler(image))?;
+    let wanted = filter.map(|image| image.image.as_str()).unwrap_or_default();
     let images = if wanted.is_empty() {
         rt.images.list()
     } else {
@@ -74,7 +73,7 @@ pub(crate) fn list(rt: &Runtime, request: &cri::ListImagesRequest) -> Result<cri
 
 /// Answers ImageStatus: an unknown image is no error.
 pub(crate) fn status(rt: &Runtime, request: &cri::ImageStatusRequest) -> Result<cri::ImageStatusResponse, Error> {
-    let Some(image) = find(rt, name(request.image.as_ref())?)? else {
+    let Some(image) = find(rt, name(rt, request.image.as_ref())?)? else {
         return Ok(cri::ImageStatusResponse::default());
     };
     let mut info = HashMap::new();
@@ -119,7 +118,10 @@ fn credentials(auth: cri::AuthConfig) -> Option<Credentials> {
 /// Answers PullImage. The pull belongs to its callers: it goes on while one of them waits
 /// (the image crate joins identical ones) and stops when the last has gone.
 pub(crate) async fn pull(rt: &Arc<Runtime>, request: cri::PullImageRequest) -> Result<cri::PullImageResponse, Error> {
-    let wanted = name(request.image.as_ref())?.to_owned();
+    let wanted = name(rt, request.image.as_ref())?.to_owned();
+    if request.sandbox_config.is_some_and(|pod| pod.windows.is_some()) {
+        return Err(Error::invalid("sandbox_config.windows is set: this is a Linux node"));
+    }
     let auth = request.auth.and_then(credentials);
     let pulled = rt.counters.pull(rt.images.pull(&wanted, auth)).await;
     // Said in the image crate's own words: the kubelet looks at how they begin.
@@ -131,7 +133,7 @@ pub(crate) async fn pull(rt: &Arc<Runtime>, request: cri::PullImageRequest) -> R
 
 /// Answers RemoveImage: an unknown image is success; one that a container uses stays.
 pub(crate) async fn remove(rt: &Arc<Runtime>, request: cri::RemoveImageRequest) -> Result<(), Error> {
-    let wanted = name(request.image.as_ref())?.to_owned();
+    let wanted = name(rt, request.image.as_ref())?.to_owned();
     let Some(image) = find(rt, &wanted)? else { return Ok(()) };
     let user = rt
         .index

@@ -9,14 +9,27 @@ use serde_json::json;
 use crate::error::Error;
 use crate::runtime::Runtime;
 
-/// Answers Version.
-pub(crate) fn version() -> cri::VersionResponse {
-    cri::VersionResponse {
-        version: "0.1.0".into(),
+/// The kubelet's interface to runtimes, and the CRI.
+const VERSIONS: [&str; 2] = ["0.1.0", "v1"];
+
+/// Answers Version. The client may say which version it speaks, of the one or of the other: the kubelet says 0.1.0 or
+/// nothing, crictl v1. Who speaks another would be told by the first message that it does not know, or never.
+pub(crate) fn version(request: &cri::VersionRequest) -> Result<cri::VersionResponse, Error> {
+    let said = request.version.as_str();
+    if !said.is_empty() && !VERSIONS.contains(&said) {
+        return Err(Error::invalid(format!(
+            "version {:?} is not spoken here; {} are",
+            crate::store::index::shown(said),
+            VERSIONS.join(" and ")
+        )));
+    }
+    let [version, api] = VERSIONS.map(str::to_owned);
+    Ok(cri::VersionResponse {
+        version,
         runtime_name: "bulkhead".into(),
         runtime_version: env!("CARGO_PKG_VERSION").into(),
-        runtime_api_version: "v1".into(),
-    }
+        runtime_api_version: api,
+    })
 }
 
 fn condition(name: &str, fault: Option<(&str, String)>) -> cri::RuntimeCondition {
@@ -146,6 +159,21 @@ fn is_cidr(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_of_another_version_is_told() {
+        let asked = |version: &str| {
+            super::version(&cri::VersionRequest {
+                version: version.into(),
+            })
+        };
+        for fine in ["", "0.1.0", "v1"] {
+            assert_eq!(asked(fine).unwrap().runtime_api_version, "v1", "{fine:?}");
+        }
+        for bad in ["v1alpha2", "v2", "0.2.0", " v1", "\0"] {
+            assert_eq!(asked(bad).unwrap_err().kind(), spec::Kind::InvalidArgument, "{bad:?}");
+        }
+    }
 
     #[test]
     fn networks_are_told_from_words() {

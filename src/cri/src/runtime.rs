@@ -40,6 +40,7 @@ pub struct Parts {
 #[derive(Debug, PartialEq)]
 pub(crate) struct CreateRequest {
     pub(crate) sandbox_id: String,
+    pub(crate) log_directory: String,
     pub(crate) config: cri::ContainerConfig,
 }
 
@@ -162,6 +163,13 @@ impl Runtime {
     /// The handler of this name, empty for the default one.
     pub(crate) fn handler(&self, name: &str) -> Result<Arc<Handler>, Error> {
         self.handlers.find(name, &self.host)
+    }
+
+    /// Refuses an image for a runtime handler that is not there (KEP 4216). Where it is, it makes no difference: there
+    /// is one store of images for all of them.
+    pub(crate) fn image_handler(&self, image: &cri::ImageSpec) -> Result<(), Error> {
+        let known = self.handler(&image.runtime_handler).map(drop);
+        known.map_err(|e| Error::invalid(format!("the image's runtime_handler: {e}")))
     }
 
     /// Ends the streams that have no end of their own, so that the server can stop.

@@ -82,7 +82,7 @@ service! {
     RuntimeService for Services;
 
     unary {
-    Look Version version(VersionRequest) -> VersionResponse: |_, _| Ok(node::version());
+    Look Version version(VersionRequest) -> VersionResponse: |_, m| node::version(&m);
     Look Status status(StatusRequest) -> StatusResponse: |rt, m| node::status(&rt, &m).await;
     Look RuntimeConfig runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse: |rt, _| Ok(node::config(&rt));
     Verb UpdateRuntimeConfig update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse:

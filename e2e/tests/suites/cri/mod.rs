@@ -12,6 +12,7 @@ mod limits;
 mod mount_modes;
 mod mounts;
 mod node_status;
+mod pod_context;
 mod process;
 mod security;
 mod states;

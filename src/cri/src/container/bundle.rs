@@ -56,7 +56,7 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     let asked = plan::devices::asked(config, lent, &rt.config.runtime)?;
     let devices = sources::devices(&asked, all)?;
     let seccomp = sources::seccomp(&plan::security::seccomp(&context, &handler.default_seccomp)?)?;
-    sources::apparmor(plan::lsm::apparmor(&context, &rt.host)?.as_deref())?;
+    sources::apparmor(plan::lsm::apparmor(&context, plan::pod_apparmor(&sandbox.record), &rt.host)?.as_deref())?;
     let accounts = rootfs::accounts(mount.as_fd())?;
     let id = ContainerId::parse(&record.id).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
     let bundle = rt.paths.container(&id);

@@ -21,14 +21,14 @@ use tracing::Instrument;
 use super::bundle::{Lookup, look_up_and_plan};
 use super::plan::wanted::{Rules, Wanted, wanted};
 use super::plan::{self, PidNamespace, Planned};
-use super::record::record;
+use super::record::{self, record};
 use super::start::program_fault;
 use super::{exit, image_volumes, remove, stop};
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
 use crate::runtime::{CreateRequest, Runtime};
-use crate::sandbox::{files, plan::pid_mode, teardown, userns};
+use crate::sandbox::{context, files, plan::pid_mode, teardown, userns};
 use crate::store::container::{Container, name_key, row};
 use crate::store::db::Table;
 use crate::store::names::Reserved;
@@ -57,10 +57,15 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
         .as_ref()
         .and_then(|l| l.security_context.as_ref()?.namespace_options.as_ref());
     userns::check_container(options, sandbox.namespace_options())?;
+    let pod = request.sandbox_config.as_ref();
+    context::same_pod(&sandbox.record, pod)?;
+    context::privileged(&config, sandbox.config().ok(), pod)?;
+    image_handlers(rt, &config)?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let key = name_key(&metadata, sandbox.id.as_str());
     let request = Arc::new(CreateRequest {
         sandbox_id: sandbox.id.to_string(),
+        log_directory: record::log_directory(&sandbox, pod)?,
         config,
     });
     match rt.container_names.reserve(&key, &request)? {
@@ -75,11 +80,21 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
         Reserved::Join(waiter) => waiter.wait().await.map(named),
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
-            let work = async move { ticket.finish(make(&rt, &sandbox, &request.config).await) };
+            let work = async move { ticket.finish(make(&rt, &sandbox, &request).await) };
             tokio::spawn(work.in_current_span());
             waiter.wait().await
         }
     }
+}
+
+/// The handler that the image, or the image of a mount, is for must be there (KEP 4216). All handlers have one store.
+fn image_handlers(rt: &Runtime, config: &cri::ContainerConfig) -> Result<(), Error> {
+    let mounts = config.mounts.iter().filter_map(|mount| mount.image.as_ref());
+    config
+        .image
+        .iter()
+        .chain(mounts)
+        .try_for_each(|image| rt.image_handler(image))
 }
 
 /// Says in the request's log lines which container it found.
@@ -98,7 +113,8 @@ fn ready(sandbox: &Sandbox) -> Result<(), Error> {
     )))
 }
 
-async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::ContainerConfig) -> Result<String, Error> {
+async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, request: &CreateRequest) -> Result<String, Error> {
+    let config = &request.config;
     let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
     let image = rt
         .images
@@ -109,7 +125,7 @@ async fn make(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>, config: &cri::Container
     let volumes = image_volumes::find(rt, &wanted)?;
     let id = ContainerId::random().map_err(|e| Error::new(Kind::Internal, format!("make an id: {e}")))?;
     tracing::Span::current().record("container_id", id.as_str());
-    let mut record = record(rt, &id, sandbox, config, &image)?;
+    let mut record = record(rt, &id, sandbox, request, &image)?;
     record.volume_images = volumes.iter().map(|i| i.id.to_string()).collect();
     let mut undo = Undo::new("create_container");
     let error = match steps(rt, sandbox, &id, (record.clone(), wanted), &image, &mut undo).await {
@@ -167,11 +183,13 @@ async fn steps(
     };
     undo.push("snapshot", remove_layer).await?;
     let (dir, rt2, group) = (rt.paths.container(id), Arc::clone(rt), record.cgroup.clone());
+    let log = record.log_path.clone();
     let remove_bundle = move || async move {
         // The monitor removes its cgroup; one that was killed could not.
         teardown::remove_cgroup(&rt2, &group).await?;
         // systemd may make late what it was asked for in vain.
         scope::close(&rt2, &group).await?;
+        blocking(move || files::remove_empty_log(&log)).await?;
         blocking(move || files::remove_tree(&dir)).await
     };
     undo.push("bundle", remove_bundle).await?;

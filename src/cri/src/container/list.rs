@@ -27,6 +27,7 @@ pub(crate) fn image_spec(container: &Container, config: &cri::ContainerConfig) -
         image: container.record.image_name.clone(),
         user_specified_image: asked.user_specified_image,
         annotations: asked.annotations,
+        runtime_handler: asked.runtime_handler,
         ..Default::default()
     }
 }

@@ -5,13 +5,22 @@ use spec::ContainerId;
 
 use crate::clock;
 use crate::error::Error;
-use crate::runtime::Runtime;
+use crate::runtime::{CreateRequest, Runtime};
+use crate::sandbox::plan::check_log_directory;
 use crate::store::records::ContainerRecord;
 use crate::store::sandbox::Sandbox;
 
+/// Where the pod's logs are: as the request for the container says, else as that for the pod did. A kubelet whose
+/// directory of logs was changed looks for a new container's in the new one.
+pub(super) fn log_directory(sandbox: &Sandbox, said: Option<&cri::PodSandboxConfig>) -> Result<String, Error> {
+    let said = said.map(|pod| pod.log_directory.as_str()).filter(|it| !it.is_empty());
+    let directory = said.unwrap_or(&sandbox.config()?.log_directory);
+    check_log_directory(directory)?;
+    Ok(directory.trim_end_matches('/').to_owned())
+}
+
 /// The log file, or nothing.
-fn log_path(sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<String, Error> {
-    let directory = sandbox.config()?.log_directory.trim_end_matches('/').to_owned();
+fn log_path(directory: &str, config: &cri::ContainerConfig) -> Result<String, Error> {
     if directory.is_empty() || config.log_path.is_empty() {
         return Ok(String::new());
     }
@@ -29,9 +38,10 @@ pub(super) fn record(
     rt: &Runtime,
     id: &ContainerId,
     sandbox: &Sandbox,
-    config: &cri::ContainerConfig,
+    request: &CreateRequest,
     image: &image::Image,
 ) -> Result<ContainerRecord, Error> {
+    let config = &request.config;
     let asked = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
     let by_user = config
         .image
@@ -56,7 +66,7 @@ pub(super) fn record(
             .unwrap_or_else(|| image.id.with_algorithm()),
         image_name: name.cloned().unwrap_or(asked),
         cgroup: rt.config.container_cgroup(&sandbox.record.cgroup, id.as_str()),
-        log_path: log_path(sandbox, config)?,
+        log_path: log_path(&request.log_directory, config)?,
         boot_id: rt.boot_id.clone(),
         ..ContainerRecord::default()
     })

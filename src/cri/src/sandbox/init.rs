@@ -4,6 +4,7 @@
 //! It has the pod's id as its own, lives in `<state>/containers/<pod id>` and in the cgroup
 //! `<pod cgroup>/<pod id>`. When it ends, the kernel ends the whole pid namespace.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -14,13 +15,15 @@ use proto::monitor::{self as wire, reply, request::Verb};
 use spec::SandboxId;
 use spec::runtime::{
     Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    LinuxSeccomp, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
+use super::context::{self, Own};
 use super::files::remove_tree;
 use super::teardown;
 use crate::blocking;
-use crate::container::plan;
+use crate::container::plan::{self, security::Seccomp};
+use crate::container::sources;
 use crate::error::Error;
 use crate::monitor::Client;
 use crate::monitor::client::unexpected;
@@ -47,8 +50,9 @@ fn bad(e: impl std::fmt::Display) -> Error {
     Error::invalid(format!("the pod's init: {e}"))
 }
 
-/// No capability, no device, no mount, the pod's namespaces and a new pid namespace.
-fn spec(record: &SandboxRecord, cgroup: String) -> Result<Spec, Error> {
+/// No capability, no device, no mount, the pod's namespaces and a new pid namespace; the user and the filter that the
+/// pod asks for. With or without `readonly_rootfs` its root is empty and read only.
+fn spec(record: &SandboxRecord, cgroup: String, own: &Own, filter: Option<LinuxSeccomp>) -> Result<Spec, Error> {
     let namespace = |typ, path: &str| -> Result<LinuxNamespace, Error> {
         let builder = LinuxNamespaceBuilder::default().typ(typ);
         let builder = if path.is_empty() { builder } else { builder.path(path) };
@@ -80,8 +84,15 @@ fn spec(record: &SandboxRecord, cgroup: String) -> Result<Spec, Error> {
         .ambient(none())
         .build()
         .map_err(bad)?;
+    let user = UserBuilder::default()
+        .uid(own.uid)
+        .gid(own.gid)
+        .additional_gids(own.groups.clone())
+        .build()
+        .map_err(bad)?;
     let process = ProcessBuilder::default()
         .terminal(false)
+        .user(user)
         .args(vec!["init".to_owned()])
         .env(Vec::<String>::new())
         .cwd("/")
@@ -94,7 +105,6 @@ fn spec(record: &SandboxRecord, cgroup: String) -> Result<Spec, Error> {
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .cgroups_path(cgroup)
-        .seccomp(seccomp::default_profile::<&str>(&[]))
         .masked_paths(Vec::<String>::new())
         .readonly_paths(Vec::<String>::new())
         .build()
@@ -102,6 +112,11 @@ fn spec(record: &SandboxRecord, cgroup: String) -> Result<Spec, Error> {
     if let Some((uids, gids)) = maps {
         linux.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
     }
+    linux.set_seccomp(match own.seccomp {
+        Seccomp::RuntimeDefault => Some(seccomp::default_profile::<&str>(&[])),
+        Seccomp::Localhost(_) => filter,
+        Seccomp::Unconfined => None,
+    });
     let mut spec = SpecBuilder::default()
         .version("1.2.1")
         .root(RootBuilder::default().path("").readonly(true).build().map_err(bad)?)
@@ -118,7 +133,12 @@ fn spec(record: &SandboxRecord, cgroup: String) -> Result<Spec, Error> {
 /// Makes and starts it; its pid comes back.
 pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<i32, Error> {
     let dir = directory(rt, id);
-    let text = serde_json::to_vec(&spec(record, cgroup(rt, id, record))?)
+    let own = context::own(record)?;
+    let wanted = own.seccomp.clone();
+    let filter = blocking(move || sources::seccomp(&wanted)).await?;
+    // It has no capability.
+    let filter = filter.map(|profile| profile.of(&HashSet::new()));
+    let text = serde_json::to_vec(&spec(record, cgroup(rt, id, record), &own, filter)?)
         .map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();
     let (client, written) = tokio::join!(

@@ -1,5 +1,6 @@
 //! Pod sandboxes: one verb a file.
 
+pub(crate) mod context;
 pub(crate) mod files;
 pub(crate) mod init;
 pub(crate) mod list;

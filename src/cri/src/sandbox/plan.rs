@@ -201,17 +201,17 @@ fn check(config: &cri::PodSandboxConfig, metadata: &cri::PodSandboxMetadata) -> 
         }
     }
     check_maps(&config.labels, &config.annotations)?;
-    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
-        return Err(Error::invalid(format!(
-            "log_directory {:?} is not absolute",
-            config.log_directory
-        )));
+    check_log_directory(&config.log_directory)
+}
+
+/// A directory of logs is absolute and clean.
+pub(crate) fn check_log_directory(directory: &str) -> Result<(), Error> {
+    let at = |why: &str| Err(Error::invalid(format!("log_directory {directory:?} is not {why}")));
+    if !directory.is_empty() && !directory.starts_with('/') {
+        return at("absolute");
     }
-    if config.log_directory.split('/').any(|c| c == "..") || config.log_directory.contains('\0') {
-        return Err(Error::invalid(format!(
-            "log_directory {:?} is not a clean path",
-            config.log_directory
-        )));
+    if directory.split('/').any(|c| c == "..") || directory.contains('\0') {
+        return at("a clean path");
     }
     Ok(())
 }

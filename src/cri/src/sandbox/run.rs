@@ -15,7 +15,8 @@ use spec::SandboxId;
 use tracing::Instrument;
 
 use super::plan::{Node, SandboxPlan, checked, default_sysctls, plan};
-use super::{files, init, namespaces, network, teardown};
+use super::{context, files, init, namespaces, network, teardown};
+use crate::container::sources;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::db::Table;
@@ -99,6 +100,9 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
             "userns_options: this node has no user namespaces for pods: {why}"
         )));
     }
+    let config = checked(request.config.as_ref())?.0;
+    let own = context::check(config, &plan.record, &rt.host)?;
+    blocking(move || sources::seccomp(&own.seccomp)).await?;
     network::attachment(&plan.record, true)?;
     let record = &mut plan.record;
     if rt.host.selinux {

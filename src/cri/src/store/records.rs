@@ -146,6 +146,11 @@ impl SandboxRecord {
             .map(|r| r.runtime_handler.as_str())
             .unwrap_or_default()
     }
+
+    /// What it was asked to be.
+    pub(crate) fn security_context(&self) -> Option<&cri::LinuxSandboxSecurityContext> {
+        crate::sandbox::context::of(self.request.as_ref()?.config.as_ref())
+    }
 }
 
 impl ContainerRecord {

@@ -7,14 +7,16 @@ use super::{HostFacts, pod_selinux};
 use crate::error::Error;
 use crate::store::records::SandboxRecord;
 
-/// The profile of a container: its name, or none.
+/// The profile of a container: its name, or none. `pod` is what its pod says for containers that say nothing.
 pub(crate) fn apparmor(
     context: &cri::LinuxContainerSecurityContext,
+    pod: Option<&cri::SecurityProfile>,
     host: &HostFacts,
 ) -> Result<Option<String>, Error> {
     #[expect(deprecated, reason = "clients of CRI before 1.30 still set it")]
     let old = context.apparmor_profile.as_str();
-    let (kind, name) = match &context.apparmor {
+    let own = context.apparmor.as_ref();
+    let (kind, name) = match own.or(pod.filter(|_| old.is_empty())) {
         Some(profile) => (profile.profile_type(), profile.localhost_ref.as_str()),
         None => match old {
             // As the peers: who asks for nothing gets the default where there is one.
@@ -189,19 +191,34 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(apparmor(&context, &host(true)).unwrap(), wanted, "{context:?}");
+            assert_eq!(apparmor(&context, None, &host(true)).unwrap(), wanted, "{context:?}");
         }
+    }
+
+    #[test]
+    fn a_pods_profile_is_that_of_containers_that_say_nothing() {
+        let pod = with(ProfileType::Localhost, "pods").apparmor;
+        for (context, wanted) in [
+            (Context::default(), Some("pods")),
+            (with(ProfileType::Localhost, "mine"), Some("mine")),
+            (with(ProfileType::Unconfined, ""), None),
+            (old("localhost/mine"), Some("mine")),
+        ] {
+            let got = apparmor(&context, pod.as_ref(), &host(true)).unwrap();
+            assert_eq!(got.as_deref(), wanted, "{context:?}");
+        }
+        assert!(apparmor(&Context::default(), pod.as_ref(), &host(false)).is_err());
     }
 
     #[test]
     fn without_apparmor_a_profile_of_ones_own_is_refused_and_the_default_is_none() {
         assert_eq!(
-            apparmor(&with(ProfileType::RuntimeDefault, ""), &host(false)).unwrap(),
+            apparmor(&with(ProfileType::RuntimeDefault, ""), None, &host(false)).unwrap(),
             None
         );
-        assert_eq!(apparmor(&Context::default(), &host(false)).unwrap(), None);
+        assert_eq!(apparmor(&Context::default(), None, &host(false)).unwrap(), None);
         for context in [with(ProfileType::Localhost, "mine"), old("localhost/mine")] {
-            let error = apparmor(&context, &host(false)).unwrap_err();
+            let error = apparmor(&context, None, &host(false)).unwrap_err();
             assert_eq!(error.kind(), spec::Kind::InvalidArgument);
             assert!(error.to_string().contains("this node has no AppArmor"), "{error}");
         }
@@ -211,7 +228,7 @@ mod tests {
             old("localhost/"),
             with(ProfileType::Localhost, "a\nb"),
         ] {
-            let error = apparmor(&context, &host(true)).unwrap_err();
+            let error = apparmor(&context, None, &host(true)).unwrap_err();
             assert_eq!(error.kind(), spec::Kind::InvalidArgument);
         }
     }

@@ -152,6 +152,9 @@ pub(crate) fn check(config: &cri::ContainerConfig) -> Result<(), Error> {
             "config.image names no image: give it a name, or an id that PullImage answered",
         ));
     }
+    if config.windows.is_some() {
+        return Err(Error::invalid("config.windows is set: this is a Linux node"));
+    }
     check_maps(&config.labels, &config.annotations)?;
     cdi::wanted(config)?;
     let texts = [&config.working_dir, &config.log_path, &metadata.name]
@@ -223,14 +226,12 @@ pub(crate) fn file_label(
 
 /// What the pod's own options say.
 pub(crate) fn pod_selinux(sandbox: &SandboxRecord) -> Option<&cri::SeLinuxOption> {
-    let config = sandbox.request.as_ref()?.config.as_ref()?;
-    config
-        .linux
-        .as_ref()?
-        .security_context
-        .as_ref()?
-        .selinux_options
-        .as_ref()
+    sandbox.security_context()?.selinux_options.as_ref()
+}
+
+/// The profile that the pod names.
+pub(crate) fn pod_apparmor(sandbox: &SandboxRecord) -> Option<&cri::SecurityProfile> {
+    sandbox.security_context()?.apparmor.as_ref()
 }
 
 fn built<T>(what: &str, result: Result<T, impl std::fmt::Display>) -> Result<T, Error> {
@@ -337,7 +338,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let image = input.image.config().as_ref().unwrap_or(&empty);
     let identity = users::resolve(&context, image.user().as_deref().unwrap_or(""), input.accounts)?;
     let caps = security::capabilities(&context, &input.handler.default_capabilities, input.host)?;
-    let apparmor = lsm::apparmor(&context, input.host)?;
+    let apparmor = lsm::apparmor(&context, pod_apparmor(input.sandbox), input.host)?;
     let selinux = lsm::selinux(&context, input.sandbox, input.host)?;
     let (masked, readonly) = security::hidden(&context)?;
     let no_resources = cri::LinuxContainerResources::default();
