@@ -16,6 +16,7 @@ use tracing::Instrument;
 
 use super::plan::{Node, SandboxPlan, checked, default_sysctls, plan};
 use super::{context, files, init, namespaces, network, teardown};
+use crate::container::plan::security::Seccomp;
 use crate::container::sources;
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -71,6 +72,7 @@ async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<
         Err(error) => {
             let failed = undo.roll_back().await;
             if failed.is_empty() {
+                rt.categories.give_back(id.as_str());
                 rt.db.delete(Table::Sandbox, id.as_str()).await?;
                 return Err(error);
             }
@@ -101,9 +103,14 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
     }
     let config = checked(request.config.as_ref())?.0;
     let own = context::check(config, &plan.record, &rt.host)?;
-    blocking(move || sources::seccomp(&own.seccomp)).await?;
+    if matches!(own.seccomp, Seccomp::Localhost(_)) {
+        blocking(move || sources::seccomp(&own.seccomp)).await?;
+    }
     network::attachment(&plan.record, true)?;
     let record = &mut plan.record;
+    if rt.host.selinux {
+        rt.categories.take(record)?;
+    }
     if record.cgroup.is_empty() {
         record.cgroup = rt.config.pod_cgroup(id);
         record.cgroup_owned = true;

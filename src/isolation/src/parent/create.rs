@@ -53,6 +53,9 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         hooks: (plan.hooks.has(&[Stage::Poststart]), plan.hooks.has(&[Stage::Poststop])),
     })?;
     group.apply(&plan.resources)?;
+    if let Some(uid) = plan.cgroup_owner() {
+        group.delegate(uid)?;
+    }
 
     let sources = Sources::open(&plan, &req, &group)?;
     let entry = group.entry()?;
