@@ -128,6 +128,8 @@ section! {
         cdi_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()];
         /// Lowest id of the host that a pod's user namespace may map; 65536 keeps all of the host's own users out.
         userns_min_host_id: u32 = 1;
+        /// Containers in a user namespace get a copy of their image where root's filesystem has no idmapped mounts.
+        userns_copies_layers: bool = true;
         /// Profile of a container that names none: runtime_default or unconfined.
         default_seccomp: SeccompDefault = SeccompDefault::Unconfined;
         /// What /etc/localtime is in containers: a zone like Europe/Berlin, Local for the host's, null for the image's.

@@ -56,6 +56,7 @@ fn images(config: &Config) -> image::Options {
     options.max_parallel_layers = config.image.max_parallel_layers;
     options.progress_timeout = config.image.progress_timeout();
     options.pinned.clone_from(&config.image.pinned);
+    options.copy_for_userns = config.runtime.userns_copies_layers;
     options
 }
 

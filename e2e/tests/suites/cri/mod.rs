@@ -17,3 +17,4 @@ mod states;
 mod stats;
 mod stop;
 mod userns;
+mod userns_copy;
