@@ -115,7 +115,13 @@ impl<'de> Deserialize<'de> for Rlimit {
     }
 }
 
-leaf!(HandlerKind, Vec<Rlimit>, Option<SeccompDefault>, Option<Vec<String>>);
+leaf!(
+    HandlerKind,
+    Vec<Rlimit>,
+    Option<SeccompDefault>,
+    Option<Vec<String>>,
+    Option<u64>
+);
 
 section! {
     /// One runtime handler.
@@ -138,6 +144,8 @@ section! {
         cgroup_writable: bool = false;
         /// Limits of each first process, like nofile=1024:4096; those that are not named are the daemon's own.
         rlimits: Vec<Rlimit> = Vec::new();
+        /// Bytes that a memory limit must have at least; null means runtime.container_min_memory.
+        container_min_memory: Option<u64> = None;
         /// Most processes and threads in one container; 0 means as many as the pod may have.
         pids_limit: u32 = 0;
     }

@@ -10,6 +10,7 @@
 //!
 //! May use: `spec`.
 
+mod device;
 mod error;
 mod handler;
 mod load;
@@ -26,6 +27,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use device::Device;
 pub use error::Error;
 pub use handler::{BUILT_IN_HANDLER, Handler, HandlerKind, Rlimit};
 pub use load::{DEFAULT_DIR, DEFAULT_FILE, Flags, Loaded, Sources, load};
@@ -36,6 +38,10 @@ pub use validate::Problem;
 pub use value::{CgroupDriver, ImageVolumes, LogLevel, SeccompDefault};
 
 use section::section;
+
+/// Four times what it takes from the cgroup to an answer of the container's program and of an exec, seen with busybox
+/// (cgroup v1, x86-64): nothing ran with 192 KiB, everything with 256 KiB. There is no second program to start.
+const DEFAULT_MIN_MEMORY: u64 = 1 << 20;
 
 section! {
     /// Everything an administrator can set.
@@ -124,6 +130,20 @@ section! {
         max_log_line: u32 = 16_384;
         /// Capabilities of a container that asks for nothing else, without the CAP_ prefix.
         default_capabilities: Vec<String> = value::DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect();
+        /// Device nodes belong to the runAsUser and runAsGroup of the container that asks for them, not to the host's owner.
+        device_ownership_from_security_context: bool = false;
+        /// Devices of the host that every container gets, like /dev/fuse or /dev/sdc:/dev/xvdc:rw.
+        additional_devices: Vec<Device> = Vec::new();
+        /// Devices of the host that may be named by the annotation io.kubernetes.cri-o.Devices, where the handler lets it through.
+        allowed_devices: Vec<String> = vec!["/dev/fuse".into(), "/dev/net/tun".into()];
+        /// Sysctls of every pod that has the namespace they belong to, like net.core.somaxconn=1024; what a pod asks for wins.
+        default_sysctls: Vec<String> = Vec::new();
+        /// In a pod's own network every user may listen below port 1024 (net.ipv4.ip_unprivileged_port_start=0).
+        enable_unprivileged_ports: bool = true;
+        /// In a pod's own network every user may ping (net.ipv4.ping_group_range of all groups).
+        enable_unprivileged_icmp: bool = true;
+        /// Bytes that a memory limit of a container must have at least; a lower one is refused, 0 refuses none.
+        container_min_memory: u64 = DEFAULT_MIN_MEMORY;
         /// Directories with descriptions of CDI devices; what a later one says stands against an earlier one.
         cdi_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()];
         /// Lowest id of the host that a pod's user namespace may map; 65536 keeps all of the host's own users out.
@@ -221,6 +241,15 @@ impl Config {
             .map(String::as_str)
             .filter(|name| *name != BUILT_IN_HANDLER);
         std::iter::once(BUILT_IN_HANDLER).chain(others).collect()
+    }
+}
+
+impl Runtime {
+    /// The sysctls of every pod, by name.
+    #[must_use]
+    pub fn sysctls(&self) -> BTreeMap<String, String> {
+        let lines = self.default_sysctls.iter();
+        lines.filter_map(|line| validate::sysctl(line).ok()).collect()
     }
 }
 

@@ -153,6 +153,14 @@ impl Config {
                 );
             }
         }
+        for device in &self.runtime.allowed_devices {
+            found.path("runtime.allowed_devices", Path::new(device));
+        }
+        for line in &self.runtime.default_sysctls {
+            if let Err(why) = sysctl(line) {
+                found.add("runtime.default_sysctls", format!("{line:?}: {why}"));
+            }
+        }
         if self.cni.network_name.as_deref() == Some("") {
             found.add(
                 "cni.network_name",
@@ -199,6 +207,18 @@ fn check_handler(key: &str, handler: &Handler, found: &mut Found) {
                 found.add(&format!("{key}.{list}"), format!("{pattern:?} {what}"));
             }
         }
+    }
+}
+
+/// A line of `default_sysctls`: name and value.
+pub(crate) fn sysctl(line: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = line
+        .split_once('=')
+        .ok_or("a name, '=' and a value are wanted, like net.core.somaxconn=1024")?;
+    let name = spec::sysctl::check(name.trim(), value.trim())?;
+    match spec::sysctl::owner(&name) {
+        Some(_) => Ok((name, value.trim().to_owned())),
+        None => Err("it belongs to no namespace of a pod and would change the host"),
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::node::{Node, Plugins};
-use crate::{catalog, places};
+use crate::{account, catalog, places};
 
 /// A CRI server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,7 @@ pub fn command(node: &Node) -> Result<Command> {
                     command.arg(format!("--nofile={soft}:")).arg(program);
                     command
                 }
-                None => node.enter(program),
+                None => start(node, &program)?,
             };
             command.arg("serve").arg("--config").arg(node.dir().join("config.yaml"));
             command
@@ -117,7 +118,7 @@ pub fn command(node: &Node) -> Result<Command> {
             command
         }
         Engine::Containerd => {
-            let mut command = node.enter(places::tool("containerd")?);
+            let mut command = start(node, &places::tool("containerd")?)?;
             command
                 .arg("--config")
                 .arg(node.dir().join("config.toml"))
@@ -143,9 +144,16 @@ pub fn command(node: &Node) -> Result<Command> {
     Ok(command)
 }
 
+fn start(node: &Node, program: &Path) -> Result<Command> {
+    if node.options().accounted {
+        return account::enter(node, program);
+    }
+    Ok(node.enter(program))
+}
+
 fn containerd_config(node: &Node) -> Result<String> {
     let runc = places::tool("runc")?;
-    let quoted = |path: &std::path::Path| {
+    let quoted = |path: &Path| {
         path.to_str()
             .map(|path| format!("'{path}'"))
             .context("a path that is not UTF-8")

@@ -24,6 +24,7 @@
     reason = "a test library and its programs talk to a terminal"
 )]
 
+pub mod account;
 pub mod bed;
 pub mod catalog;
 pub mod cgroups;

@@ -46,6 +46,8 @@ pub struct Options {
     pub quiet: bool,
     /// The soft limit of open files that the server (ours only) is started with, if not this process's own.
     pub open_files: Option<u32>,
+    /// Start the server in a cgroup of its own, for [`crate::account`].
+    pub accounted: bool,
     /// Directories that get a tmpfs of their own inside: programs write there by fixed names.
     pub private: &'static [&'static str],
     /// Where our programs are, if not where [`places::product`] looks (a build with fail points).
@@ -70,6 +72,7 @@ impl Default for Options {
             env: Vec::new(),
             config: String::new(),
             open_files: None,
+            accounted: false,
             small_disk: None,
             registry: true,
             quiet: false,

@@ -1,8 +1,8 @@
 //! Looks at the configuration directory again whenever it changes.
 //!
-//! inotify on the directory, or on the nearest parent that exists while it does not; and every
-//! few seconds without any event, for what inotify cannot see (a link's target, a network file
-//! system, a mount on top). The task ends with the `Cni` it serves.
+//! inotify on the directory, or on the nearest parent that exists while it does not; and now and
+//! then without any event, for what inotify cannot see (a link's target, a network file system, a
+//! mount on top). The task ends with the `Cni` it serves.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -16,6 +16,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Cni;
 
+/// Where inotify tells of changes: each look without one wakes several threads of an idle node.
+const LOOK: Duration = Duration::from_secs(30);
+/// Where it does not.
 const POLL: Duration = Duration::from_secs(5);
 /// Files are often written in several steps; one look after the last of them is enough.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -98,7 +101,7 @@ async fn run(cni: Weak<Cni>, dir: PathBuf) {
             match &mut watch {
                 Some(watch) => {
                     // Nothing in time is as good a reason to look as an event.
-                    if tokio::time::timeout(POLL, watch.event()).await.is_ok() {
+                    if tokio::time::timeout(LOOK, watch.event()).await.is_ok() {
                         tokio::time::sleep(SETTLE).await;
                     }
                 }

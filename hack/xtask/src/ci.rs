@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{checks, contract, cri_table, layers, report, run};
+use crate::{checks, contract, cri_table, features, layers, report, run};
 
 /// What cargo checks.
 struct Check {
@@ -83,7 +83,13 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
             Box::new(|| Ok(report("cri-table", &cri_table::check(root, false)?))),
         ),
         ("layers", Box::new(|| Ok(report("layers", &layers::check(root)?)))),
-        ("contract", Box::new(|| Ok(report("contract", &contract::check(root)?)))),
+        (
+            "contract",
+            Box::new(|| {
+                let found = [contract::check(root)?, features::check(root)?].concat();
+                Ok(report("contract", &found))
+            }),
+        ),
         cargo(CLIPPY),
         cargo(DOC),
         cargo(TEST),

@@ -15,20 +15,23 @@ use anyhow::Context;
 use crate::checks::Violation;
 
 const DOCUMENT: &str = "docs/kubelet.md";
-const SUITES: &str = "e2e/tests/suites";
+pub(crate) const SUITES: &str = "e2e/tests/suites";
 const SECTIONS: u32 = 9;
 
-/// A test function named after a statement.
-struct Test {
+/// A test function.
+pub(crate) struct Test {
     path: PathBuf,
     line: usize,
     /// Why it does not run.
-    idle: Option<String>,
+    pub(crate) idle: Option<String>,
 }
+
+/// By name.
+pub(crate) type Tests = BTreeMap<String, Test>;
 
 /// Checks the tree at `root`.
 pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<Violation>> {
-    let tests = tests(root)?;
+    let tests = suites(root, is_name)?;
     let text = fs::read_to_string(root.join(DOCUMENT)).with_context(|| format!("read {DOCUMENT}"))?;
     let mut found = Vec::new();
     let mut named = Vec::new();
@@ -91,8 +94,8 @@ fn is_name(word: &str) -> bool {
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// All of them, by name.
-fn tests(root: &Path) -> anyhow::Result<BTreeMap<String, Test>> {
+/// The tests of the suites, as far as `is_wanted` takes their names.
+pub(crate) fn suites(root: &Path, is_wanted: fn(&str) -> bool) -> anyhow::Result<Tests> {
     let runner = fs::read_to_string(root.join("hack/test")).context("read hack/test")?;
     let mut tests = BTreeMap::new();
     let mut directories = vec![root.join(SUITES)];
@@ -103,14 +106,21 @@ fn tests(root: &Path) -> anyhow::Result<BTreeMap<String, Test>> {
                 directories.push(path);
             } else if path.extension().is_some_and(|kind| kind == "rs") {
                 let idle = idle(root, &path, &runner)?;
-                of_file(root, &path, idle.as_deref(), &mut tests)?;
+                of_file(root, &path, idle.as_deref(), is_wanted, &mut tests)?;
             }
         }
     }
     Ok(tests)
 }
 
-fn of_file(root: &Path, path: &Path, idle: Option<&str>, tests: &mut BTreeMap<String, Test>) -> anyhow::Result<()> {
+/// The tests of one file; one that runs goes before one of the same name that does not.
+pub(crate) fn of_file(
+    root: &Path,
+    path: &Path,
+    idle: Option<&str>,
+    is_wanted: fn(&str) -> bool,
+    tests: &mut Tests,
+) -> anyhow::Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let mut attributes: Vec<&str> = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -119,9 +129,13 @@ fn of_file(root: &Path, path: &Path, idle: Option<&str>, tests: &mut BTreeMap<St
             attributes.push(line);
             continue;
         }
-        let name = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next());
-        if let Some(name) = name.filter(|name| is_name(name)) {
-            let why = if !attributes.contains(&"#[test]") {
+        let name = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+        let name = name.and_then(|rest| rest.split('(').next());
+        if let Some(name) = name.filter(|name| is_wanted(name)) {
+            let why = if !attributes
+                .iter()
+                .any(|it| *it == "#[test]" || it.starts_with("#[tokio::test"))
+            {
                 Some("it has no #[test]".to_owned())
             } else if attributes
                 .iter()
@@ -136,7 +150,9 @@ fn of_file(root: &Path, path: &Path, idle: Option<&str>, tests: &mut BTreeMap<St
                 line: index + 1,
                 idle: why,
             };
-            tests.insert(name.to_owned(), test);
+            if test.idle.is_none() || !tests.contains_key(name) {
+                tests.insert(name.to_owned(), test);
+            }
         }
         attributes.clear();
     }

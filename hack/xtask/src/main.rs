@@ -5,7 +5,7 @@
 //! | `budget` | the quick bench; fails where a ratio to the peer is lost                    |
 //! | `build`  | the programs, into target/bulkhead; the small ones static                  |
 //! | `ci`     | fmt, house rules, layers, clippy, doc, unit tests: what CI runs first      |
-//! | `contract` | docs/kubelet.md: each sentence has a test that runs                       |
+//! | `contract` | docs/kubelet.md and docs/features.md: each sentence and row has a test that runs |
 //! | `cri-table` | writes `docs/cri.md`: what becomes of each field of each CRI message     |
 //! | `layers` | no crate uses one above it; the daemon's tree is free of `isolation`       |
 //! | `lint`   | the house rules that neither rustc nor clippy knows                        |
@@ -23,6 +23,7 @@ mod checks;
 mod ci;
 mod contract;
 mod cri_table;
+mod features;
 mod layers;
 mod run;
 
@@ -51,7 +52,7 @@ enum Task {
     Build(build::Args),
     /// Everything that CI asks of a change before the system tests.
     Ci,
-    /// Check that each sentence of docs/kubelet.md has a test that runs.
+    /// Check that each sentence of docs/kubelet.md and each row of docs/features.md has a test that runs.
     Contract,
     /// Write docs/cri.md: what becomes of each field of each CRI message.
     CriTable,
@@ -67,7 +68,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Budget { json } => budget::run(&root, json.as_deref())?,
         Task::Build(args) => build::run(&root, &args).map(|()| true)?,
         Task::Ci => ci::run(&root)?,
-        Task::Contract => report("contract", &contract::check(&root)?),
+        Task::Contract => report("contract", &[contract::check(&root)?, features::check(&root)?].concat()),
         Task::CriTable => report("cri-table", &cri_table::check(&root, true)?),
         Task::Layers => report("layers", &layers::check(&root)?),
         Task::Lint => report("lint", &checks::all(&root)?),

@@ -37,6 +37,10 @@ pub(crate) struct Handler {
     pub(crate) devices: Devices,
     /// Of the first process.
     pub(crate) rlimits: Vec<PosixRlimit>,
+    /// Devices that a container asks for belong to the user that its security context names.
+    pub(crate) device_ownership: bool,
+    /// The least memory limit, in bytes.
+    pub(crate) min_memory: u64,
     /// Most processes; None: no limit.
     pub(crate) pids_limit: Option<i64>,
     /// The container's own cgroup is writable.
@@ -69,6 +73,8 @@ impl Handler {
             default_capabilities: names.iter().map(|n| capability(n)).collect::<Result<_, _>>()?,
             default_seccomp: seccomp,
             devices,
+            device_ownership: runtime.device_ownership_from_security_context,
+            min_memory: of.container_min_memory.unwrap_or(runtime.container_min_memory),
             rlimits: of.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?,
             pids_limit: (of.pids_limit > 0).then_some(i64::from(of.pids_limit)),
             cgroup_writable: of.cgroup_writable,

@@ -25,7 +25,6 @@ use std::time::Duration;
 use proto::monitor::{self as wire, reply, request::Verb};
 use spec::{ContainerId, ExitReason, SandboxId};
 
-use crate::clock;
 use crate::container::{create, exit, remove, stop};
 use crate::error::Error;
 use crate::monitor::Client;
@@ -35,6 +34,7 @@ use crate::store::container::{self as containers, Container};
 use crate::store::db::{Loaded, Row, Table};
 use crate::store::records::{ContainerRecord, Phase, SandboxPhase, SandboxRecord, SandboxStatus, Status, decode};
 use crate::store::sandbox::{Sandbox, name_key};
+use crate::{blocking, clock};
 
 /// How long a monitor may take to say its state: one that hangs must not hold up the rest.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -56,19 +56,51 @@ pub(crate) async fn restore(rt: &Arc<Runtime>, loaded: Loaded) {
         known.containers.insert(row.id.clone());
         let rt = Arc::clone(rt);
         tokio::spawn(async move {
-            if let Err(error) = container(&rt, &row).await {
-                put_aside(&rt, Table::Container, &row.id, &error).await;
+            match container(&rt, &row).await {
+                Ok(half) => half,
+                Err(error) => {
+                    put_aside(&rt, Table::Container, &row.id, &error).await;
+                    None
+                }
             }
         })
     });
+    let mut halves = Vec::new();
     for done in futures_util::future::join_all(work).await {
-        if let Err(error) = done {
-            tracing::error!(%error, "restoring a container ended without a result");
+        match done {
+            Ok(half) => halves.extend(half),
+            Err(error) => tracing::error!(%error, "restoring a container ended without a result"),
         }
     }
+    half_made(rt, halves).await;
     finish_removals(rt);
     sweep(rt, &known).await;
     tracing::info!(pods, containers = conts, "state restored");
+}
+
+/// Discards what CreateContainer had begun. Before anybody is served, since the next attempt may log to the same file;
+/// the rest may take its time.
+async fn half_made(rt: &Arc<Runtime>, halves: Vec<Arc<Container>>) {
+    let discarded = halves.iter().map(|half| async {
+        let shared = || {
+            rt.index
+                .containers()
+                .iter()
+                .any(|c| c.record.log_path == half.record.log_path)
+        };
+        // The log of one that is still being made would be there again.
+        let gone = tokio::time::timeout(ANSWER, stop::discard(half)).await.is_ok();
+        if gone && !shared() {
+            let log = half.record.log_path.clone();
+            if let Err(error) = blocking(move || files::remove_empty_log(&log)).await {
+                tracing::warn!(container = %half.id, %error, "the kubelet will take its next attempt for a restart");
+            }
+        }
+    });
+    futures_util::future::join_all(discarded).await;
+    for half in halves {
+        create::later(rt, half);
+    }
 }
 
 /// Ids that have a record; half-made objects among them are cleaned by their own tasks.
@@ -123,7 +155,8 @@ async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
     Ok(())
 }
 
-async fn container(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
+/// Brings back one container; answers it where it was never made whole.
+async fn container(rt: &Arc<Runtime>, row: &Row) -> Result<Option<Arc<Container>>, Error> {
     let (record, status): (ContainerRecord, Status) = decode(&row.record, &row.status)?;
     let id = ContainerId::parse(&row.id).map_err(|e| Error::new(spec::Kind::DataLoss, e.to_string()))?;
     let config = record.config.as_ref().ok_or_else(|| damaged("configuration"))?;
@@ -136,13 +169,12 @@ async fn container(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
     container.set_monitor(client.clone());
     if half {
         tracing::info!(container = %container.id, "cleaning up a half-made container");
-        create::later(rt, container);
-        return Ok(());
+        return Ok(Some(container));
     }
     if rt.index.find_sandbox(&sandbox_id)?.is_none() {
         tracing::warn!(container = %container.id, "its pod is unknown: removing it");
         rt.index.insert_container(Arc::clone(&container));
-        return remove::away(rt, &container).await;
+        return remove::away(rt, &container).await.map(|()| None);
     }
     rt.container_names.adopt(&key, container.id.as_str());
     match client {
@@ -151,7 +183,7 @@ async fn container(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
         None => {}
     }
     rt.index.insert_container(container);
-    Ok(())
+    Ok(None)
 }
 
 async fn connect(rt: &Runtime, container: &Container) -> Option<Client> {

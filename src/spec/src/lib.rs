@@ -1,5 +1,6 @@
 //! What every crate shares: ids parsed once (`id`), the error kinds (`kind`), digests
-//! (`digest`), the record of a container's end (`exit`), fail points (`failpoint`) and the OCI
+//! (`digest`), the record of a container's end (`exit`), fail points (`failpoint`), the
+//! names of sysctls (`sysctl`) and the OCI
 //! types (`runtime`, `image`), which nobody else imports from `oci-spec` directly.
 //!
 //! May use: no crate of ours.
@@ -9,6 +10,7 @@ pub mod exit;
 pub mod failpoint;
 pub mod id;
 pub mod kind;
+pub mod sysctl;
 
 pub use digest::Digest;
 pub use exit::{ExitReason, ExitRecord};

@@ -38,7 +38,7 @@ async fn a_network_appears_changes_and_goes_without_a_restart() {
     assert_eq!(cni.status().await.unwrap_err().kind(), Kind::FailedPrecondition);
     tokio::time::sleep(Duration::from_millis(50)).await;
 
-    // The folder does not exist yet either. By events, not by the poll of 5 s.
+    // The folder does not exist yet either. By events, not by the look that comes without one.
     node.conf("20.conf", r#"{"cniVersion":"1.0.0","name":"one","type":"a"}"#);
     assert!(becomes(&cni, Some("one")).await < Duration::from_secs(3));
     cni.status().await.unwrap();

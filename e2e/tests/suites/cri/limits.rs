@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use e2e::bed::refused;
 use e2e::catalog::BUSYBOX;
-use e2e::config::resources;
+use e2e::config::{pod, resources};
 use e2e::limits::{Kernel, is_v2};
-use e2e::{Bed, container, test};
+use e2e::{Bed, Options, container, test, test_with};
 use proto::cri as v1;
 use tonic::Code;
 
@@ -167,5 +167,51 @@ fn e7_unified_names_files_of_controllers_and_needs_cgroup_v2() {
             Code::InvalidArgument,
             &["memory.none-such"],
         )
+    });
+}
+
+const LEAST: &str = "
+handlers:
+  careless:
+    container_min_memory: 0
+  careful:
+    container_min_memory: 8388608
+";
+
+#[test]
+fn a_memory_limit_under_which_nothing_starts_is_refused_and_what_is_taken_starts() {
+    let options = Options {
+        config: LEAST.into(),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let cri = node.cri();
+        cri.pull(BUSYBOX).await?;
+        let limited = |name: &str, bytes: i64| {
+            let mut config = sleeper(name, v1::LinuxContainerResources::default());
+            resources(&mut config).memory_limit_in_bytes = bytes;
+            config
+        };
+        // Whether it is taken, at the limit and a byte below.
+        for (handler, least) in [("", 1 << 20), ("careful", 8 << 20)] {
+            let sandbox = pod(node, "pod");
+            let id = cri.run_pod_with(&sandbox, handler).await?;
+            let words = ["memory_limit_in_bytes", "container_min_memory"];
+            refused(
+                cri.create(&id, &limited("below", least - 1), &sandbox).await,
+                Code::InvalidArgument,
+                &words,
+            )?;
+            let main = cri.run(&id, &limited("main", least), &sandbox).await?;
+            ensure!(
+                cri.sh(&main, "echo runs").await? == "runs\n",
+                "{handler:?} does not run"
+            );
+        }
+        // Who asks for it may try.
+        let sandbox = pod(node, "pod");
+        let id = cri.run_pod_with(&sandbox, "careless").await?;
+        cri.create(&id, &limited("tiny", 128 << 10), &sandbox).await?;
+        Ok(())
     });
 }

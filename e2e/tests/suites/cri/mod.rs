@@ -1,6 +1,7 @@
 //! Every CRI call.
 
 mod apparmor;
+mod devices;
 mod errors;
 mod exec;
 mod handlers;

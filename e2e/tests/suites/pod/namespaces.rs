@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use e2e::config::{pod_namespaces, security};
-use e2e::{Bed, Node, sleeper, test};
+use e2e::{Bed, Node, Options, sleeper, test, test_with};
 use proto::cri as v1;
 use v1::NamespaceMode::{Container, Node as Host, Pod};
 
@@ -205,6 +205,71 @@ fn e6_a_sysctl_of_the_host_is_refused() {
         ensure!(
             node.cri().run_pod(&config).await.is_err(),
             "an IPC sysctl on the host's IPC namespace was accepted"
+        );
+        Ok(())
+    });
+}
+
+const PORT: &str = "net.ipv4.ip_unprivileged_port_start";
+const PING: &str = "net.ipv4.ping_group_range";
+const BACKLOG: &str = "net.core.somaxconn";
+
+/// What the pod's own network has for the three names.
+async fn three(bed: &Bed, id: &str) -> Result<Vec<String>> {
+    let line = [PORT, PING, BACKLOG].map(|name| format!("cat /proc/sys/{}", name.replace('.', "/")));
+    let text = bed.cri.sh(id, &line.join("; ")).await?;
+    Ok(text.lines().map(|line| line.replace('\t', " ")).collect())
+}
+
+#[test]
+fn every_user_may_listen_below_1024_and_ping_unless_the_node_or_the_pod_says_otherwise() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let mut config = sleeper("main");
+        security(&mut config).run_as_user = Some(v1::Int64Value { value: 1000 });
+        let id = bed.run(&config).await?;
+        let found = three(&bed, &id).await?;
+        ensure!(found[..2] == ["0", "0 2147483647"], "{found:?}");
+        let line = "nc -l -p 80 & sleep 0.2; kill $! && echo listened";
+        ensure!(bed.cri.sh(&id, line).await? == "listened\n", "port 80 was refused");
+        Ok(())
+    });
+    let options = Options {
+        config: format!(
+            "runtime:\n  enable_unprivileged_ports: false\n  enable_unprivileged_icmp: false\n  \
+             default_sysctls: [{BACKLOG}=77, kernel.shm_rmid_forced=1]\n"
+        ),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let id = bed.sleeper("main").await?;
+        let found = three(&bed, &id).await?;
+        ensure!(found == ["1024", "1 0", "77"], "{found:?}");
+        let forced = bed.cri.sh(&id, "cat /proc/sys/kernel/shm_rmid_forced").await?;
+        ensure!(forced == "1\n", "{forced}");
+        // What the pod asks for wins.
+        let mut sandbox = e2e::pod(node, "asking");
+        let asked = [(PORT, "500"), (BACKLOG, "99")];
+        sandbox.linux.get_or_insert_default().sysctls =
+            asked.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let pod = bed.cri.run_pod(&sandbox).await?;
+        let id = bed.cri.run(&pod, &sleeper("main"), &sandbox).await?;
+        let found = three(&bed, &id).await?;
+        ensure!(found == ["500", "1 0", "99"], "{found:?}");
+        // The host's network and IPC are not the pod's: its sysctls are left alone.
+        let before = std::fs::read_to_string("/proc/sys/kernel/shm_rmid_forced")?;
+        let hosts = node.sh("cat /proc/sys/net/core/somaxconn")?;
+        let (bed, id) = with_modes(node, |options| {
+            options.network = Host.into();
+            options.ipc = Host.into();
+        })
+        .await?;
+        let found = three(&bed, &id).await?;
+        ensure!(found[2] == hosts.trim(), "{found:?}, the host has {hosts}");
+        ensure!(
+            std::fs::read_to_string("/proc/sys/kernel/shm_rmid_forced")? == before,
+            "the host's changed"
         );
         Ok(())
     });

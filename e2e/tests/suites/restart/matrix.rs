@@ -207,6 +207,15 @@ async fn cell(verb: &str, step: &str, action: &str) -> Result<()> {
         node.start_daemon().await?;
         let cri = node.cri();
         ensure!(cri.image(BUSYBOX).await?.is_some(), "the image is lost");
+        // By the logs that are there the kubelet counts the attempts.
+        let log = e2e::logs::path(&ship.config, &ship.container);
+        let known = cri.containers(None).await?;
+        let acknowledged = known.iter().any(|one| one.metadata == ship.container.metadata);
+        ensure!(
+            verb != "create_container" || acknowledged || !log.exists(),
+            "{} stayed though the container was never made",
+            log.display()
+        );
         ship.recover(&node, verb).await?;
         let after = (
             cri.container_pid(&bystander).await?,

@@ -51,7 +51,10 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     sources::mounts(wanted)?;
     let handler = rt.handler(sandbox.record.handler())?;
     let all = context.privileged && handler.devices == Devices::All;
-    let devices = sources::devices(config, all)?;
+    let passed = plan::passed_annotations(&handler, config, &sandbox.record);
+    let lent = passed.get(plan::devices::ANNOTATION).map(String::as_str);
+    let asked = plan::devices::asked(config, lent, &rt.config.runtime)?;
+    let devices = sources::devices(&asked, all)?;
     let seccomp = sources::seccomp(&plan::security::seccomp(&context, &handler.default_seccomp)?)?;
     sources::apparmor(plan::lsm::apparmor(&context, plan::pod_apparmor(&sandbox.record), &rt.host)?.as_deref())?;
     let accounts = rootfs::accounts(mount.as_fd())?;

@@ -50,6 +50,8 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
     plan::check(&config)?;
     let sandbox = rt.index.sandbox(&request.pod_sandbox_id)?;
     ready(&sandbox)?;
+    let limits = config.linux.as_ref().and_then(|l| l.resources.as_ref());
+    plan::resources::check_memory(limits, rt.handler(sandbox.record.handler())?.min_memory)?;
     let options = config
         .linux
         .as_ref()
@@ -181,11 +183,13 @@ async fn steps(
     };
     undo.push("snapshot", remove_layer).await?;
     let (dir, rt2, group) = (rt.paths.container(id), Arc::clone(rt), record.cgroup.clone());
+    let log = record.log_path.clone();
     let remove_bundle = move || async move {
         // The monitor removes its cgroup; one that was killed could not.
         teardown::remove_cgroup(&rt2, &group).await?;
         // systemd may make late what it was asked for in vain.
         scope::close(&rt2, &group).await?;
+        blocking(move || files::remove_empty_log(&log)).await?;
         blocking(move || files::remove_tree(&dir)).await
     };
     undo.push("bundle", remove_bundle).await?;

@@ -109,7 +109,7 @@ fn propagates(mountinfo: &str, mount: &Wanted, number: u64) -> Result<(), Error>
     )))
 }
 
-fn device(path: &Path, target: PathBuf, access: &str) -> Result<Option<HostDevice>, Error> {
+fn device(path: &Path, target: PathBuf, access: &str, asked: bool) -> Result<Option<HostDevice>, Error> {
     let found = fs::metadata(path).map_err(|e| Error::at("look at the device", path.display(), &e))?;
     let kind = found.file_type();
     if !kind.is_char_device() && !kind.is_block_device() {
@@ -124,11 +124,19 @@ fn device(path: &Path, target: PathBuf, access: &str) -> Result<Option<HostDevic
         uid: found.uid(),
         gid: found.gid(),
         access: access.to_owned(),
+        asked,
     }))
 }
 
-/// The device nodes below a directory, with their paths moved from `from` to `to`.
-fn below(dir: &Path, from: &Path, to: &Path, access: &str, out: &mut Vec<HostDevice>) -> Result<(), Error> {
+/// The device nodes below a directory, with their paths moved to another one; how they are lent.
+struct Tree<'a> {
+    from: &'a Path,
+    to: &'a Path,
+    access: &'a str,
+    asked: bool,
+}
+
+fn below(dir: &Path, tree: &Tree<'_>, out: &mut Vec<HostDevice>) -> Result<(), Error> {
     let entries = fs::read_dir(dir).map_err(|e| Error::at("list", dir.display(), &e))?;
     for entry in entries {
         let entry = entry.map_err(|e| Error::at("list", dir.display(), &e))?;
@@ -137,12 +145,12 @@ fn below(dir: &Path, from: &Path, to: &Path, access: &str, out: &mut Vec<HostDev
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() {
             if !OWN_DEVICES.iter().any(|own| name == *own) {
-                below(&path, from, to, access, out)?;
+                below(&path, tree, out)?;
             }
         } else if (kind.is_char_device() || kind.is_block_device())
             && name != "console"
-            && let Ok(rest) = path.strip_prefix(from)
-            && let Ok(Some(found)) = device(&path, to.join(rest), access)
+            && let Ok(rest) = path.strip_prefix(tree.from)
+            && let Ok(Some(found)) = device(&path, tree.to.join(rest), tree.access, tree.asked)
         {
             out.push(found);
         }
@@ -150,20 +158,33 @@ fn below(dir: &Path, from: &Path, to: &Path, access: &str, out: &mut Vec<HostDev
     Ok(())
 }
 
-/// CRI's devices looked up, after all of the host's where those are wanted.
-pub(crate) fn devices(config: &cri::ContainerConfig, all: bool) -> Result<Vec<HostDevice>, Error> {
+/// The devices that are asked for looked up, after all of the host's where those are wanted.
+pub(crate) fn devices(asked: &[cri::Device], all: bool) -> Result<Vec<HostDevice>, Error> {
     let mut out = Vec::new();
     if all {
-        below(Path::new("/dev"), Path::new("/dev"), Path::new("/dev"), "rwm", &mut out)?;
+        let dev = Path::new("/dev");
+        let tree = Tree {
+            from: dev,
+            to: dev,
+            access: "rwm",
+            asked: false,
+        };
+        below(dev, &tree, &mut out)?;
     }
-    for wish in &config.devices {
+    for wish in asked {
         let (access, target) = (devices::access(wish)?, devices::target(wish)?);
         let path = Path::new(&wish.host_path);
-        if let Some(found) = device(path, target.clone(), &access)? {
+        if let Some(found) = device(path, target.clone(), &access, true)? {
             out.retain(|other| other.path != found.path);
             out.push(found);
         } else if path.is_dir() {
-            below(path, path, &target, &access, &mut out)?;
+            let tree = Tree {
+                from: path,
+                to: &target,
+                access: &access,
+                asked: true,
+            };
+            below(path, &tree, &mut out)?;
         } else {
             return Err(Error::invalid(format!(
                 "device {}: it is no device node",
@@ -286,13 +307,12 @@ mod tests {
 
     #[test]
     fn devices_are_looked_up() {
-        let wish = |path: &str| cri::ContainerConfig {
-            devices: vec![cri::Device {
+        let wish = |path: &str| {
+            [cri::Device {
                 host_path: path.into(),
                 permissions: "rw".into(),
                 ..Default::default()
-            }],
-            ..Default::default()
+            }]
         };
         let null = &devices(&wish("/dev/null"), false).unwrap()[0];
         assert_eq!(
@@ -304,8 +324,8 @@ mod tests {
             devices(&wish("/dev/no-such"), false).unwrap_err().kind(),
             spec::Kind::NotFound
         );
-        let all = devices(&cri::ContainerConfig::default(), true).unwrap();
+        let all = devices(&[], true).unwrap();
         assert!(all.iter().any(|d| d.path == Path::new("/dev/null")));
-        assert!(!all.iter().any(|d| d.path.starts_with("/dev/pts")));
+        assert!(!all.iter().any(|d| d.path.starts_with("/dev/pts") || d.asked));
     }
 }

@@ -115,6 +115,16 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes the log of a container that was never made whole. The kubelet counts a container's attempts by its log files
+/// (`calcRestartCountByLogDir`): an empty one would make the next attempt a restart. What has lines stays.
+pub(crate) fn remove_empty_log(path: &str) -> Result<(), Error> {
+    let there = fs::symlink_metadata(path).is_ok_and(|is| is.is_file() && is.len() == 0);
+    match there.then(|| fs::remove_file(path)) {
+        Some(Err(e)) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::at("remove the empty log", path, &e)),
+        _ => Ok(()),
+    }
+}
+
 /// Undoes `make`. Safe on what is half made and on what is gone.
 pub(crate) fn remove(paths: &Paths, id: &SandboxId) -> Result<(), Error> {
     unmount(&paths.shm(id))?;

@@ -6,6 +6,7 @@ use config::{CgroupDriver, Paths};
 use proto::cri::{self, NamespaceMode};
 use spec::SandboxId;
 use spec::runtime::LinuxResources;
+use spec::sysctl::{self, Owner};
 
 use super::update::limits;
 use super::userns;
@@ -26,6 +27,8 @@ pub(crate) struct Node<'a> {
     pub(crate) lowest_id: u32,
     /// Who makes cgroups.
     pub(crate) cgroup_driver: CgroupDriver,
+    /// Sysctls of every pod.
+    pub(crate) sysctls: &'a BTreeMap<String, String>,
 }
 
 /// What has to be made for a pod.
@@ -51,76 +54,61 @@ pub(crate) struct SandboxPlan {
     pub(crate) limits: Option<LinuxResources>,
 }
 
-/// sysctls of the network namespace.
-fn is_net(name: &str) -> bool {
-    name.starts_with("net.")
-}
-
-/// sysctls of the IPC namespace (namespaces(7)).
-fn is_ipc(name: &str) -> bool {
-    name.starts_with("fs.mqueue.")
-        || [
-            "kernel.sem",
-            "kernel.shmall",
-            "kernel.shmmax",
-            "kernel.shmmni",
-            "kernel.shm_rmid_forced",
-        ]
-        .contains(&name)
-        || ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni"].contains(&name)
-}
-
-/// Checks the sysctls: each must belong to a namespace that the pod has for itself, and
-/// be exactly one file and one line (CVE-2022-0811, CVE-2022-0532).
+/// What the node gives every pod, as far as the pod has the namespace for itself, then what the pod asks for. Each must
+/// belong to a namespace that the pod has for itself, and be exactly one file and one line (CVE-2022-0811,
+/// CVE-2022-0532).
 fn sysctls(
     from: &cri::LinuxPodSandboxConfig,
+    defaults: &BTreeMap<String, String>,
     host_network: bool,
     host_ipc: bool,
 ) -> Result<BTreeMap<String, String>, Error> {
-    let mut out = BTreeMap::new();
-    if !host_network {
-        // As the peers since Kubernetes 1.22: ports below 1024 and ping need no privilege
-        // inside a pod's own network.
-        out.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        out.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
-    }
+    let is_hosts = |owner: Owner| match owner {
+        Owner::Network => host_network,
+        Owner::Ipc => host_ipc,
+    };
+    let mut out = defaults.clone();
+    out.retain(|name, _| sysctl::owner(name).is_some_and(|owner| !is_hosts(owner)));
     for (key, value) in &from.sysctls {
         let shown: String = key.chars().take(80).collect();
         let at = |why: &str| Error::invalid(format!("sysctl {shown:?}: {why}"));
-        // `/` separates where a component has a dot: net/ipv4/conf/eth0.1/forwarding.
-        let name = if key.contains('/') {
-            key.replace('/', ".")
-        } else {
-            key.clone()
-        };
-        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if name.is_empty()
-            || !name.bytes().all(good)
-            || name.contains("..")
-            || name.starts_with('.')
-            || name.ends_with('.')
-        {
-            return Err(at("not a sysctl's name"));
+        let name = sysctl::check(key, value).map_err(at)?;
+        match sysctl::owner(&name) {
+            Some(Owner::Network) if host_network => {
+                return Err(at(
+                    "the pod uses the host's network, whose settings are not the pod's to change",
+                ));
+            }
+            Some(Owner::Ipc) if host_ipc => {
+                return Err(at(
+                    "the pod uses the host's IPC namespace, whose settings are not the pod's to change",
+                ));
+            }
+            None => return Err(at("it belongs to no namespace of the pod and would change the host")),
+            Some(_) => drop(out.insert(name, value.clone())),
         }
-        if value.bytes().any(|b| b == b'\0' || b == b'\n' || b == b'\r') {
-            return Err(at("its value contains a line break or a NUL byte"));
-        }
-        if is_net(&name) && host_network {
-            return Err(at(
-                "the pod uses the host's network, whose settings are not the pod's to change",
-            ));
-        }
-        if is_ipc(&name) && host_ipc {
-            return Err(at(
-                "the pod uses the host's IPC namespace, whose settings are not the pod's to change",
-            ));
-        }
-        if !is_net(&name) && !is_ipc(&name) {
-            return Err(at("it belongs to no namespace of the pod and would change the host"));
-        }
-        out.insert(name, value.clone());
     }
     Ok(out)
+}
+
+/// The sysctls of every pod: those of the configuration, over the two that have a switch.
+pub(crate) fn default_sysctls(runtime: &config::Runtime) -> BTreeMap<String, String> {
+    let switches = [
+        (
+            runtime.enable_unprivileged_ports,
+            "net.ipv4.ip_unprivileged_port_start",
+            "0",
+        ),
+        (
+            runtime.enable_unprivileged_icmp,
+            "net.ipv4.ping_group_range",
+            "0 2147483647",
+        ),
+    ];
+    let on = switches.into_iter().filter(|(is_on, ..)| *is_on);
+    let mut all: BTreeMap<String, String> = on.map(|(_, name, value)| (name.into(), value.into())).collect();
+    all.extend(runtime.sysctls());
+    all
 }
 
 /// `/etc/resolv.conf` from CRI, or the host's where CRI says nothing.
@@ -320,7 +308,7 @@ pub(crate) fn plan(
     };
     Ok(SandboxPlan {
         uts_hostname: (!host_network).then(|| name.clone()),
-        sysctls: sysctls(&linux, host_network, host_ipc)?,
+        sysctls: sysctls(&linux, node.sysctls, host_network, host_ipc)?,
         shm: !host_ipc,
         shared_pid: pid_mode(context.namespace_options.as_ref()) == NamespaceMode::Pod,
         resolv_conf: resolv_conf(config.dns_config.as_ref(), node.resolv_conf)?,
@@ -373,6 +361,10 @@ mod tests {
             boot_id: "b",
             lowest_id: 1,
             cgroup_driver: CgroupDriver::Cgroupfs,
+            sysctls: &default_sysctls(&config::Runtime {
+                default_sysctls: vec!["net.core.somaxconn=77".into(), "kernel.shmmax = 5".into()],
+                ..config::Runtime::default()
+            }),
         };
         plan(&SandboxId::parse(&"a".repeat(64)).unwrap(), &request, &paths, &node)
     }
@@ -404,7 +396,14 @@ mod tests {
         assert!(shared.shared_pid);
         assert_eq!(plan.uts_hostname.as_deref(), Some("pod"));
         assert_eq!(plan.resolv_conf, "nameserver 9.9.9.9\n");
-        assert!(plan.sysctls.contains_key("net.ipv4.ping_group_range"));
+        let wanted = [
+            ("kernel.shmmax", "5"),
+            ("net.core.somaxconn", "77"),
+            ("net.ipv4.ip_unprivileged_port_start", "0"),
+            ("net.ipv4.ping_group_range", "0 2147483647"),
+        ];
+        let found: Vec<(&str, &str)> = plan.sysctls.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(found, wanted);
     }
 
     #[test]
@@ -419,7 +418,10 @@ mod tests {
     #[test]
     fn sysctls_stay_in_the_pod() {
         let with = |k: &str, v: &str| made(|c| drop(linux(c).sysctls.insert(k.into(), v.into())));
-        assert!(with("net.core.somaxconn", "1").is_ok());
+        assert_eq!(
+            with("net.core.somaxconn", "1").unwrap().sysctls["net.core.somaxconn"],
+            "1"
+        );
         assert!(with("kernel.shm_rmid_forced", "1").is_ok());
         assert_eq!(
             with("net/ipv4/conf/all/forwarding", "1").unwrap().sysctls["net.ipv4.conf.all.forwarding"],

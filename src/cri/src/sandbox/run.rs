@@ -14,7 +14,7 @@ use proto::cri::{self, ContainerEventType};
 use spec::SandboxId;
 use tracing::Instrument;
 
-use super::plan::{Node, SandboxPlan, checked, plan};
+use super::plan::{Node, SandboxPlan, checked, default_sysctls, plan};
 use super::{context, files, init, namespaces, network, teardown};
 use crate::container::sources;
 use crate::error::Error;
@@ -91,6 +91,7 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
         boot_id: &rt.boot_id,
         lowest_id: rt.config.runtime.userns_min_host_id,
         cgroup_driver: rt.config.cgroup_driver,
+        sysctls: &default_sysctls(&rt.config.runtime),
     };
     let mut plan = plan(id, request, &rt.paths, &node)?;
     if let (false, Some(why)) = (plan.record.userns.is_empty(), &rt.no_userns) {

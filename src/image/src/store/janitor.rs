@@ -27,8 +27,8 @@ struct Pending {
     idle: Condvar,
 }
 
-/// Something to do now and then: answers when it wants to be called again.
-type Round = Box<dyn FnMut() -> Option<Duration> + Send>;
+/// Something to do now and then: answers when it wants to be called again. It is told how to ask whether a deletion waits.
+pub(crate) type Round = Box<dyn FnMut(&dyn Fn() -> bool) -> Option<Duration> + Send>;
 
 impl Janitor {
     /// Starts the thread. `round` is called between deletions until it answers nothing.
@@ -64,6 +64,10 @@ impl Janitor {
 }
 
 impl Pending {
+    fn any(&self) -> bool {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) > 0
+    }
+
     fn finish(&self) {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.idle.notify_all();
@@ -85,7 +89,7 @@ fn work(from: &Receiver<PathBuf>, pending: &Pending, mut round: Round) {
                 }
                 pending.finish();
             }
-            Err(RecvTimeoutError::Timeout) => next = round().map(|wait| Instant::now() + wait),
+            Err(RecvTimeoutError::Timeout) => next = round(&|| pending.any()).map(|wait| Instant::now() + wait),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -99,4 +103,31 @@ fn delete_now(path: &Path) -> Result<(), Error> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, parent, flags, Mode::empty()).map_err(sys("open", parent.display()))?;
     remove_tree(dir.as_fd(), name.as_encoded_bytes()).map_err(sys("delete", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_does_not_wait_for_the_end_of_a_round() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tree");
+        std::fs::create_dir(&path).unwrap();
+        let (begun, has_begun) = channel();
+        let round: Round = Box::new(move |waits| {
+            begun.send(()).unwrap();
+            // A long one, that looks up now and then.
+            let end = Instant::now() + Duration::from_secs(20);
+            while !waits() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            (Instant::now() < end).then_some(Duration::from_secs(60))
+        });
+        let janitor = Janitor::start(round).unwrap();
+        has_begun.recv().unwrap();
+        janitor.delete(path.clone());
+        janitor.settle(Duration::from_secs(10));
+        assert!(!path.exists());
+    }
 }

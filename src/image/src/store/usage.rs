@@ -15,13 +15,14 @@ use spec::ContainerId;
 
 use crate::error::{Error, sys};
 use crate::store::Store;
+use crate::store::janitor::Round;
 use crate::store::layers::Layers;
 
 const PERIOD: Duration = Duration::from_secs(10);
 /// How often the janitor looks what is due; what will be before it is half-way to its next look is due.
 const LOOK: Duration = Duration::from_secs(5);
-/// After so long deletions have their turn, and the rest is measured after a pause.
-const TURN: Duration = Duration::from_millis(10);
+/// After so long without a pause the rest is measured after one. A deletion has its turn at once.
+const TURN: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(20);
 const LAZINESS: u32 = 20;
 /// Deeper trees are counted down to here: no container may make us recurse without end.
@@ -87,8 +88,8 @@ pub(crate) fn now_ns() -> i64 {
 }
 
 /// The janitor's rounds: measures what is due, answers when to come again.
-pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> Option<Duration> + Send> {
-    Box::new(move || {
+pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Round {
+    Box::new(move |deletion_waits| {
         let layers: Arc<Layers> = layers.upgrade()?;
         let begun = Instant::now();
         let due: Vec<ContainerId> = layers
@@ -99,6 +100,9 @@ pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Box<dyn FnMut() -> O
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
+            if deletion_waits() {
+                return Some(Duration::ZERO);
+            }
             if begun.elapsed() > TURN {
                 return Some(PAUSE);
             }

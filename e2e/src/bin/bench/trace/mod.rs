@@ -30,6 +30,7 @@ use e2e::{Node, Options, container, places};
 use rustix::time::{ClockId, clock_gettime};
 
 use self::line::Lines;
+use super::measure::PROGRAM;
 
 /// Microseconds of CLOCK_MONOTONIC, the clock of the records.
 type Micros = u64;
@@ -52,7 +53,7 @@ struct Step {
 async fn life(node: &Node) -> Result<Vec<Step>> {
     let cri = node.cri();
     let config = pod_in_cgroup(node, "trace");
-    let main = container("main", BUSYBOX, &["sleep", "100000"]);
+    let main = container("main", BUSYBOX, &PROGRAM);
     let mut steps = Vec::new();
     let mut begin = now();
     let mut step = |name| {
@@ -107,8 +108,8 @@ fn same_namespace(pid: u32, other: u32) -> bool {
     of(pid).is_some_and(|namespace| of(other) == Some(namespace))
 }
 
-/// Records one life and writes what was seen.
-pub(crate) async fn trace(directory: &Path) -> Result<()> {
+/// Records one life, beside `pods` others that idle, and writes what was seen.
+pub(crate) async fn trace(directory: &Path, pods: usize) -> Result<()> {
     let node = Node::start(Options {
         engine: Engine::Bulkhead,
         quiet: true,
@@ -116,6 +117,13 @@ pub(crate) async fn trace(directory: &Path) -> Result<()> {
     })
     .await?;
     node.cri().pull(BUSYBOX).await?;
+    for number in 0..pods {
+        let config = pod_in_cgroup(&node, &format!("idle-{number}"));
+        let id = node.cri().run_pod(&config).await?;
+        node.cri()
+            .run(&id, &container("main", BUSYBOX, &PROGRAM), &config)
+            .await?;
+    }
     for _ in 0..4 {
         life(&node).await.context("warm up")?;
     }

@@ -27,6 +27,55 @@ pub(crate) struct HostDevice {
     pub(crate) gid: u32,
     /// Some of `r`, `w`, `m`.
     pub(crate) access: String,
+    /// Asked for by name, not one of all that the host has.
+    pub(crate) asked: bool,
+}
+
+/// The annotation that asks for devices, as CRI-O has it: `/dev/fuse:/dev/fuse:rw,/dev/net/tun`.
+pub(crate) const ANNOTATION: &str = "io.kubernetes.cri-o.Devices";
+
+/// A device of the configuration or of the annotation, as one of CRI.
+fn lent(device: &config::Device) -> cri::Device {
+    cri::Device {
+        host_path: device.host.clone(),
+        container_path: device.container.clone(),
+        permissions: device.permissions.clone(),
+    }
+}
+
+/// All devices that are asked for by name, later ones in the place of earlier ones: by the administrator for every
+/// container, by the annotation, by CRI. `annotation` is what the handler has let through.
+pub(crate) fn asked(
+    config: &cri::ContainerConfig,
+    annotation: Option<&str>,
+    runtime: &config::Runtime,
+) -> Result<Vec<cri::Device>, Error> {
+    let mut all: Vec<cri::Device> = runtime.additional_devices.iter().map(lent).collect();
+    let lines = annotation.unwrap_or_default().split(',').map(str::trim);
+    for line in lines.filter(|line| !line.is_empty()) {
+        let bad = |why: String| Error::invalid(format!("annotation {ANNOTATION}: {why}"));
+        let device: config::Device = line.parse().map_err(bad)?;
+        if !runtime.allowed_devices.contains(&device.host) {
+            return Err(bad(format!(
+                "{} is not among the devices that this node lends by annotation: {} (runtime.allowed_devices)",
+                device.host,
+                runtime.allowed_devices.join(", ")
+            )));
+        }
+        all.push(lent(&device));
+    }
+    all.extend(config.devices.iter().cloned());
+    Ok(all)
+}
+
+/// Gives the devices that are asked for by name to the user and the group that the security context names, by their ids
+/// on the host. What it does not name stays as it is on the host, and so do the other devices of a privileged container:
+/// a disk of the host is not a user's because the container may see it.
+pub(crate) fn give(devices: &mut [HostDevice], owner: (Option<u32>, Option<u32>)) {
+    for device in devices.iter_mut().filter(|device| device.asked) {
+        device.uid = owner.0.unwrap_or(device.uid);
+        device.gid = owner.1.unwrap_or(device.gid);
+    }
 }
 
 /// Checks one entry of CRI's list; `permissions` empty means `rwm`.
@@ -139,6 +188,54 @@ mod tests {
             uid: 0,
             gid: 0,
             access: "rw".into(),
+            asked: true,
+        }
+    }
+
+    #[test]
+    fn an_owner_is_given_to_what_was_asked_for_alone() {
+        let disk = HostDevice {
+            path: "/dev/sda".into(),
+            asked: false,
+            ..fuse()
+        };
+        let mut all = [fuse(), disk];
+        give(&mut all, (Some(7), None));
+        assert_eq!((all[0].uid, all[0].gid, all[1].uid), (7, 0, 0));
+        give(&mut all, (None, Some(8)));
+        assert_eq!((all[0].uid, all[0].gid, all[1].gid), (7, 8, 0));
+    }
+
+    #[test]
+    fn the_administrator_the_annotation_and_cri_ask_in_this_order() {
+        let runtime = config::Runtime {
+            additional_devices: vec!["/dev/kmsg:r".parse().unwrap()],
+            ..config::Runtime::default()
+        };
+        let config = cri::ContainerConfig {
+            devices: vec![cri::Device {
+                host_path: "/dev/null".into(),
+                ..cri::Device::default()
+            }],
+            ..cri::ContainerConfig::default()
+        };
+        let names = |annotation: &str| {
+            let all = asked(&config, Some(annotation), &runtime)?;
+            Ok::<_, Error>(all.into_iter().map(|d| d.host_path).collect::<Vec<_>>())
+        };
+        assert_eq!(names("").unwrap(), ["/dev/kmsg", "/dev/null"]);
+        assert_eq!(
+            names("/dev/fuse:rw, /dev/net/tun").unwrap(),
+            ["/dev/kmsg", "/dev/fuse", "/dev/net/tun", "/dev/null"]
+        );
+        for bad in [
+            "/dev/sda",
+            "/dev/fuse,/dev/sda:/dev/fuse",
+            "fuse",
+            "/dev/fuse:x",
+            "/dev/fuse/../sda",
+        ] {
+            assert_eq!(names(bad).unwrap_err().kind(), spec::Kind::InvalidArgument, "{bad}");
         }
     }
 

@@ -299,11 +299,20 @@ fn localtime(input: &Input<'_>, mounts: &mut Vec<Mount>) -> Result<(), Error> {
 fn resources_and_devices(
     input: &Input<'_>,
     limits: &cri::LinuxContainerResources,
-    privileged: bool,
+    context: &cri::LinuxContainerSecurityContext,
+    identity: &users::Identity,
 ) -> Result<(LinuxResources, Vec<LinuxDevice>), Error> {
     let mut resources = resources::resources(limits)?;
-    let all = privileged && input.handler.devices != handler::Devices::Asked;
-    let (nodes, rules) = devices::devices(input.devices, all)?;
+    let all = context.privileged && input.handler.devices != handler::Devices::Asked;
+    let mut devices = input.devices.to_vec();
+    if input.handler.device_ownership {
+        let (shift, named) = (input.sandbox.shift(), !context.run_as_username.is_empty());
+        let uid = (named || context.run_as_user.is_some()).then(|| shift.uid.saturating_add(identity.uid));
+        let gid = context.run_as_group.is_some();
+        let gid = gid.then(|| shift.gid.saturating_add(identity.gid));
+        devices::give(&mut devices, (uid, gid));
+    }
+    let (nodes, rules) = devices::devices(&devices, all)?;
     resources.set_devices(Some(rules));
     if let Some(most) = input.handler.pids_limit {
         let mut pids = LinuxPids::default();
@@ -330,7 +339,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         .as_ref()
         .and_then(|l| l.resources.as_ref())
         .unwrap_or(&no_resources);
-    let (resources, nodes) = resources_and_devices(input, limits, context.privileged)?;
+    let (resources, nodes) = resources_and_devices(input, limits, &context, &identity)?;
     let mode = mounts::Mode {
         privileged: context.privileged,
         cgroup_writable: input.handler.cgroup_writable,
@@ -441,15 +450,24 @@ fn default_profile(granted: &HashSet<Capability>) -> LinuxSeccomp {
     seccomp::default_profile(&names)
 }
 
+/// What the handler lets through of the pod's and the container's annotations.
+pub(crate) fn passed_annotations(
+    handler: &Handler,
+    config: &cri::ContainerConfig,
+    sandbox: &SandboxRecord,
+) -> HashMap<String, String> {
+    let pod = sandbox.request.as_ref().and_then(|r| r.config.as_ref());
+    let none = HashMap::new();
+    let of_pod = pod.map_or(&none, |config| &config.annotations);
+    handler.annotations(of_pod, &config.annotations)
+}
+
 /// Annotations of the specification: who this is, for tools that read it, and of the caller's
 /// what the handler lets through: nothing, unless the administrator says so, so that nobody can
 /// switch anything by a name.
 fn annotations(input: &Input<'_>) -> HashMap<String, String> {
     let metadata = input.config.metadata.clone().unwrap_or_default();
-    let pod = input.sandbox.request.as_ref().and_then(|r| r.config.as_ref());
-    let none = HashMap::new();
-    let of_pod = pod.map_or(&none, |config| &config.annotations);
-    let mut all = input.handler.annotations(of_pod, &input.config.annotations);
+    let mut all = passed_annotations(input.handler, input.config, input.sandbox);
     let own = [
         ("io.kubernetes.cri.container-type", "container".to_owned()),
         ("io.kubernetes.cri.container-name", metadata.name),

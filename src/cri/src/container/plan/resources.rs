@@ -74,6 +74,19 @@ pub(crate) fn resources(from: &cri::LinuxContainerResources) -> Result<LinuxReso
     Ok(out)
 }
 
+/// Refuses a memory limit under which no container comes to its first instruction: the kernel would kill it on the way,
+/// again and again, and nobody would know why.
+pub(crate) fn check_memory(from: Option<&cri::LinuxContainerResources>, least: u64) -> Result<(), Error> {
+    let limit = from.map_or(0, |limits| limits.memory_limit_in_bytes);
+    match u64::try_from(limit) {
+        Ok(limit) if limit > 0 && limit < least => Err(Error::invalid(format!(
+            "memory_limit_in_bytes {limit} is too low to start a container: at least {least} bytes are wanted \
+             (container_min_memory of the runtime handler or of runtime)"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Memory and swap together. A memory limit without a word about swap means no swap at all,
 /// as both peers decide: a limit that swap evades is none.
 fn swap(from: &cri::LinuxContainerResources) -> Result<Option<i64>, Error> {
@@ -114,6 +127,25 @@ mod tests {
         assert_eq!(out.cpu().as_ref().unwrap(), &LinuxCpu::default());
         assert_eq!(out.memory().as_ref().unwrap().limit(), None);
         assert_eq!(out.hugepage_limits(), &None);
+    }
+
+    #[test]
+    fn a_memory_limit_must_let_a_container_start() {
+        let limit = |bytes: i64| cri::LinuxContainerResources {
+            memory_limit_in_bytes: bytes,
+            ..Default::default()
+        };
+        for (bytes, least, is_fine) in [
+            (0, 100, true),
+            (-1, 100, true),
+            (100, 100, true),
+            (99, 100, false),
+            (1, 0, true),
+        ] {
+            let checked = check_memory(Some(&limit(bytes)), least);
+            assert_eq!(checked.is_ok(), is_fine, "{bytes} {least}");
+        }
+        check_memory(None, 100).unwrap();
     }
 
     #[test]
