@@ -265,6 +265,7 @@ mod tests {
             recursive: false,
             relabel: false,
             ids: None,
+            options: vec![],
         }
     }
 
