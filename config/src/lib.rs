@@ -35,7 +35,7 @@ pub use origin::{Origin, Origins};
 pub use paths::{NETNS_DIR, Paths};
 pub use reference::{Entry, entries, reference};
 pub use validate::Problem;
-pub use value::{CgroupDriver, ImageVolumes, LogLevel, SeccompDefault};
+pub use value::{CgroupDriver, ImageVolumes, LogLevel, SeccompDefault, TlsVersion};
 
 use section::section;
 
@@ -118,6 +118,10 @@ section! {
         tls_cert: Option<PathBuf> = None;
         /// PEM private key of tls_cert.
         tls_key: Option<PathBuf> = None;
+        /// Oldest version of TLS that is spoken, 1.2 or 1.3, by the metrics too.
+        tls_min_version: TlsVersion = TlsVersion::V12;
+        /// Cipher suites of TLS by their IANA names, of the metrics too; an empty list means all that are safe.
+        tls_cipher_suites: Vec<String> = Vec::new();
     }
 }
 
@@ -148,6 +152,8 @@ section! {
         cdi_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()];
         /// Lowest id of the host that a pod's user namespace may map; 65536 keeps all of the host's own users out.
         userns_min_host_id: u32 = 1;
+        /// Containers in a user namespace get a copy of their image where root's filesystem has no idmapped mounts.
+        userns_copies_layers: bool = true;
         /// Profile of a container that names none: runtime_default or unconfined.
         default_seccomp: SeccompDefault = SeccompDefault::Unconfined;
         /// JSON file with the profile that RuntimeDefault means; null means our own.
@@ -174,6 +180,12 @@ section! {
     Metrics, GivenMetrics {
         /// Address of GET /metrics; null means none.
         listen: Option<SocketAddr> = None;
+        /// Unix socket of GET /metrics, for root alone; null means none.
+        socket: Option<PathBuf> = None;
+        /// PEM certificate chain for metrics.listen; null means plain HTTP.
+        tls_cert: Option<PathBuf> = None;
+        /// PEM private key of metrics.tls_cert.
+        tls_key: Option<PathBuf> = None;
     }
 }
 
@@ -294,6 +306,14 @@ impl Stream {
         Duration::from_secs(self.token_ttl_seconds)
     }
 
+    /// Certificate and key, where both are set.
+    #[must_use]
+    pub fn tls(&self) -> Option<(PathBuf, PathBuf)> {
+        self.tls_cert.clone().zip(self.tls_key.clone())
+    }
+}
+
+impl Metrics {
     /// Certificate and key, where both are set.
     #[must_use]
     pub fn tls(&self) -> Option<(PathBuf, PathBuf)> {

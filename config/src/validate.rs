@@ -46,6 +46,9 @@ impl Config {
             ),
             ("stream.tls_cert", &self.stream.tls_cert),
             ("stream.tls_key", &self.stream.tls_key),
+            ("metrics.socket", &self.metrics.socket),
+            ("metrics.tls_cert", &self.metrics.tls_cert),
+            ("metrics.tls_key", &self.metrics.tls_key),
         ];
         for (key, path) in optional {
             if let Some(path) = path {
@@ -100,6 +103,14 @@ impl Config {
                     self.stream.listen
                 ),
             ),
+            _ => {}
+        }
+        match (&self.metrics.tls_cert, &self.metrics.tls_key) {
+            (Some(_), None) => found.add("metrics.tls_cert", "needs metrics.tls_key beside it"),
+            (None, Some(_)) => found.add("metrics.tls_key", "needs metrics.tls_cert beside it"),
+            (Some(_), Some(_)) if self.metrics.listen.is_none() => {
+                found.add("metrics.tls_cert", "is for metrics.listen, which is not set");
+            }
             _ => {}
         }
         if self.cni.bin_dirs.is_empty() {

@@ -144,6 +144,17 @@ pub enum SeccompDefault {
     Unconfined,
 }
 
+/// The oldest version of TLS that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// 1.2
+    #[serde(rename = "1.2")]
+    V12,
+    /// 1.3
+    #[serde(rename = "1.3")]
+    V13,
+}
+
 /// What is done about the VOLUME lines of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -156,7 +167,7 @@ pub enum ImageVolumes {
     Ignore,
 }
 
-leaf!(LogLevel, CgroupDriver, SeccompDefault, ImageVolumes);
+leaf!(LogLevel, CgroupDriver, SeccompDefault, ImageVolumes, TlsVersion);
 
 #[cfg(test)]
 mod tests {

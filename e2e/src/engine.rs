@@ -111,10 +111,11 @@ pub fn command(node: &Node) -> Result<Command> {
                 .arg(node.conf_dir())
                 .arg("--cni-bin-dir")
                 .arg(node.bin_dir());
-            command
-                .arg("--hosts-dir")
-                .arg(node.hosts_dir())
-                .args(["--log-level", if node.options().quiet { "info" } else { "debug" }]);
+            command.arg("--hosts-dir").arg(node.hosts_dir());
+            // Without, as the configuration says.
+            if !node.options().quiet {
+                command.args(["--log-level", "debug"]);
+            }
             command
         }
         Engine::Containerd => {

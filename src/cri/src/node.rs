@@ -85,7 +85,8 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
             .collect(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
-            ..Default::default()
+            mount_options: true,
+            user_namespaces_host_network: rt.no_userns.is_none(),
         }),
     })
 }

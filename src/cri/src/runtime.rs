@@ -122,7 +122,11 @@ impl Runtime {
             ),
         };
         let spawner = Spawner::new(&monitor, home).await?;
-        let userns = userns::probe(&spawner, &paths.namespaces(), &paths.layers()).await;
+        let layers = (paths.layers(), config.runtime.userns_copies_layers);
+        let userns = userns::probe(&spawner, &paths.namespaces(), (&layers.0, layers.1)).await;
+        if let Ok(Some(why)) = &userns {
+            tracing::info!(%why, "images are copied for containers in user namespaces");
+        }
         let no_userns = userns.err().map(|e| e.to_string());
         if let Some(why) = &no_userns {
             tracing::info!(why, "no user namespaces for pods");

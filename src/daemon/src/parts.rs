@@ -21,7 +21,7 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Built> {
     let cni = networks(&config);
     let stream = stream::Server::bind(stream::Options {
         listen: config.stream.listen,
-        tls: config.stream.tls(),
+        tls: tls(&config.stream, config.stream.tls()),
         idle_timeout: config.stream.idle_timeout(),
         token_ttl: config.stream.token_ttl(),
     });
@@ -37,6 +37,20 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Built> {
     };
     let runtime = cri::Runtime::build(parts).await.context("start the CRI services")?;
     Ok(Built { runtime, stream })
+}
+
+/// TLS with these files, as the section of the streaming server says what it is like.
+pub(crate) fn tls(of: &config::Stream, files: Option<(PathBuf, PathBuf)>) -> Option<stream::TlsOptions> {
+    let (certificate, key) = files?;
+    Some(stream::TlsOptions {
+        certificate,
+        key,
+        oldest: match of.tls_min_version {
+            config::TlsVersion::V12 => stream::TlsVersion::V12,
+            config::TlsVersion::V13 => stream::TlsVersion::V13,
+        },
+        suites: of.tls_cipher_suites.clone(),
+    })
 }
 
 /// The caller of CNI plugins; must be called within tokio.
@@ -56,6 +70,7 @@ fn images(config: &Config) -> image::Options {
     options.max_parallel_layers = config.image.max_parallel_layers;
     options.progress_timeout = config.image.progress_timeout();
     options.pinned.clone_from(&config.image.pinned);
+    options.copy_for_userns = config.runtime.userns_copies_layers;
     options
 }
 

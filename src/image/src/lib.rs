@@ -30,6 +30,6 @@ mod unpack;
 pub use credentials::Credentials;
 pub use error::Error;
 pub use reference::Reference;
-pub use snapshot::{IdShift, ImageVolume};
+pub use snapshot::{IdShift, ImageVolume, Mapped};
 pub use store::catalog::Image;
 pub use store::{Figures, FsUsage, Options, Store, Usage};

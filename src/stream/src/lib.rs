@@ -35,3 +35,4 @@ pub use backend::{
     AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Reader, Size, Streams, Wants, Writer,
 };
 pub use server::{Options, Server};
+pub use tls::{Tls, TlsOptions, TlsVersion};

@@ -8,7 +8,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::backend::{AttachParams, Backend, BackendError, ExecParams, PortForwardParams, Wants};
 use crate::negotiate::{self, Protocol, Purpose, Refused};
 use crate::session::{Job, Service};
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsOptions};
 use crate::token::{Ticket, Tokens};
 use crate::{spdy, ws};
 
@@ -48,8 +47,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Certificate chain and private key (PEM); TLS if given.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// TLS if given.
+    pub tls: Option<TlsOptions>,
     /// A session that moves no byte for so long is ended; zero means never.
     pub idle_timeout: Duration,
     /// How long a URL waits for its client.
@@ -76,10 +75,7 @@ impl Server {
         let listener = std::net::TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let tls = options
-            .tls
-            .map(|(certificate, key)| Tls::load(certificate, key))
-            .transpose()?;
+        let tls = options.tls.map(Tls::load).transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let base = format!("{scheme}://{}", reachable(address));
         Ok(Self {
@@ -228,9 +224,9 @@ impl<B: Backend> Context<B> {
     async fn connection(self, socket: TcpStream, permit: OwnedSemaphorePermit) {
         // Keystrokes and single answers are small: they must not wait for more.
         socket.set_nodelay(true).ok();
-        match self.server.tls.as_ref().map(Tls::acceptor) {
+        match &self.server.tls {
             None => self.http(socket).await,
-            Some(acceptor) => match tokio::time::timeout(REQUEST, acceptor.accept(socket)).await {
+            Some(tls) => match tokio::time::timeout(REQUEST, tls.accept(socket)).await {
                 Ok(Ok(stream)) => self.http(stream).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),

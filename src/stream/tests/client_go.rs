@@ -299,7 +299,11 @@ async fn tls_with_a_certificate_that_is_replaced() {
         assert!(made.success());
     };
     renew();
-    let tls = Some((dir.join("cert.pem"), dir.join("key.pem")));
+    let tls = Some(stream::TlsOptions {
+        certificate: dir.join("cert.pem"),
+        key: dir.join("key.pem"),
+        ..Default::default()
+    });
     let node = node_with(|options| options.tls = tls);
     for round in 0..3 {
         for protocol in PROTOCOLS {

@@ -19,3 +19,4 @@ mod states;
 mod stats;
 mod stop;
 mod userns;
+mod userns_copy;

@@ -166,3 +166,87 @@ fn e7_what_is_no_device_is_refused() {
         Ok(())
     });
 }
+
+#[test]
+fn mount_options_forbid_on_a_volume_and_on_all_below() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let features = bed.cri.status().await?.features.unwrap_or_default();
+        ensure!(
+            features.mount_options && features.user_namespaces_host_network,
+            "{features:?}"
+        );
+        let host = tree(node)?;
+        node.sh(&format!(
+            "for d in {0} {0}/sub; do printf '#!/bin/sh\necho ran\n' > $d/run; chmod 755 $d/run; done",
+            host.display()
+        ))?;
+        let with = |options: &[&str], mount: v1::Mount| v1::Mount {
+            mount_options: options.iter().map(|&option| option.into()).collect(),
+            ..mount
+        };
+        let image = v1::Mount {
+            container_path: "/image".into(),
+            readonly: true,
+            image: Some(e2e::cri::spec(BUSYBOX)),
+            ..Default::default()
+        };
+        let run = "for d in /v /v/sub; do $d/run || echo no; done 2>/dev/null; \
+                   /image/bin/echo image 2>/dev/null || echo no; \
+                   grep -E ' /(v|v/sub|image) ' /proc/mounts | cut -d ' ' -f 2,4";
+        let outcome = async |name: &str, mounts: Vec<v1::Mount>| -> Result<(String, Vec<String>)> {
+            let mut config = container(name, BUSYBOX, &["sh", "-c", run]);
+            config.mounts = mounts;
+            let id = bed.run(&config).await?;
+            let status = bed.cri.exited(&id).await?;
+            ensure!(
+                status
+                    .mounts
+                    .iter()
+                    .map(|it| &it.mount_options)
+                    .eq(config.mounts.iter().map(|it| &it.mount_options)),
+                "{:?}",
+                status.mounts
+            );
+            let text = e2e::logs::joined(&e2e::logs::read(&e2e::logs::path(&bed.config, &config))?, "stdout");
+            let mut lines = text.lines().map(str::to_owned);
+            let said: Vec<String> = lines.by_ref().take(3).collect();
+            Ok((said.join(" "), lines.collect()))
+        };
+        let (said, flags) = outcome("plain", vec![mount(&host, "/v"), image.clone()]).await?;
+        ensure!(said == "ran ran image", "{said}, {flags:?}");
+        let forbidden = |it: v1::Mount| with(&["noexec", "nosuid", "nodev", "noexec"], it);
+        let (said, flags) = outcome("forbidden", vec![forbidden(mount(&host, "/v")), forbidden(image)]).await?;
+        ensure!(said == "no no no" && flags.len() == 3, "{said}, {flags:?}");
+        for line in &flags {
+            for flag in ["noexec", "nosuid", "nodev"] {
+                ensure!(line.contains(flag), "{flag}: {flags:?}");
+            }
+        }
+        // Beside other modes, and one alone.
+        let both = v1::Mount {
+            readonly: true,
+            recursive_read_only: true,
+            ..with(&["noexec"], mount(&host, "/v"))
+        };
+        let (said, flags) = outcome("both", vec![both]).await?;
+        ensure!(said.starts_with("no no"), "{said}, {flags:?}");
+        ensure!(
+            flags
+                .iter()
+                .all(|it| it.contains(" ro") && it.contains("noexec") && !it.contains("nosuid")),
+            "{flags:?}"
+        );
+        for bad in ["exec", "remount", "ro", "", "noexec,exec"] {
+            let mut config = container("bad", BUSYBOX, &["true"]);
+            config.mounts = vec![with(&[bad], mount(&host, "/v"))];
+            refused(
+                bed.create(&config).await,
+                Code::InvalidArgument,
+                &["mount_options", "noexec"],
+            )?;
+        }
+        node.sh(&format!("umount {}/sub", host.display()))?;
+        Ok(())
+    });
+}

@@ -159,3 +159,28 @@ fn e8_the_image_filesystem_can_be_asked_for_its_size() {
         Ok(())
     });
 }
+
+#[test]
+fn the_first_question_is_told_a_rate_and_a_second_client_the_same() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let config = container("main", BUSYBOX, &["sh", "-c", "while :; do :; done"]);
+        let id = bed.run(&config).await?;
+        let rate = async || -> Result<u64> {
+            let cpu = bed.cri.stats(&id).await?.cpu.and_then(|cpu| cpu.usage_nano_cores);
+            cpu.map(|value| value.value).context("no rate")
+        };
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let first = rate().await?;
+        // A loop on a machine with little time left still has a share of one processor, and never more than one.
+        ensure!((10_000_000..1_100_000_000).contains(&first), "{first}");
+        ensure!(rate().await? == first, "another rate a moment later");
+        let pods = bed.cri.pod_stats_list().await?;
+        let pod = pods.first().and_then(|pod| pod.linux.as_ref()?.cpu?.usage_nano_cores);
+        ensure!(pod.is_some_and(|rate| rate.value > 5_000_000), "{pod:?}");
+        // The next daemon is asked for the first time too.
+        node.restart().await?;
+        ensure!(rate().await? > 5_000_000, "nothing after a restart");
+        Ok(())
+    });
+}

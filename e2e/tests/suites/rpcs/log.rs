@@ -80,3 +80,47 @@ fn an_error_is_logged_once_with_its_trace() {
         Ok(())
     });
 }
+
+#[test]
+fn a_hangup_takes_the_level_of_the_log_from_the_configuration() {
+    test_with(quiet(), async |node| -> Result<()> {
+        let file = node.dir().join("config.yaml");
+        let before = std::fs::read_to_string(&file)?;
+        let pid = node.daemon_pid().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw).context("no server")?;
+        let log = node.log_path();
+        let read = async |text: String, word: &str| -> Result<()> {
+            std::fs::write(&file, text)?;
+            let count = || Ok::<_, std::io::Error>(std::fs::read_to_string(&log)?.matches(word).count());
+            let seen = count()?;
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP)?;
+            e2e::wait::until(
+                "the log tells of the signal",
+                std::time::Duration::from_secs(20),
+                async || Ok((count()? > seen).then_some(())),
+            )
+            .await
+        };
+        let cri = node.cri();
+        let debug = || Ok::<_, std::io::Error>(std::fs::read_to_string(&log)?.matches(" DEBUG ").count());
+        cri.version().await?;
+        ensure!(debug()? == 0, "debug lines without a word");
+        read(format!("{before}\nlog_level: debug\n"), "configuration read again").await?;
+        cri.version().await?;
+        ensure!(debug()? > 0, "no debug lines");
+        // What is wrong changes nothing.
+        read(
+            format!("{before}\nlog_level: loud\n"),
+            "the new configuration is not taken",
+        )
+        .await?;
+        let lines = debug()?;
+        cri.version().await?;
+        ensure!(debug()? > lines, "the level has changed");
+        read(format!("{before}\nlog_level: info\n"), "configuration read again").await?;
+        let lines = debug()?;
+        cri.version().await?;
+        ensure!(debug()? == lines, "debug lines after the level went back");
+        Ok(())
+    });
+}

@@ -180,3 +180,30 @@ fn a_failed_call_is_counted_as_one() {
         Ok(())
     });
 }
+
+#[test]
+fn metrics_are_on_a_unix_socket_for_root_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("metrics.sock");
+    let options = Options {
+        config: format!("metrics:\n  socket: {}\n", path.display()),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        use std::io::{Read, Write};
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&path)?.permissions().mode();
+        ensure!(mode & 0o777 == 0o600, "{mode:o}");
+        let mut socket = std::os::unix::net::UnixStream::connect(&path)?;
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text)?;
+        ensure!(
+            text.starts_with("HTTP/1.1 200") && text.contains("bulkhead_build_info{"),
+            "{text}"
+        );
+        node.stop_daemon().await?;
+        ensure!(!path.exists(), "the socket stays");
+        node.start_daemon().await
+    });
+}

@@ -266,8 +266,12 @@ async fn snapshot(
     let (rt, id, pod) = (Arc::clone(rt), id.clone(), pod.clone());
     blocking(move || {
         let user = userns::open_of(&pod)?;
+        let mapped = user.as_ref().map(|user| image::Mapped {
+            userns: user.as_fd(),
+            shift: pod.shift(),
+        });
         rt.images
-            .snapshot_mount(&id, user.as_ref().map(AsFd::as_fd), label.as_deref())
+            .snapshot_mount(&id, mapped, label.as_deref())
             .map_err(|e| Error::at("mount the root of", &id, &e))
     })
     .await

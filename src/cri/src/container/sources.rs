@@ -257,6 +257,7 @@ mod tests {
             recursive: false,
             relabel: false,
             ids: None,
+            options: vec![],
         }
     }
 

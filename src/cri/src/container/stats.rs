@@ -14,33 +14,52 @@ use crate::kept::Group;
 use crate::runtime::Runtime;
 use crate::sandbox::list::selects;
 use crate::store::container::Container;
+use crate::store::records::Phase;
 use crate::{blocking, clock};
 
-/// A CPU reading, for the rate until the next one.
+/// A CPU reading, and the rate up to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     at: i64,
     usage: u64,
+    rate: Option<u64>,
 }
 
-/// Two readings nearer than this give no rate worth showing; the last rate's base is kept.
+/// The least time that a rate is taken over: who asks again sooner, or beside another, is told the last one.
+const WINDOW: i64 = 1_000_000_000;
+/// A rate over less than this says nothing, not even of what has just begun.
 const SHORTEST: i64 = 1_000_000;
 
 fn some(value: Option<u64>) -> Option<cri::UInt64Value> {
     value.map(|value| cri::UInt64Value { value })
 }
 
-fn rate(sample: &Mutex<Option<Sample>>, at: i64, usage: u64) -> Option<u64> {
+/// Where rates are taken from: the last reading, and the time when nothing had been used yet.
+pub(crate) type Since<'a> = (&'a Mutex<Option<Sample>>, i64);
+
+/// The rate since the last reading, or since the beginning: who asks for the first time has an answer too, and nobody
+/// has to take readings in between (the peers take one a second).
+fn rate((sample, began): Since<'_>, at: i64, usage: u64) -> Option<u64> {
     let mut sample = sample.lock().unwrap_or_else(PoisonError::into_inner);
-    let last = sample.replace(Sample { at, usage });
-    let last = last?;
+    let begin = Sample {
+        at: began,
+        usage: 0,
+        rate: None,
+    };
+    let last = sample.unwrap_or(begin);
     let span = at - last.at;
+    if span < WINDOW && last.rate.is_some() {
+        return last.rate;
+    }
     if span < SHORTEST {
-        *sample = Some(last);
         return None;
     }
     let used = u128::from(usage.saturating_sub(last.usage)) * 1_000_000_000;
-    u64::try_from(used / u128::try_from(span).ok()?).ok()
+    let rate = u64::try_from(used / u128::try_from(span).ok()?).ok();
+    if span >= WINDOW {
+        *sample = Some(Sample { at, usage, rate });
+    }
+    rate
 }
 
 fn psi(pressure: Option<Pressure>) -> Option<cri::PsiStats> {
@@ -66,12 +85,12 @@ pub(crate) struct Usage {
 }
 
 /// The usage of one cgroup.
-pub(crate) fn usage(read: &Stats, pressures: &Pressures, sample: &Mutex<Option<Sample>>, now: i64) -> Usage {
+pub(crate) fn usage(read: &Stats, pressures: &Pressures, since: Since<'_>, now: i64) -> Usage {
     Usage {
         cpu: read.cpu_usage_ns.map(|usage| cri::CpuUsage {
             timestamp: now,
             usage_core_nano_seconds: some(Some(usage)),
-            usage_nano_cores: some(rate(sample, now, usage)),
+            usage_nano_cores: some(rate(since, now, usage)),
             psi: psi(pressures.cpu),
         }),
         memory: cri::MemoryUsage {
@@ -147,7 +166,12 @@ fn read(rt: &Runtime, container: &Container) -> Result<cri::ContainerStats, Erro
     let read = || Ok::<_, cgroup::Error>((group.stats()?, group.pressures()?));
     let (stats, pressures) =
         read().map_err(|e| Error::at("read the statistics of", format!("container {}", container.id), &e))?;
-    let used = usage(&stats, &pressures, &container.sample, clock::strictly_later());
+    let began = container.with_status(|status| match status.phase {
+        Phase::Running { started_at } => started_at,
+        _ => container.record.created_at,
+    });
+    let since = (&container.sample, began);
+    let used = usage(&stats, &pressures, since, clock::strictly_later());
     message(rt, container, Some(used))
 }
 
@@ -215,11 +239,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_needs_two_readings_that_are_apart() {
+    fn a_rate_is_told_from_the_first_question_on_and_is_never_that_of_a_moment() {
         let sample = Mutex::default();
-        assert_eq!(rate(&sample, 1_000_000_000, 100), None);
-        assert_eq!(rate(&sample, 1_000_000_500, 200), None);
-        assert_eq!(rate(&sample, 2_000_000_000, 500_000_100), Some(500_000_000));
+        let at = |ms: i64, used_ms: u64| {
+            rate(
+                (&sample, 5_000_000_000),
+                5_000_000_000 + ms * 1_000_000,
+                used_ms * 1_000_000,
+            )
+        };
+        assert_eq!(at(0, 0), None);
+        // What has just begun: since then.
+        assert_eq!((at(10, 5), at(500, 100)), (Some(500_000_000), Some(200_000_000)));
+        assert_eq!(at(2000, 1000), Some(500_000_000));
+        // Another client, a moment later and busy as it is just then.
+        assert_eq!((at(2001, 1001), at(2900, 1900)), (Some(500_000_000), Some(500_000_000)));
+        assert_eq!(at(4000, 1500), Some(250_000_000));
+        assert_eq!(at(14_000, 1500), Some(0));
     }
 
     #[test]
@@ -235,11 +271,11 @@ mod tests {
             }),
             ..Default::default()
         };
-        let used = usage(&Stats::default(), &pressures, &Mutex::default(), 5);
+        let used = usage(&Stats::default(), &pressures, (&Mutex::default(), 0), 5);
         let some = used.io.unwrap().psi.unwrap().some.unwrap();
         assert_eq!((some.total, some.avg10), (7000, 1.5));
         assert!(used.memory.psi.is_none() && used.cpu.is_none() && used.swap.is_none());
-        let none = usage(&Stats::default(), &Pressures::default(), &Mutex::default(), 5);
+        let none = usage(&Stats::default(), &Pressures::default(), (&Mutex::default(), 0), 5);
         assert!(none.io.is_none());
     }
 }

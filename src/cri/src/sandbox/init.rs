@@ -135,9 +135,9 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
     let dir = directory(rt, id);
     let own = context::own(record)?;
     let wanted = own.seccomp.clone();
-    let filter = blocking(move || sources::seccomp(&wanted)).await?;
-    // It has no capability.
-    let filter = filter.map(|profile| profile.of(&HashSet::new()));
+    let profile = blocking(move || sources::seccomp(&wanted)).await?;
+    // It has no capability that a rule could ask for.
+    let filter = profile.map(|profile| profile.of(&HashSet::new()));
     let text = serde_json::to_vec(&spec(record, cgroup(rt, id, record), &own, filter)?)
         .map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();

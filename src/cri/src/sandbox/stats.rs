@@ -99,7 +99,7 @@ fn linux(rt: &Runtime, pod: &Sandbox, links: Option<Vec<Counters>>) -> cri::Linu
     };
     match read() {
         Ok((used, pressures, processes)) => {
-            let usage = containers::usage(&used, &pressures, &pod.sample, now);
+            let usage = containers::usage(&used, &pressures, (&pod.sample, pod.record.created_at), now);
             stats.cpu = usage.cpu;
             stats.memory = Some(usage.memory);
             stats.io = usage.io;

@@ -115,8 +115,12 @@ pub(crate) fn mapping(host: u32, shift: IdShift) -> Vec<IdMapping> {
 }
 
 /// Whether pods can have one here: asked of the kernel, not of its version. Makes one, maps a mount of `layers` with it
-/// and lets go. The reason, where not.
-pub(crate) async fn probe(spawner: &std::sync::Arc<Spawner>, dir: &Path, layers: &Path) -> Result<(), Error> {
+/// and lets go. The reason, where not. Where `copies` are made of layers that no mount can map, the answer is why.
+pub(crate) async fn probe(
+    spawner: &std::sync::Arc<Spawner>,
+    dir: &Path,
+    (layers, copies): (&Path, bool),
+) -> Result<Option<Error>, Error> {
     let file = dir.join(format!("probe-{}", std::process::id()));
     let shift = IdShift {
         uid: 65_536,
@@ -132,9 +136,13 @@ pub(crate) async fn probe(spawner: &std::sync::Arc<Spawner>, dir: &Path, layers:
     let made = spawner.pin(order).await;
     let layers = layers.to_owned();
     crate::blocking(move || {
-        let able = made.and_then(|()| idmaps(&file, &layers));
+        let mapped = made.map(|()| idmaps(&file, &layers));
         let gone = files::unmount(&file).and_then(|()| files::unlink(&file));
-        able.and(gone)
+        let copied = match mapped? {
+            Err(error) if !copies => return Err(error),
+            mapped => mapped.err(),
+        };
+        gone.map(|()| copied)
     })
     .await
 }

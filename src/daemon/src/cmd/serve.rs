@@ -71,13 +71,12 @@ async fn serve(config: Config, sources: Sources, level: logging::Level) -> anyho
     });
     let sessions = tokio::spawn(stream.serve(Arc::new(cri::Streaming::new(&runtime)), stop.clone()));
 
-    let scraped = match config.metrics.listen {
-        Some(address) => {
-            let listener = metrics::bind(address).await?;
-            Some(tokio::spawn(metrics::serve(listener, Arc::new(registry), stop.clone())))
-        }
-        None => None,
-    };
+    let (doors, _socket) = metrics::open(&config).await?;
+    let registry = Arc::new(registry);
+    let scraped: Vec<_> = doors
+        .into_iter()
+        .map(|door| tokio::spawn(metrics::serve(door, Arc::clone(&registry), stop.clone())))
+        .collect();
     let (listener, _bound) = socket::listen(&config.socket())?;
     listener.set_nonblocking(true).context("make the socket non-blocking")?;
     let listener = UnixListener::from_std(listener).context("watch the socket")?;
@@ -86,8 +85,8 @@ async fn serve(config: Config, sources: Sources, level: logging::Level) -> anyho
 
     grpc::serve(listener, runtime_service, image_service, calls, stop).await;
     sessions.await.context("serve sessions")?;
-    if let Some(scraped) = scraped {
-        scraped.await.context("serve metrics")?;
+    for door in scraped {
+        door.await.context("serve metrics")?;
     }
     // What is left then is deleted by the next start.
     let settled = tokio::task::spawn_blocking(move || runtime.settle(SETTLE));

@@ -1,4 +1,5 @@
-//! The Prometheus endpoint: `GET /metrics`, OpenMetrics text, nothing else.
+//! The Prometheus endpoint: `GET /metrics`, OpenMetrics text, nothing else; on an address, by TLS or plain, or on a
+//! unix socket of root's, or both.
 //!
 //! HTTP/1.1 without keep-alive and with a deadline on the whole exchange: a scraper asks
 //! every few seconds, and an idle or slow client must not hold a descriptor.
@@ -7,12 +8,14 @@ mod calls;
 mod process;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use config::Config;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Body;
@@ -22,9 +25,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use crate::{parts, socket};
 
 pub(crate) use calls::Calls;
 
@@ -45,15 +51,84 @@ pub(crate) fn registry() -> (Registry, Calls) {
     (registry, calls)
 }
 
+/// Where scrapers come in.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// An address, with TLS or without.
+    Address(TcpListener, Option<Arc<stream::Tls>>),
+    /// A unix socket.
+    Socket(UnixListener),
+}
+
+/// Opens what the configuration names. The socket's file goes with what is answered beside.
+pub(crate) async fn open(config: &Config) -> anyhow::Result<(Vec<Door>, Option<socket::Bound>)> {
+    let (mut doors, mut bound) = (Vec::new(), None);
+    if let Some(address) = config.metrics.listen {
+        let tls = parts::tls(&config.stream, config.metrics.tls()).map(stream::Tls::load);
+        let tls = tls
+            .transpose()
+            .context("read the certificate of the metrics (metrics.tls_cert)")?;
+        doors.push(Door::Address(bind(address).await?, tls.map(Arc::new)));
+    }
+    if let Some(path) = &config.metrics.socket {
+        let (listener, file) = socket::listen(path).context("open metrics.socket")?;
+        listener
+            .set_nonblocking(true)
+            .context("make the socket of the metrics non-blocking")?;
+        doors.push(Door::Socket(
+            UnixListener::from_std(listener).context("watch the socket of the metrics")?,
+        ));
+        bound = Some(file);
+    }
+    Ok((doors, bound))
+}
+
 /// Listens at `address`.
-pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("listen for metrics on {address} (metrics.listen)"))
 }
 
+/// A scraper's connection; TLS begins with the first byte, not here.
+enum Scraper {
+    Tcp(TcpStream, Option<Arc<stream::Tls>>),
+    Unix(UnixStream),
+}
+
+impl Door {
+    async fn accept(&self) -> io::Result<Scraper> {
+        match self {
+            Self::Address(listener, tls) => Ok(Scraper::Tcp(listener.accept().await?.0, tls.clone())),
+            Self::Socket(listener) => Ok(Scraper::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Scraper {
+    async fn answer(self, registry: Arc<Registry>) -> anyhow::Result<()> {
+        match self {
+            Self::Unix(stream) => http(stream, registry).await,
+            Self::Tcp(stream, None) => http(stream, registry).await,
+            Self::Tcp(stream, Some(tls)) => http(tls.accept(stream).await.context("TLS handshake")?, registry).await,
+        }
+    }
+}
+
+async fn http<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, registry: Arc<Registry>) -> anyhow::Result<()> {
+    let answer = service_fn(move |request| {
+        let answer = answer(&request, &registry);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    served.await.context("answer")
+}
+
 /// Answers until `stop`.
-pub(crate) async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: CancellationToken) {
+pub(crate) async fn serve(door: Door, registry: Arc<Registry>, stop: CancellationToken) {
     let free = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
@@ -61,10 +136,10 @@ pub(crate) async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: 
         };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let scraper = match accepted {
+            Ok(scraper) => scraper,
             Err(error) => {
                 tracing::warn!(%error, "accept a scraper");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -73,17 +148,9 @@ pub(crate) async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: 
         };
         let registry = Arc::clone(&registry);
         tokio::spawn(async move {
-            let answer = service_fn(move |request| {
-                let answer = answer(&request, &registry);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), answer);
-            match tokio::time::timeout(DEADLINE, served).await {
+            match tokio::time::timeout(DEADLINE, scraper.answer(registry)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "a scraper went away"),
+                Ok(Err(error)) => tracing::debug!(error = %format!("{error:#}"), "a scraper went away"),
                 Err(_) => tracing::debug!("a scraper took too long"),
             }
             drop(permit);
@@ -121,7 +188,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn ask(address: SocketAddr, line: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
         stream
             .write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
             .await
@@ -138,7 +205,7 @@ mod tests {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, Arc::new(registry), stop.clone()));
+        let server = tokio::spawn(serve(Door::Address(listener, None), Arc::new(registry), stop.clone()));
 
         let text = ask(address, "GET /metrics").await;
         assert!(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use spec::{ContainerId, Digest, ImageId, Kind};
 
+use super::mapped::{Mapped, Top};
 use super::overlay::{self, Access};
 use super::{IdShift, chain, mkdir, write_chain};
 use crate::error::Error;
@@ -62,9 +63,16 @@ impl Store {
             let top = dir.join("top");
             mkdir(&top, 0o700)?;
             self.dress(&top, image, volume.shift)?;
-            let mut lowers = vec![top];
-            lowers.extend(self.lowers(&image.chain));
-            let whole = overlay::mount(&lowers, &dir, Access::Read, volume.userns, volume.label)?;
+            let top = Top {
+                dir: &dir,
+                own: Some(top),
+                access: Access::Read,
+            };
+            let mapped = volume.userns.map(|userns| Mapped {
+                userns,
+                shift: volume.shift,
+            });
+            let whole = self.mount_mapped(&image.chain, top, mapped, volume.label)?;
             if volume.sub_path.as_os_str().is_empty() {
                 return Ok(whole);
             }

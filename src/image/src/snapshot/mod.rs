@@ -2,19 +2,23 @@
 //!
 //! `snapshots/<container id>/` holds `upper/`, `work/` and `chain`, a text file with the
 //! DiffIDs, bottom first, and a last line `end`; `volumes/` beside them, where the image names
-//! some (`volume`); `images/<number>/` for each image that is mounted as a volume (`image_volume`). That file, not the database, says what a
+//! some (`volume`); `images/<number>/` for each image that is mounted as a volume (`image_volume`); `copy/`, the content
+//! of the layers with other owners, where a user namespace needs it (`mapped`). The file, not the database, says what a
 //! snapshot stands on: creating one costs no transaction, and it survives a lost database.
 //! Written without fsync: after a power cut the container is dead anyway.
 
+pub(crate) mod copy;
 mod image_volume;
+mod mapped;
 pub(crate) mod overlay;
 pub(crate) mod volume;
 
 pub use image_volume::ImageVolume;
+pub use mapped::Mapped;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +31,7 @@ use crate::store::Store;
 use crate::store::catalog::Image;
 use crate::store::remove::blocking;
 use crate::store::usage::{Usage, now_ns};
+use mapped::Top;
 use overlay::Access;
 
 /// Which ids of the host are those of a container: the first `size`, from `uid` and `gid` on.
@@ -179,16 +184,16 @@ impl Store {
     }
 
     /// A new detached overlay mount of the snapshot, to be attached with `move_mount` wherever
-    /// the container's mount namespace wants it. With `userns`, the container's user namespace, what the image says is
+    /// the container's mount namespace wants it. With `mapped`, the container's user namespace, what the image says is
     /// id 0 is id 0 there; `label` is the SELinux context of all its files.
     ///
     /// # Errors
-    /// `NotFound` for an unknown snapshot; `FailedPrecondition` for a filesystem without idmapped mounts; what the
-    /// kernel says otherwise.
+    /// `NotFound` for an unknown snapshot; `FailedPrecondition` for a filesystem without idmapped mounts where layers
+    /// are not copied; what the kernel says otherwise.
     pub fn snapshot_mount(
         &self,
         id: &ContainerId,
-        userns: Option<BorrowedFd<'_>>,
+        mapped: Option<Mapped<'_>>,
         label: Option<&str>,
     ) -> Result<OwnedFd, Error> {
         let chain = {
@@ -197,14 +202,13 @@ impl Store {
             let missing = || Error::new(Kind::NotFound, format!("container {id} has no snapshot"));
             Arc::clone(&snapshot.ok_or_else(missing)?.chain)
         };
-        overlay::mount(
-            &self.lowers(&chain),
-            &self.snapshot_dir(id),
-            Access::Write,
-            userns,
-            label,
-        )
-        .map_err(|e| e.within(format!("root of container {id}")))
+        let top = Top {
+            dir: &self.snapshot_dir(id),
+            own: None,
+            access: Access::Write,
+        };
+        self.mount_mapped(&chain, top, mapped, label)
+            .map_err(|e| e.within(format!("root of container {id}")))
     }
 
     /// Removes a container's writable layer. One that is not there is removed already.

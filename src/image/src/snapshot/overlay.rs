@@ -80,7 +80,7 @@ pub(crate) fn mount(
 }
 
 /// A detached copy of the mount that the directory `path` lies on, with its ids mapped.
-fn idmapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+pub(super) fn idmapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     let tree = sys::mount::open_tree(CWD, path, false).map_err(|e| Error::io("open", path.display(), e))?;
     sys::mount::set_idmap(tree.as_fd(), false, userns).map_err(|e| {
         let why = format!(

@@ -6,31 +6,20 @@
 //! on the overlay: that is what VOLUME is for (an overlay cannot be the upper directory of
 //! another one, and databases prefer it). The image's path is resolved inside the root
 //! (openat2 RESOLVE_IN_ROOT) and the copy never follows a link: all it reads is the image, all
-//! it writes is the new directory. Hard links become files of their own.
+//! it writes is the new directory.
 
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, mknodat, openat, openat2, readlinkat, statat,
-    symlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, chownat, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use spec::{ContainerId, Kind};
 
 use super::IdShift;
+use super::copy::{LIST, copy};
 use crate::error::{Error, sys};
 use crate::store::Store;
-
-const LIST: OFlags = OFlags::DIRECTORY
-    .union(OFlags::RDONLY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-/// No image may make us recurse without end.
-const MAX_DEPTH: usize = 256;
 
 impl Store {
     /// Makes volume `number` of a container, with a copy of what `root` (the container's root)
@@ -124,106 +113,15 @@ fn fill(volume: &Path, root: BorrowedFd<'_>, path: &Path, shift: IdShift) -> Res
         Err(e) => return Err(sys("open in the image", path.display())(e)),
     };
     let to = openat(CWD, volume, LIST, Mode::empty()).map_err(sys("open", volume.display()))?;
-    tree(&from, &to, 0).map_err(|e| e.within("copy from the image"))
-}
-
-/// Copies a directory's entries, then its own attributes: the time comes last.
-pub(crate) fn tree(from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(Error::new(
-            Kind::InvalidArgument,
-            format!("more than {MAX_DEPTH} directories deep"),
-        ));
-    }
-    for entry in Dir::read_from(from).map_err(sys("list", "a directory"))? {
-        let entry = entry.map_err(sys("list", "a directory"))?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            one(from, to, name, depth).map_err(|e| e.within(String::from_utf8_lossy(name).into_owned()))?;
-        }
-    }
-    let stat = rustix::fs::fstat(from).map_err(sys("stat", "a directory"))?;
-    attributes(from.as_fd(), to.as_fd(), &stat)
-}
-
-fn one(from: &OwnedFd, to: &OwnedFd, name: &[u8], depth: usize) -> Result<(), Error> {
-    let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(sys("stat", "it"))?;
-    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-    let made = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            match mkdirat(to, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(sys("mkdir", "it")(e)),
-            }
-            let below = openat(from, name, LIST, Mode::empty()).map_err(sys("open", "it"))?;
-            let target = openat(to, name, LIST, Mode::empty()).map_err(sys("open", "its copy"))?;
-            return tree(&below, &target, depth + 1);
-        }
-        FileType::RegularFile => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let source = File::from(openat(from, name, flags, Mode::empty()).map_err(sys("open", "it"))?);
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let target = openat(to, name, flags, Mode::RUSR | Mode::WUSR).map_err(sys("make", "its copy"))?;
-            let mut target = File::from(target);
-            std::io::copy(&mut &source, &mut target).map_err(|e| Error::io("copy", "it", e))?;
-            return attributes(source.as_fd(), target.as_fd(), &stat);
-        }
-        FileType::Symlink => {
-            let link = readlinkat(from, name, Vec::new()).map_err(sys("read the link", "it"))?;
-            symlinkat(link, to, name).map_err(sys("link", "its copy"))?;
-            None
-        }
-        // A socket of the image has nobody behind it, but an entry it is.
-        kind => {
-            mknodat(to, name, kind, Mode::RUSR, stat.st_rdev).map_err(sys("mknod", "its copy"))?;
-            Some(mode)
-        }
-    };
-    let (uid, gid) = owner(&stat);
-    chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(sys("chown", "its copy"))?;
-    match made {
-        Some(mode) => chmodat(to, name, mode, AtFlags::empty()).map_err(sys("chmod", "its copy")),
-        None => Ok(()),
-    }
-}
-
-fn owner(stat: &Stat) -> (Uid, Gid) {
-    (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
-}
-
-/// Owner first: chown clears set-id bits and file capabilities.
-fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Error> {
-    let (uid, gid) = owner(stat);
-    fchown(to, Some(uid), Some(gid)).map_err(sys("chown", "its copy"))?;
-    fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(sys("chmod", "its copy"))?;
-    let mut names = vec![0u8; 64 << 10];
-    let size = match flistxattr(from, &mut names[..]) {
-        Ok(size) => size,
-        Err(Errno::OPNOTSUPP) => 0,
-        Err(e) => return Err(sys("list attributes of", "it")(e)),
-    };
-    for name in names[..size].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        let mut value = vec![0u8; 64 << 10];
-        let size = fgetxattr(from, name, &mut value[..]).map_err(sys("read an attribute of", "it"))?;
-        match fsetxattr(to, name, &value[..size], XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(e) => return Err(sys("set an attribute of", "its copy")(e)),
-        }
-    }
-    let time = |tv_sec: i64, nanos: u64| Timespec {
-        tv_sec,
-        tv_nsec: i64::try_from(nanos).unwrap_or(0),
-    };
-    let times = Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    };
-    futimens(to, &times).map_err(sys("set the time of", "its copy"))
+    copy(&from, &to, IdShift::NONE).map_err(|e| e.within("copy from the image"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{FileType, XattrFlags, fgetxattr, fsetxattr, mknodat, statat};
+    use std::fs::File;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     /// A root with `/data` in it, and beside it a file that no volume may show.

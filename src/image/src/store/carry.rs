@@ -22,7 +22,7 @@ use spec::{Digest, Kind};
 use crate::content::sha256;
 use crate::error::{Error, sys};
 use crate::snapshot::overlay::{self, Access};
-use crate::snapshot::volume;
+use crate::snapshot::{IdShift, copy::copy};
 use crate::store::Store;
 use crate::store::fixups::{Found, View, look};
 use crate::store::layers::{Layer, Lease};
@@ -176,7 +176,7 @@ impl Work {
         self.link(name)?;
         let to = self.directory(&target)?;
         let from = openat2(&self.from, name, DIR, Mode::empty(), inside()).map_err(sys("open", name.display()))?;
-        volume::tree(&from, &to, 0).map_err(|e| e.within("copy to where the link leads"))
+        copy(&from, &to, IdShift::NONE).map_err(|e| e.within("copy to where the link leads"))
     }
 
     /// Where the link leads, relative to the root.

@@ -63,6 +63,8 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// Images that must not be collected as garbage, as references.
     pub pinned: Vec<String>,
+    /// Layers on a filesystem without idmapped mounts are copied for a container in a user namespace.
+    pub copy_for_userns: bool,
 }
 
 impl Options {
@@ -76,6 +78,7 @@ impl Options {
             progress_timeout: Duration::from_secs(300),
             answer_timeout: Duration::from_secs(60),
             pinned: Vec::new(),
+            copy_for_userns: true,
         }
     }
 }

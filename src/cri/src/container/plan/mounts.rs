@@ -201,7 +201,8 @@ pub(crate) fn mounts(
             (true, false) => "ro",
             (true, true) => "rro",
         };
-        let mut made = mount(&want.target, "bind", &want.source, &["rbind", propagation, access])?;
+        let options = [&["rbind", propagation, access], &want.options[..]].concat();
+        let mut made = mount(&want.target, "bind", &want.source, &options)?;
         if let Some((uids, gids)) = want.ids.clone() {
             made.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
         }

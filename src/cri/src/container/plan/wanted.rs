@@ -64,6 +64,31 @@ pub(crate) struct Wanted {
     pub(crate) relabel: bool,
     /// Ids of the source, mapped.
     pub(crate) ids: Option<IdMaps>,
+    /// What else is forbidden on it and on all below.
+    pub(crate) options: Vec<&'static str>,
+}
+
+/// What a mount may be asked to forbid (KEP 5855), and the option of the specification for it: with all that is mounted
+/// below, where a program could lie just as well.
+const MOUNT_OPTIONS: [(&str, &str); 3] = [("noexec", "rnoexec"), ("nodev", "rnodev"), ("nosuid", "rnosuid")];
+
+/// The options of a mount, each once.
+fn mount_options(mount: &cri::Mount) -> Result<Vec<&'static str>, Error> {
+    let mut options = Vec::new();
+    for asked in &mount.mount_options {
+        let known = MOUNT_OPTIONS.iter().find(|(name, _)| name == asked);
+        let Some((_, option)) = known else {
+            return Err(Error::invalid(format!(
+                "mount on {:?}: mount_options: {:?} is not possible; noexec, nodev and nosuid are",
+                mount.container_path,
+                crate::store::index::shown(asked)
+            )));
+        };
+        if !options.contains(option) {
+            options.push(*option);
+        }
+    }
+    Ok(options)
 }
 
 /// `path` as an absolute path without `.`, `..` and doubled slashes.
@@ -102,11 +127,7 @@ pub(crate) fn wanted(config: &cri::ContainerConfig, rules: Rules) -> Result<Vec<
 
 fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, Error> {
     let at = |why: &str| Error::invalid(format!("mount on {:?}: {why}", mount.container_path));
-    let never = |why: &str| Error::unimplemented(format!("mount on {:?}: {why}", mount.container_path));
     let ids = id_maps(mount).map_err(|e| e.during("mount on", &mount.container_path))?;
-    if !mount.mount_options.is_empty() {
-        return Err(never("mount_options are not there yet"));
-    }
     if mount.container_path.is_empty() {
         return Err(at("no container_path"));
     }
@@ -148,6 +169,7 @@ fn one(mount: &cri::Mount, images: &mut usize, rules: Rules) -> Result<Wanted, E
         relabel: mount.selinux_relabel && !is_image,
         // An image is mounted with the ids of the pod in any case, and nothing is mapped twice.
         ids: ids.filter(|_| !is_image),
+        options: mount_options(mount)?,
     })
 }
 
@@ -248,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_forbidden_is_forbidden_on_the_whole_tree() {
+        let mount = cri::Mount {
+            mount_options: ["nosuid", "noexec", "nosuid"].map(str::to_owned).into(),
+            ..cri_mount("/x")
+        };
+        assert_eq!(plan(vec![mount]).unwrap()[0].options, ["rnosuid", "rnoexec"]);
+        assert!(plan(vec![cri_mount("/x")]).unwrap()[0].options.is_empty());
+    }
+
+    #[test]
     fn nothing_is_dropped_silently() {
         let base = || cri_mount("/x");
         for (mount, kind) in [
@@ -260,10 +292,10 @@ mod tests {
             ),
             (
                 cri::Mount {
-                    mount_options: vec!["x".into()],
+                    mount_options: vec!["noexec".into(), "exec".into()],
                     ..base()
                 },
-                spec::Kind::Unimplemented,
+                spec::Kind::InvalidArgument,
             ),
             (
                 cri::Mount {
