@@ -9,6 +9,13 @@ fn context(config: &mut api::ContainerConfig) -> &mut api::LinuxContainerSecurit
     config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
 }
 
+/// A pod that may have privileged containers.
+fn privileged(mut config: api::PodSandboxConfig) -> api::PodSandboxConfig {
+    let linux = config.linux.get_or_insert_default();
+    linux.security_context.get_or_insert_default().privileged = true;
+    config
+}
+
 /// A running container whose configuration was changed.
 fn with(bed: &Bed, life: &Life, pod: &str, name: &str, change: impl FnOnce(&mut api::ContainerConfig)) -> String {
     let mut config = container(bed, name, "exec sleep 1000");
@@ -192,7 +199,7 @@ fn mounts_of_the_host_arrive_and_those_of_the_container_go_out() {
     let bed = Bed::new();
     let life = bed.start();
     life.pull(&bed);
-    let pod = run(&life, pod(&bed, "spread"));
+    let pod = run(&life, privileged(pod(&bed, "spread")));
     let shared = Mounted::tmpfs(bed.path("shared"), "--make-shared");
     std::fs::create_dir_all(bed.path("shared/out")).unwrap();
     // A link that lies on a private mount and leads to the shared one.
@@ -361,7 +368,7 @@ fn privileged_and_devices() {
     let bed = Bed::new();
     let life = bed.start();
     life.pull(&bed);
-    let pod = run(&life, pod(&bed, "devices"));
+    let pod = run(&life, privileged(pod(&bed, "devices")));
     let id = with(&bed, &life, &pod, "privileged", |c| context(c).privileged = true);
     assert_eq!(
         text(&life, &id, "mount -t tmpfs none /tmp && echo mounted"),
