@@ -1,6 +1,7 @@
 //! Runtime handlers: what a RuntimeClass name stands for.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::de::Error as _;
@@ -140,6 +141,14 @@ section! {
         pod_annotations: Vec<String> = Vec::new();
         /// Annotations of a container that go into its OCI specification, by name; * and ? match all but '/'.
         container_annotations: Vec<String> = Vec::new();
+        /// JSON file with the profile that RuntimeDefault means; null means runtime.seccomp_profile.
+        seccomp_profile: Option<PathBuf> = None;
+        /// Annotations that the OCI specification of every container has, like name=value; the caller's, let through, win.
+        default_annotations: Vec<String> = Vec::new();
+        /// systemd or /sbin/init as a container's program gets tmpfs on /run, /run/lock and /tmp, SIGRTMIN+3 as stop signal and, on cgroup v2, its cgroup to divide.
+        init_systems: bool = true;
+        /// Containers share the session keyring that the daemon was started with, instead of one of their own.
+        no_new_keyring: bool = false;
         /// A container may write into its own cgroup; needs cgroup v2.
         cgroup_writable: bool = false;
         /// Limits of each first process, like nofile=1024:4096; those that are not named are the daemon's own.

@@ -156,6 +156,20 @@ section! {
         userns_copies_layers: bool = true;
         /// Profile of a container that names none: runtime_default or unconfined.
         default_seccomp: SeccompDefault = SeccompDefault::Unconfined;
+        /// JSON file with the profile that RuntimeDefault means; null means our own.
+        seccomp_profile: Option<PathBuf> = None;
+        /// JSON file with the profile of privileged containers; null means none.
+        privileged_seccomp_profile: Option<PathBuf> = None;
+        /// AppArmor profile, loaded already, of a container that names none; null means our own, unconfined none.
+        apparmor_profile: Option<String> = None;
+        /// Containers have no AppArmor profile, and one that is asked for is refused, as on a node without AppArmor.
+        disable_apparmor: bool = false;
+        /// Containers have no SELinux label, as on a node without SELinux.
+        disable_selinux: bool = false;
+        /// Containers on the host's network have no SELinux label, unless they ask for one.
+        hostnetwork_disable_selinux: bool = false;
+        /// Categories that SELinux levels of pods are made of: each pod has a pair of its own of c0 to c(N-1).
+        selinux_category_range: u32 = 1024;
         /// What /etc/localtime is in containers: a zone like Europe/Berlin, Local for the host's, null for the image's.
         timezone: Option<String> = None;
     }

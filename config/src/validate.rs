@@ -39,6 +39,11 @@ impl Config {
         let optional = [
             ("listen", &self.listen),
             ("monitor_path", &self.monitor_path),
+            ("runtime.seccomp_profile", &self.runtime.seccomp_profile),
+            (
+                "runtime.privileged_seccomp_profile",
+                &self.runtime.privileged_seccomp_profile,
+            ),
             ("stream.tls_cert", &self.stream.tls_cert),
             ("stream.tls_key", &self.stream.tls_key),
             ("metrics.socket", &self.metrics.socket),
@@ -143,6 +148,13 @@ impl Config {
             4096,
             1 << 20,
         );
+        // 1024 is what the policies of distributions know (mcs_constraints); two are a pair.
+        found.range(
+            "runtime.selinux_category_range",
+            u64::from(self.runtime.selinux_category_range),
+            2,
+            1024,
+        );
         if let Some(listen) = self.metrics.listen
             && listen.port() == 0
         {
@@ -163,6 +175,11 @@ impl Config {
                     format!("{zone:?} is no time zone; write one like Europe/Berlin"),
                 );
             }
+        }
+        if let Some(name) = &self.runtime.apparmor_profile
+            && (name.is_empty() || name.contains(char::is_control))
+        {
+            found.add("runtime.apparmor_profile", format!("{name:?} is no name of a profile"));
         }
         for device in &self.runtime.allowed_devices {
             found.path("runtime.allowed_devices", Path::new(device));
@@ -207,6 +224,17 @@ fn check_handler(key: &str, handler: &Handler, found: &mut Found) {
             &format!("{key}.privileged_without_host_devices_all_devices_allowed"),
             "needs privileged_without_host_devices",
         );
+    }
+    if let Some(path) = &handler.seccomp_profile {
+        found.path(&format!("{key}.seccomp_profile"), path);
+    }
+    for line in &handler.default_annotations {
+        if line.split_once('=').is_none_or(|(name, _)| name.trim().is_empty()) {
+            found.add(
+                &format!("{key}.default_annotations"),
+                format!("{line:?}: a name, '=' and a value are wanted"),
+            );
+        }
     }
     for (list, patterns) in [
         ("pod_annotations", &handler.pod_annotations),

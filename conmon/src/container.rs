@@ -46,8 +46,8 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Makes it, up to just before execve. `fds` are those that [`wire::Create`] names.
-    pub(crate) fn create(request: &wire::Create, fds: &[OwnedFd]) -> Result<Self, Error> {
+    /// Makes it from the mounts of `seed`, up to just before execve. `fds` are those that [`wire::Create`] names.
+    pub(crate) fn create(request: &wire::Create, fds: &[OwnedFd], seed: Option<&OwnedFd>) -> Result<Self, Error> {
         let (rootfs, mounts) = fds.split_at(usize::from(request.rootfs_fd).min(fds.len()));
         let places = request.mount_fds.iter().map(|place| *place as usize);
         let driver = request
@@ -73,6 +73,7 @@ impl Container {
             bundle: &bundle,
             rootfs: rootfs.first().map(|fd| fd.as_fd()),
             mounts: places.zip(mounts).map(|(place, fd)| (place, fd.as_fd())).collect(),
+            seed: seed.map(|fd| fd.as_fd()),
             driver,
             stdio,
         })?;

@@ -69,10 +69,12 @@ pub(crate) struct Monitor {
     last_id: u32,
     pub(crate) oom: Oom,
     rest_at: Option<Instant>,
+    /// Of the mounts that the container begins from, until it is made.
+    pub(crate) seed: Option<OwnedFd>,
 }
 
 impl Monitor {
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(socket: OwnedFd, seed: OwnedFd) -> io::Result<Self> {
         let poll = Poller::new()?;
         let signals = sys::signalfd::open(&SIGNALS)?;
         poll.add(&signals, Token::Signals, Interest::Read)?;
@@ -93,6 +95,7 @@ impl Monitor {
             last_id: 0,
             oom: Oom::default(),
             rest_at: None,
+            seed: Some(seed),
         };
         monitor.add_peer(socket)?;
         Ok(monitor)

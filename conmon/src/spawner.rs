@@ -25,9 +25,14 @@ const FAILED: u8 = 1;
 /// Where the daemon leaves the control socket, and where a child finds its own.
 pub(crate) const CONTROL: i32 = 3;
 
+/// Where a monitor finds the mount namespace that its container begins from.
+pub(crate) const SEED: i32 = 4;
+
 /// Serves orders until the control socket ends.
 pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
     protect();
+    let seed = isolation::seed().map_err(|error| io::Error::other(error.chain().join(": ")))?;
+    let _seed = sys::fds::place(seed, SEED)?;
     let signals = sys::signalfd::open(&[SIGCHLD])?;
     let poll = Poller::new()?;
     poll.add(&control, Token::Listener, Interest::Read)?;
@@ -64,8 +69,8 @@ pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
 }
 
 fn child(what: What, socket: OwnedFd) -> u8 {
-    // The spawner's own descriptors go: the control socket's end must not depend on monitors.
-    let Ok(socket) = sys::fds::keep_only(socket, CONTROL) else {
+    // The spawner's own descriptors go but for the seed: the control socket's end must not depend on monitors.
+    let Ok(socket) = sys::fds::keep_only(socket, CONTROL, SEED) else {
         return FAILED;
     };
     let result = match what {
@@ -80,7 +85,7 @@ fn become_monitor(socket: OwnedFd) -> io::Result<()> {
     // A session of its own: no terminal's hangup and no group's signal reaches it.
     rustix::process::setsid()?;
     sys::prctl::set_child_subreaper(true)?;
-    Monitor::new(socket)?.run()
+    Monitor::new(socket, sys::fds::inherited(SEED)?)?.run()
 }
 
 /// As safe from the OOM killer as the host allows. A score below the present one needs CAP_SYS_RESOURCE; where that is

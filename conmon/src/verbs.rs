@@ -110,7 +110,8 @@ impl Monitor {
         }
         let state_dir = open_dir(&request.state_dir)?;
         let listener = socket::listen(&state_dir)?;
-        let container = match Container::create(request, fds) {
+        let seed = self.seed.take();
+        let container = match Container::create(request, fds, seed.as_ref()) {
             Ok(container) => container,
             Err(error) => {
                 socket::remove(&state_dir);

@@ -1,5 +1,8 @@
 //! One call of one plugin.
 //!
+//! A call has two halves: the program is started, and it is told its configuration. A plugin that does nothing before
+//! it has read that can be started ahead, while another is at work; ours are such.
+//!
 //! The plugin gets the six `CNI_` variables beside the daemon's own environment, the
 //! configuration on stdin, and a process group of its own. When its time is up, or when the
 //! future is dropped because the caller went away, SIGKILL goes to the whole group: what a
@@ -38,7 +41,6 @@ pub(crate) struct Invocation<'a> {
     pub(crate) ifname: &'a str,
     pub(crate) args: &'a str,
     pub(crate) bin_dirs: &'a [PathBuf],
-    pub(crate) stdin: &'a [u8],
     pub(crate) timeout: Duration,
     pub(crate) turn: Turn,
 }
@@ -92,8 +94,25 @@ impl Drop for Running {
     }
 }
 
-/// Runs the plugin; its standard output on success.
-pub(crate) async fn run(call: &Invocation<'_>) -> Result<Vec<u8>, Error> {
+/// The file name of our plugins, to which their names are links.
+const OURS: &str = "bulkhead-cni";
+
+/// Whether the plugin waits for its configuration before it does anything. Of others that is not known: a script may
+/// act on its environment alone.
+pub(crate) fn waits(plugin: &str, network: &str, dirs: &[PathBuf]) -> bool {
+    let path = find(plugin, network, dirs).and_then(|path| path.canonicalize().map_err(Error::io("resolve", &path)));
+    path.is_ok_and(|path| path.file_name().is_some_and(|name| name == OURS))
+}
+
+/// A plugin that runs and has not been told its configuration.
+pub(crate) struct Started<'a> {
+    call: Invocation<'a>,
+    path: PathBuf,
+    running: Running,
+}
+
+/// Starts the plugin.
+pub(crate) fn start(call: Invocation<'_>) -> Result<Started<'_>, Error> {
     let path = find(call.plugin, call.network, call.bin_dirs)?;
     let bin_path = std::env::join_paths(call.bin_dirs)
         .map_err(|error| Error::Attachment(format!("plugin directories: {error}")))?;
@@ -114,33 +133,45 @@ pub(crate) async fn run(call: &Invocation<'_>) -> Result<Vec<u8>, Error> {
         .process_group(0);
     let child = command.spawn().map_err(Error::io("execute CNI plugin", &path))?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let mut running = Running {
+    let running = Running {
         child: Some(child),
         group,
         turn: call.turn.clone(),
     };
-    let mut output = Output::default();
-    let Some(child) = &mut running.child else {
-        return Err(call.rubbish("it vanished", &[]));
-    };
-    let ended = tokio::time::timeout(call.timeout, converse(child, call.stdin, &mut output)).await;
-    let Ok(ended) = ended else {
-        running.kill();
-        if let Some(child) = &mut running.child {
-            child.wait().await.map_err(Error::io("wait for CNI plugin", &path))?;
-        }
+    Ok(Started { call, path, running })
+}
+
+impl Started<'_> {
+    /// Tells it its configuration and waits for its end; its standard output on success.
+    pub(crate) async fn finish(self, stdin: &[u8]) -> Result<Vec<u8>, Error> {
+        let Self {
+            call,
+            path,
+            mut running,
+        } = self;
+        let mut output = Output::default();
+        let Some(child) = &mut running.child else {
+            return Err(call.rubbish("it vanished", &[]));
+        };
+        let ended = tokio::time::timeout(call.timeout, converse(child, stdin, &mut output)).await;
+        let Ok(ended) = ended else {
+            running.kill();
+            if let Some(child) = &mut running.child {
+                child.wait().await.map_err(Error::io("wait for CNI plugin", &path))?;
+            }
+            running.child = None;
+            return Err(Error::Timeout {
+                plugin: call.plugin.to_owned(),
+                network: call.network.to_owned(),
+                command: call.command,
+                after: call.timeout,
+            });
+        };
+        let status = ended.map_err(Error::io("talk to CNI plugin", &path))?;
+        // Reaped: the number may soon be another's.
         running.child = None;
-        return Err(Error::Timeout {
-            plugin: call.plugin.to_owned(),
-            network: call.network.to_owned(),
-            command: call.command,
-            after: call.timeout,
-        });
-    };
-    let status = ended.map_err(Error::io("talk to CNI plugin", &path))?;
-    // Reaped: the number may soon be another's.
-    running.child = None;
-    judge(call, status, output)
+        judge(&call, status, output)
+    }
 }
 
 #[derive(Default)]

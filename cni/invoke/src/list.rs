@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cache::{Cache, Cached};
 use crate::error::Error;
-use crate::exec::{self, Invocation};
+use crate::exec::{self, Invocation, Started};
 use crate::turn::Turn;
 use crate::{Attachment, Cni};
 
@@ -73,6 +73,9 @@ fn conf_of(
     Value::Object(conf)
 }
 
+/// Plugins of a list, in its order, that have been started and told nothing. They are killed when it is dropped.
+struct Ahead<'a>(Vec<Option<Started<'a>>>);
+
 /// One verb on one attachment.
 struct Step<'a> {
     cni: &'a Cni,
@@ -108,7 +111,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn invocation(&'a self, plugin: &'a PluginConf, stdin: &'a [u8]) -> Invocation<'a> {
+    fn invocation(&'a self, plugin: &'a PluginConf) -> Invocation<'a> {
         Invocation {
             plugin: &plugin.plugin,
             network: &self.list.name,
@@ -118,24 +121,49 @@ impl<'a> Step<'a> {
             ifname: &self.attachment.ifname,
             args: &self.args,
             bin_dirs: &self.cni.options.bin_dirs,
-            stdin,
             timeout: self.cni.options.timeout,
             turn: self.turn.clone(),
         }
     }
 
+    fn conf(&self, plugin: &PluginConf, previous: Option<&Value>) -> String {
+        conf_of(self.list, plugin, previous, &self.attachment.capabilities).to_string()
+    }
+
     /// Runs one plugin; what it printed.
     async fn plugin(&self, plugin: &PluginConf, previous: Option<&Value>) -> Result<Vec<u8>, Error> {
-        let stdin = conf_of(self.list, plugin, previous, &self.attachment.capabilities).to_string();
-        exec::run(&self.invocation(plugin, stdin.as_bytes())).await
+        let started = exec::start(self.invocation(plugin))?;
+        started.finish(self.conf(plugin, previous).as_bytes()).await
+    }
+
+    /// Starts those plugins that wait to be told what to do. Where one cannot be started now, its turn will say why.
+    fn ahead(&'a self) -> Ahead<'a> {
+        let waits = |plugin: &&PluginConf| exec::waits(&plugin.plugin, &self.list.name, &self.cni.options.bin_dirs);
+        let start = |plugin| exec::start(self.invocation(plugin)).ok();
+        let plugins = self.list.plugins.iter();
+        Ahead(
+            plugins
+                .map(|plugin| Some(plugin).filter(waits).and_then(start))
+                .collect(),
+        )
+    }
+
+    /// Runs one plugin that may have been started.
+    async fn next(&'a self, ahead: &mut Ahead<'a>, at: usize, previous: Option<&Value>) -> Result<Vec<u8>, Error> {
+        let plugin = &self.list.plugins[at];
+        match ahead.0.get_mut(at).and_then(Option::take) {
+            Some(started) => started.finish(self.conf(plugin, previous).as_bytes()).await,
+            None => self.plugin(plugin, previous).await,
+        }
     }
 
     /// ADD of every plugin; the last result, as it came and as it is understood.
-    async fn add(&self) -> Result<(Value, AddResult), Error> {
+    async fn add(&'a self, mut ahead: Ahead<'a>) -> Result<(Value, AddResult), Error> {
         let mut last = None;
-        for plugin in &self.list.plugins {
-            let stdout = self.plugin(plugin, last.as_ref().map(|(value, _)| value)).await?;
-            let rubbish = |why: &dyn std::fmt::Display| self.invocation(plugin, &[]).rubbish(why, &stdout);
+        for (at, plugin) in self.list.plugins.iter().enumerate() {
+            let previous = last.as_ref().map(|(value, _)| value);
+            let stdout = self.next(&mut ahead, at, previous).await?;
+            let rubbish = |why: &dyn std::fmt::Display| self.invocation(plugin).rubbish(why, &stdout);
             let value: Value = serde_json::from_slice(&stdout).map_err(|e| rubbish(&format!("no JSON ({e})")))?;
             let result = AddResult::from_value(&value, self.list.version).map_err(|e| rubbish(&e))?;
             // What the next plugin gets is in the version that the network asks for.
@@ -152,8 +180,9 @@ impl<'a> Step<'a> {
     /// DEL of every plugin, backwards.
     async fn del(&self, result: Option<&Value>) -> Result<(), Error> {
         let previous = result.filter(|_| self.list.version >= Version::CHECK);
-        for plugin in self.list.plugins.iter().rev() {
-            self.plugin(plugin, previous).await?;
+        let mut ahead = self.ahead();
+        for at in (0..self.list.plugins.len()).rev() {
+            self.next(&mut ahead, at, previous).await?;
         }
         Ok(())
     }
@@ -191,18 +220,45 @@ impl Cni {
     /// # Errors
     /// The failure of the plugin, or of the undo as well; then DEL can be repeated by [`Cni::del`].
     pub async fn add(&self, attachment: &Attachment) -> Result<AddResult, Error> {
+        self.add_when(attachment, std::future::ready(Ok(()))).await
+    }
+
+    /// As [`Cni::add`], to a network namespace that `ready` makes: what can be done without it is done meanwhile.
+    ///
+    /// # Errors
+    /// What `ready` fails with, when no plugin has been told anything; else as [`Cni::add`].
+    pub async fn add_when<E: From<Error>>(
+        &self,
+        attachment: &Attachment,
+        ready: impl Future<Output = Result<(), E>>,
+    ) -> Result<AddResult, E> {
         check_names(attachment)?;
         let turn = self.turns.take(&attachment.container_id, &attachment.ifname).await;
         let network = self.configured()?;
         let cache = self.cache();
-        let step = Step::new((self, &turn), &network.list, "ADD", attachment);
-        if step.netns.is_empty() {
-            let path = attachment.netns.as_deref().unwrap_or(Path::new("")).display();
-            return Err(Error::Attachment(format!("{path:?} is no network namespace")));
-        }
+        let mut step = Step::new((self, &turn), &network.list, "ADD", attachment);
+        let path = attachment.netns.as_deref().unwrap_or(Path::new(""));
+        step.netns = path.display().to_string();
         self.installed(&network.list)?;
-        cache.put(&network.list, attachment, None)?;
-        let failed = match step.add().await {
+        // `ready` first: what it asks of others is done while plugins are started here.
+        let (ready, (ahead, recorded)) = tokio::join!(ready, async {
+            (step.ahead(), cache.put(&network.list, attachment, None))
+        });
+        let is_there = || {
+            if living(Some(path)).is_empty() {
+                return Err(Error::Attachment(format!(
+                    "{:?} is no network namespace",
+                    path.display()
+                )));
+            }
+            recorded
+        };
+        if let Err(error) = ready.and_then(|()| is_there().map_err(E::from)) {
+            // A record that stays is taken for an attachment, which DEL and GC undo.
+            drop(cache.remove(&network.list.name, attachment));
+            return Err(error);
+        }
+        let failed = match step.add(ahead).await {
             Ok((value, result)) => match cache.put(&network.list, attachment, Some(value)) {
                 Ok(()) => return Ok(result),
                 Err(error) => error,
@@ -215,11 +271,12 @@ impl Cni {
             .await
             .and_then(|()| cache.remove(&network.list.name, attachment))
         {
-            Ok(()) => Err(failed),
+            Ok(()) => Err(failed.into()),
             Err(second) => Err(Error::NotUndone {
                 first: Box::new(failed),
                 second: Box::new(second),
-            }),
+            }
+            .into()),
         }
     }
 

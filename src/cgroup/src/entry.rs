@@ -55,6 +55,11 @@ impl Cgroup {
 }
 
 impl Entry {
+    /// Another v2 directory to be born in.
+    pub(crate) fn be_born_in(&mut self, directory: OwnedFd) {
+        self.v2 = Some(directory);
+    }
+
     /// The v2 directory to be born in, for clone3 with `CLONE_INTO_CGROUP` (Linux 5.7), on a hybrid host too.
     #[must_use]
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {

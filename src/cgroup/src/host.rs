@@ -57,6 +57,8 @@ pub(crate) struct Hierarchy {
     pub(crate) version: Version,
     /// The wanted controllers that it carries.
     pub(crate) controllers: Vec<String>,
+    /// Who is in a cgroup namespace cannot write the limits of its root (`nsdelegate`, Linux 4.13).
+    pub(crate) delegates: bool,
 }
 
 impl Hierarchy {
@@ -134,6 +136,7 @@ impl Host {
             mount: PathBuf::from("/nonexistent"),
             version: Version::V2,
             controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+            delegates: true,
         };
         Self {
             version: Version::V2,
@@ -152,6 +155,12 @@ impl Host {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Whether a cgroup can be given to who is inside it without its limits: v2 alone, with `nsdelegate`.
+    #[must_use]
+    pub fn delegates(&self) -> bool {
+        self.version == Version::V2 && self.hierarchies.iter().all(|one| one.delegates)
     }
 
     /// The controllers that can be used, sorted.
@@ -217,6 +226,7 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
                 mount: unescape(mount),
                 version,
                 controllers,
+                delegates: options.split(',').any(|option| option == "nsdelegate"),
             },
         ));
     }

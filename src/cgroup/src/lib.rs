@@ -18,6 +18,7 @@
 //! | `details`  | all counters and limits, for metrics                                        |
 //! | `pressure` | pressure stall information                                                  |
 //! | `events`   | the OOM counter and its notification                                        |
+//! | `delegate` | a v2 cgroup given to who is inside, and the way into one that is divided       |
 //! | `slice`    | names of systemd's slices and where their cgroups lie                       |
 //! | `systemd`  | scopes and slices over D-Bus (feature `systemd`: the daemon alone has it)   |
 //!
@@ -25,6 +26,7 @@
 //! in `host::WANTED` are left alone. May use: `spec`, `sys`.
 
 mod apply;
+mod delegate;
 mod details;
 mod entry;
 mod error;

@@ -2,11 +2,13 @@
 //! daemon starts.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use spec::runtime::{Capability, PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
 
 use crate::container::plan::HostFacts;
+use crate::container::plan::profile::Profile;
 use crate::container::plan::security::{Seccomp, capability};
 use crate::error::Error;
 use crate::store::index::shown;
@@ -45,6 +47,16 @@ pub(crate) struct Handler {
     pub(crate) pids_limit: Option<i64>,
     /// The container's own cgroup is writable.
     pub(crate) cgroup_writable: bool,
+    /// What RuntimeDefault means, where it is not our own profile.
+    pub(crate) seccomp: Option<Arc<Profile>>,
+    /// Of privileged containers.
+    pub(crate) privileged_seccomp: Option<Arc<Profile>>,
+    /// Init systems get what they need.
+    pub(crate) init_systems: bool,
+    /// Containers share the daemon's session keyring.
+    pub(crate) no_new_keyring: bool,
+    /// Of every container, where the caller says nothing else.
+    pub(crate) default_annotations: HashMap<String, String>,
     /// Patterns of names.
     pub(crate) pod_annotations: Vec<String>,
     /// Patterns of names.
@@ -78,6 +90,11 @@ impl Handler {
             rlimits: of.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?,
             pids_limit: (of.pids_limit > 0).then_some(i64::from(of.pids_limit)),
             cgroup_writable: of.cgroup_writable,
+            seccomp: profile(of.seccomp_profile.as_ref().or(runtime.seccomp_profile.as_ref()))?,
+            privileged_seccomp: profile(runtime.privileged_seccomp_profile.as_ref())?,
+            init_systems: of.init_systems,
+            no_new_keyring: of.no_new_keyring,
+            default_annotations: default_annotations(&of.default_annotations),
             pod_annotations: of.pod_annotations.clone(),
             container_annotations: of.container_annotations.clone(),
         })
@@ -100,6 +117,24 @@ impl Handler {
         all.extend(pass(container, &self.container_annotations));
         all
     }
+}
+
+/// The profile of a file; read when the daemon starts, so that one that is broken is found out before a pod is.
+fn profile(path: Option<&PathBuf>) -> Result<Option<Arc<Profile>>, Error> {
+    let Some(path) = path else { return Ok(None) };
+    let profile = Profile::read(path)?;
+    // For some containers it has fewer rules, for none others.
+    let compiled = seccomp::compile(&profile.of(&HashSet::new()));
+    compiled.map_err(|e| Error::invalid(format!("seccomp profile {}: {e}", path.display())))?;
+    Ok(Some(Arc::new(profile)))
+}
+
+/// Lines of name and value; never ours.
+fn default_annotations(lines: &[String]) -> HashMap<String, String> {
+    let pairs = lines.iter().filter_map(|line| line.split_once('='));
+    let all = pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+    all.filter(|(name, _)| !OWN_ANNOTATIONS.iter().any(|own| name.starts_with(own)))
+        .collect()
 }
 
 fn rlimit(of: &config::Rlimit) -> Result<PosixRlimit, Error> {
@@ -168,10 +203,10 @@ impl Handlers {
                 names.join(", ")
             )));
         };
-        if handler.cgroup_writable && !host.cgroup_v2 {
+        if handler.cgroup_writable && !host.delegates {
             return Err(Error::precondition(format!(
-                "runtime handler {wanted:?} has cgroup_writable, which needs a host with cgroup v2 alone: \
-                 in a cgroup v1 hierarchy a container could lift its own limits"
+                "runtime handler {wanted:?} has cgroup_writable, which needs a host with cgroup v2 alone, mounted with \
+                 nsdelegate as systemd does: elsewhere a container could lift its own limits"
             )));
         }
         Ok(Arc::clone(handler))
@@ -243,7 +278,7 @@ mod tests {
         config.handlers.insert("own".into(), own);
         let handlers = Handlers::new(&config).unwrap();
         let mut host = HostFacts {
-            cgroup_v2: true,
+            delegates: true,
             ..HostFacts::default()
         };
         let own = handlers.find("own", &host).unwrap();
@@ -262,7 +297,7 @@ mod tests {
             (&Seccomp::Unconfined, Devices::All)
         );
         assert_eq!(handlers.find("none", &host).unwrap_err().kind(), spec::Kind::NotFound);
-        host.cgroup_v2 = false;
+        host.delegates = false;
         let error = handlers.find("own", &host).unwrap_err();
         assert_eq!(error.kind(), spec::Kind::FailedPrecondition);
     }

@@ -86,27 +86,38 @@ fn recursive_read_only() -> bool {
     (next(), next()) >= (5, 12)
 }
 
+/// The AppArmor profile of a container that asks for none.
+fn default_profile(runtime: &config::Runtime) -> Result<Option<String>, Error> {
+    match runtime.apparmor_profile.as_deref() {
+        Some("unconfined") => Ok(None),
+        Some(name) if !apparmor::is_loaded(name)? => Err(Error::precondition(format!(
+            "runtime.apparmor_profile: {name:?} is not loaded on this node"
+        ))),
+        Some(name) => Ok(Some(name.to_owned())),
+        // As the peers: where ours cannot be loaded (no apparmor_parser), containers run without it, and it is said.
+        None => Ok(apparmor::load()
+            .inspect_err(|error| tracing::warn!(%error, "containers run without an AppArmor profile by default"))
+            .ok()),
+    }
+}
+
 /// Looks at the host.
-pub(crate) fn facts(version: cgroup::Version) -> Result<HostFacts, Error> {
+pub(crate) fn facts(cgroups: &cgroup::Host, runtime: &config::Runtime) -> Result<HostFacts, Error> {
     let status = read("/proc/self/status")?;
     let mask = status
         .lines()
         .find_map(|l| l.strip_prefix("CapBnd:"))
         .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
         .ok_or_else(|| Error::new(spec::Kind::Internal, "/proc/self/status shows no CapBnd"))?;
-    let apparmor = apparmor::is_on();
-    // As the peers: where the default cannot be loaded (no apparmor_parser), containers run without it, and it is said.
-    let default_apparmor = apparmor.then(apparmor::load).and_then(|loaded| {
-        loaded
-            .inspect_err(|error| tracing::warn!(%error, "containers run without an AppArmor profile by default"))
-            .ok()
-    });
+    let apparmor = apparmor::is_on() && !runtime.disable_apparmor;
     Ok(HostFacts {
         apparmor,
-        default_apparmor,
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        default_apparmor: if apparmor { default_profile(runtime)? } else { None },
+        selinux: Path::new("/sys/fs/selinux/enforce").exists() && !runtime.disable_selinux,
+        no_selinux_on_host_network: runtime.hostnetwork_disable_selinux,
         recursive_read_only: recursive_read_only(),
-        cgroup_v2: version == cgroup::Version::V2,
+        cgroup_v2: cgroups.version() == cgroup::Version::V2,
+        delegates: cgroups.delegates(),
         capabilities: from_mask(mask),
     })
 }

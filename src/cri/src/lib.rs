@@ -14,6 +14,7 @@
 //! Never isolation: its code runs in the monitor alone.
 
 mod apparmor;
+mod categories;
 mod cdi;
 mod chunks;
 mod clock;

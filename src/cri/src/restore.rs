@@ -124,6 +124,7 @@ fn damaged(what: &str) -> Error {
 async fn pod(rt: &Arc<Runtime>, row: &Row) -> Result<(), Error> {
     let (record, mut status): (SandboxRecord, SandboxStatus) = decode(&row.record, &row.status)?;
     let id = SandboxId::parse(&row.id).map_err(|e| Error::new(spec::Kind::DataLoss, e.to_string()))?;
+    rt.categories.hold(&record);
     let request = record.request.as_ref().ok_or_else(|| damaged("request"))?;
     let metadata = request
         .config

@@ -7,6 +7,7 @@ use std::time::Duration;
 use config::{Config, Paths};
 use proto::cri;
 
+use crate::categories::Categories;
 use crate::container::plan::HostFacts;
 use crate::counters::Counters;
 use crate::error::Error;
@@ -62,6 +63,7 @@ pub struct Runtime {
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) db: Db,
     pub(crate) index: Index,
+    pub(crate) categories: Categories,
     pub(crate) pod_names: Names<cri::RunPodSandboxRequest>,
     pub(crate) container_names: Names<CreateRequest>,
     /// What UpdateRuntimeConfig said last.
@@ -108,7 +110,7 @@ impl Runtime {
         let paths = config.paths();
         directories(&paths)?;
         let cgroups = cgroup::Host::detect().map_err(|e| Error::at("look at", "the cgroups", &e))?;
-        let host = host::facts(cgroups.version())?;
+        let host = host::facts(&cgroups, &config.runtime)?;
         let systemd = systemd(&config, &cgroups).await?;
         let name = config.monitors_cgroup();
         let home = match &systemd {
@@ -144,6 +146,7 @@ impl Runtime {
             spawner,
             db,
             index: Index::default(),
+            categories: Categories::new(config.runtime.selinux_category_range),
             pod_names: Names::new("pod"),
             container_names: Names::new("container"),
             pod_cidr: RwLock::default(),

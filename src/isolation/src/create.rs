@@ -23,6 +23,9 @@ pub struct CreateRequest<'a> {
     pub rootfs: Option<BorrowedFd<'a>>,
     /// Detached mounts that are the sources of bind mounts, by their place in the list of config.json.
     pub mounts: Vec<(usize, BorrowedFd<'a>)>,
+    /// The mount namespace to begin from, as [`crate::seed()`] makes it; else the caller's own. For a container with hooks
+    /// that run before the pivot it is always the caller's: they are to find the host there.
+    pub seed: Option<BorrowedFd<'a>>,
     /// Who makes the cgroup.
     pub driver: cgroup::DriverKind,
     /// What the process reads from and writes to.

@@ -18,11 +18,13 @@ mod bundle;
 mod create;
 mod error;
 mod exec;
+mod holder;
 mod hooks;
 mod init;
 mod parent;
 mod pin;
 mod plan;
+mod seed;
 mod sync;
 mod userns;
 
@@ -32,3 +34,4 @@ pub use exec::{ExecRequest, Execed, PendingExec, exec};
 pub use init::reaper::ANNOTATION as INIT_ANNOTATION;
 pub use pin::{PinRequest, PinUser, Pinned, pin};
 pub use plan::userns::IdMap;
+pub use seed::seed;

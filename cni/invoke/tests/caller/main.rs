@@ -1,6 +1,8 @@
 //! The caller's side over plugins that are shell scripts: `verbs` when they behave,
-//! `bad_plugins` when they do not, `watching` while the configuration changes.
+//! `bad_plugins` when they do not, `watching` while the configuration changes; `ahead` when which is started.
 
+#[cfg(test)]
+mod ahead;
 #[cfg(test)]
 mod bad_plugins;
 #[cfg(test)]

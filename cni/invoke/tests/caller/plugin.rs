@@ -34,6 +34,11 @@ impl Node {
             "#!/bin/sh\nIN=$(cat)\nprintf '%s %s %s|%s|%s|%s\\n' {name} \"$CNI_COMMAND\" \"$CNI_CONTAINERID\" \"$CNI_NETNS\" \"$CNI_ARGS\" \"$(echo \"$IN\" | tr -d '\\n')\" >> {}\n{body}\n",
             log.display()
         );
+        self.install(name, &text);
+    }
+
+    /// Installs a program.
+    pub(crate) fn install(&self, name: &str, text: &str) {
         // Written beside and renamed: a file that is open for writing cannot be executed, and
         // other tests fork while we write.
         let (fresh, path) = (self.path("bin").join(format!(".{name}")), self.path("bin").join(name));

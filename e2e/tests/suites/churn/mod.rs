@@ -140,6 +140,7 @@ async fn churn(cluster: &mut Cluster, time: Duration, errands: &mut Errands, led
             .collect();
         if names.len() > 1 {
             let gone = names[dice.below(names.len())];
+            ledger.deleted(gone)?;
             cluster.kubectl(&["delete", "pod", gone, "--wait=false"])?;
             done.deleted += 1;
             let into = names[dice.below(names.len())];

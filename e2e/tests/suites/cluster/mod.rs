@@ -2,4 +2,5 @@
 
 mod bad;
 mod streams;
+mod users;
 mod workloads;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::bed::refused;
 use e2e::catalog::BUSYBOX;
 use e2e::config::security;
-use e2e::{Bed, Node, container, test};
+use e2e::{Bed, Node, Options, container, test, test_with};
 use proto::cri as v1;
 use tonic::Code;
 use v1::security_profile::ProfileType;
@@ -219,5 +219,33 @@ fn the_default_profile_comes_back_when_somebody_has_removed_it() {
         };
         ensure!(who == wanted, "{who}");
         Ok(())
+    });
+}
+
+#[test]
+fn the_node_may_have_another_default_profile_or_none() {
+    let with_config = |line: &str| Options {
+        config: format!("runtime:\n  {line}\n"),
+        ..Options::default()
+    };
+    let who = if is_on() { "unconfined\n" } else { "none\n" };
+    let asking = |name: &str| with(name, ProfileType::RuntimeDefault, "", WHO);
+    test_with(
+        with_config("apparmor_profile: unconfined"),
+        async |node| -> Result<()> {
+            let bed = Bed::new(node).await?;
+            ensure!(bed.output_of(&asking("main")).await? == who, "it has a profile");
+            Ok(())
+        },
+    );
+    test_with(with_config("disable_apparmor: true"), async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        ensure!(bed.output_of(&asking("main")).await? == who, "it has a profile");
+        let config = with("own", ProfileType::Localhost, DEFAULT, "true");
+        refused(
+            bed.create(&config).await,
+            Code::InvalidArgument,
+            &[DEFAULT, "no AppArmor"],
+        )
     });
 }

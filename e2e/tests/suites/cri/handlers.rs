@@ -1,5 +1,7 @@
 //! Runtime handlers: what each does otherwise, and what they let through.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::config::{pod, pod_security, security};
@@ -253,6 +255,123 @@ fn e7_without_a_word_about_seccomp_there_is_none() {
     test(async |node| -> Result<()> {
         let (found, _) = output(node, "", "grep Seccomp: /proc/self/status", |_, _| {}).await?;
         ensure!(found == "Seccomp:\t0\n", "{found}");
+        Ok(())
+    });
+}
+
+/// A profile that refuses one call, in a file.
+fn profile(dir: &std::path::Path, call: &str) -> Result<String> {
+    let path = dir.join(format!("{call}.json"));
+    std::fs::write(
+        &path,
+        format!(
+            r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                {{"names": ["{call}", "{call}at"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}},
+                {{"names": ["symlink", "symlinkat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95,
+                 "excludes": {{"caps": ["CAP_SYS_ADMIN"]}}}}]}}"#
+        ),
+    )?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+#[test]
+fn profiles_of_the_node_are_runtime_default_and_the_fence_of_the_privileged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |call: &str| profile(dir.path(), call).expect("a profile");
+    let config = format!(
+        "runtime:\n  seccomp_profile: {}\n  privileged_seccomp_profile: {}\nhandlers:\n  own:\n    seccomp_profile: {}\n",
+        file("mkdir"),
+        file("link"),
+        file("mknod"),
+    );
+    let options = Options {
+        config,
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let line = "cd /tmp; for c in 'mkdir d' 'ln /bin/busybox l' 'mknod p p' 'ln -s x s'; do $c 2>/dev/null && echo $c; done; true";
+        let default = |config: &mut v1::ContainerConfig| {
+            security(config).seccomp = Some(v1::SecurityProfile {
+                profile_type: v1::security_profile::ProfileType::RuntimeDefault.into(),
+                localhost_ref: String::new(),
+            });
+        };
+        let all = ["mkdir d", "ln /bin/busybox l", "mknod p p", "ln -s x s"];
+        let without = |refused: &[&str]| {
+            let left = all.iter().filter(|line| !refused.contains(line));
+            left.map(|line| format!("{line}\n")).collect::<String>()
+        };
+        let (found, _) = output(node, "", line, |_, config| default(config)).await?;
+        ensure!(found == without(&["mkdir d", "ln -s x s"]), "the runtime's: {found}");
+        let (found, _) = output(node, "own", line, |_, config| default(config)).await?;
+        ensure!(found == without(&["mknod p p", "ln -s x s"]), "the handler's: {found}");
+        let named = |sandbox: &mut v1::PodSandboxConfig, name: &str| {
+            sandbox.metadata.get_or_insert_default().name = name.into();
+        };
+        let (found, _) = output(node, "", line, |sandbox, _| named(sandbox, "silent")).await?;
+        ensure!(found == without(&[]), "nobody asked for RuntimeDefault: {found}");
+        // Its rule about links holds for those without CAP_SYS_ADMIN.
+        let (found, _) = output(node, "", line, |sandbox, config| {
+            named(sandbox, "privileged");
+            pod_security(sandbox).privileged = true;
+            security(config).privileged = true;
+        })
+        .await?;
+        ensure!(found == without(&["ln /bin/busybox l"]), "of the privileged: {found}");
+        Ok(())
+    });
+}
+
+#[test]
+fn default_annotations_are_in_the_specification_of_every_container() {
+    let options = Options {
+        config: "handlers:\n  noted:\n    default_annotations: ['a=of the node', 'b=of the node', 'io.bulkhead.init=reaper']\n    container_annotations: [b]\n".into(),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let (_, spec) = output(node, "noted", "true", |_, config| {
+            config.annotations = ["a", "b"]
+                .map(|name| (name.to_owned(), "of the caller".to_owned()))
+                .into();
+        })
+        .await?;
+        let of = |name: &str| spec["annotations"][name].as_str().unwrap_or_default().to_owned();
+        ensure!(
+            (of("a"), of("b")) == ("of the node".into(), "of the caller".into()),
+            "{spec}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_container_has_a_session_keyring_of_its_own_unless_the_handler_says_otherwise() {
+    let options = Options {
+        config: "handlers:\n  shared:\n    no_new_keyring: true\n".into(),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let cri = node.cri();
+        cri.pull(BUSYBOX).await?;
+        for (handler, own) in [("", true), ("shared", false)] {
+            let sandbox = pod(node, "pod");
+            let id = cri.run_pod_with(&sandbox, handler).await?;
+            let mut config = container("main", BUSYBOX, &["sh", "-c", "cat /proc/keys; echo all; sleep 100000"]);
+            security(&mut config).masked_paths.clear();
+            let main = cri.run(&id, &config, &sandbox).await?;
+            let name = format!("_ses.{main}");
+            // In what is executed as in the first process.
+            let keys = cri.sh(&main, "cat /proc/keys").await?;
+            ensure!(keys.contains(&name) == own, "{handler:?}: {keys}");
+            let path = e2e::logs::path(&sandbox, &config);
+            let first = e2e::wait::until("its first lines", Duration::from_secs(60), async || {
+                let text = e2e::logs::joined(&e2e::logs::read(&path).unwrap_or_default(), "stdout");
+                Ok(text.ends_with("all\n").then_some(text))
+            })
+            .await?;
+            ensure!(first.contains(&name) == own, "{handler:?}: {first}");
+            cri.stop(&main, 0).await?;
+        }
         Ok(())
     });
 }

@@ -7,6 +7,7 @@ mod exec;
 mod handlers;
 mod identity;
 mod image_volumes;
+mod init_systems;
 mod limits;
 mod mount_modes;
 mod mounts;

@@ -1,13 +1,14 @@
 //! Many sessions, much data, both ends of which read and write when they like.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::ws::{Client, Event};
-use e2e::{Bed, Options, container, logs, netns, places, test, test_within};
+use e2e::{Bed, Options, container, leak, logs, netns, places, test, test_within};
 use proto::cri as v1;
 
 use super::{V5, blocking, count, exec, used};
@@ -350,4 +351,44 @@ fn a_session_in_which_nothing_moves_is_ended_and_another_is_not() {
         })
         .await
     });
+}
+
+#[test]
+fn a_monitor_does_not_grow_with_its_execs() {
+    test_within(
+        LONG,
+        Options {
+            quiet: true,
+            ..Options::default()
+        },
+        async |node| -> Result<()> {
+            let bed = Bed::new(node).await?;
+            let id = bed.sleeper("main").await?;
+            let held = || -> Result<u64> {
+                let monitor = leak::living(node.init())
+                    .into_iter()
+                    .find(|process| process.comm.starts_with("conmon:"))
+                    .context("no monitor")?;
+                let path = node.inside(Path::new(&format!("/proc/{}/smaps_rollup", monitor.pid)));
+                let text = std::fs::read_to_string(path)?;
+                let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"));
+                let value = line.context("no Private_Dirty")?.trim().trim_end_matches(" kB");
+                Ok(value.parse()?)
+            };
+            let mut seen = Vec::new();
+            for round in 0..=10 {
+                for _ in 0..if round == 0 { 100 } else { 200 } {
+                    let output = bed.cri.exec_with(&id, &["true"], 10).await?;
+                    ensure!(output.code == 0, "exec ended with {}", output.code);
+                }
+                seen.push(held()?);
+            }
+            ensure!(
+                seen.iter().max().unwrap_or(&0) - seen[0] < 64,
+                "private memory of the monitor in kB after each two hundred execs: {seen:?}"
+            );
+            println!("{seen:?}");
+            Ok(())
+        },
+    );
 }

@@ -2,6 +2,7 @@
 //! `cgroup.freeze`, device programs and CPU time are all there.
 
 use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -102,4 +103,56 @@ fn the_device_program_denies_all_but_the_list_and_is_replaced() {
     let all = r#"{"devices": [{"allow": true, "access": "rwm"}]}"#;
     assert_eq!(said("replaced", &[all, null_only]), "null\n");
     assert_eq!(said("opened", &[null_only, all]), "null\nzero\n");
+}
+
+#[test]
+fn who_is_given_a_cgroup_owns_its_doors_and_none_of_its_limits() {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(host) = v2_only() else { return };
+    let inside = Inside::run(&host, "delegate", "{}", "sleep 100");
+    inside.group.delegate(4321).unwrap();
+    let dir = &inside.group.dirs[0].path;
+    let owner = |name: &str| std::fs::metadata(dir.join(name)).unwrap().uid();
+    assert_eq!(std::fs::metadata(dir).unwrap().uid(), 4321);
+    for name in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        assert_eq!(owner(name), 4321, "{name}");
+    }
+    for name in ["cgroup.freeze", "cgroup.kill", "cgroup.max.descendants"] {
+        assert_eq!(owner(name), 0, "{name}");
+    }
+    // v1 hierarchies are nobody's but the host's.
+    let Ok(all) = Host::detect() else { return };
+    if all.version() == Version::V1 {
+        let group = all
+            .create(&format!("/bulkhead-v1-{}-delegate", std::process::id()))
+            .unwrap();
+        group.delegate(4321).unwrap();
+        let owners: Vec<u32> = group
+            .dirs
+            .iter()
+            .map(|dir| std::fs::metadata(&dir.path).unwrap().uid())
+            .collect();
+        group.remove().unwrap();
+        assert!(owners.iter().all(|uid| *uid == 0), "{owners:?}");
+    }
+}
+
+#[test]
+fn a_cgroup_that_is_divided_is_entered_beside_a_process_in_it_and_nowhere_else() {
+    let Some(host) = v2_only() else { return };
+    let inside = Inside::run(&host, "divided", "{}", "sleep 100");
+    let dir = inside.group.dirs[0].path.clone();
+    let pid = i32::try_from(inside.child.id()).unwrap();
+    std::fs::create_dir(dir.join("inner")).unwrap();
+    std::fs::write(dir.join("inner/cgroup.procs"), pid.to_string()).unwrap();
+    let entry = inside.group.entry_beside(pid).unwrap();
+    let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
+    let inner = std::fs::File::open(dir.join("inner")).unwrap();
+    assert_eq!(inode(entry.clone_into().unwrap()), inode(inner.as_fd()));
+    // This process is somewhere else.
+    let own = i32::try_from(std::process::id()).unwrap();
+    assert_eq!(
+        inside.group.entry_beside(own).unwrap_err().kind(),
+        spec::Kind::InvalidArgument
+    );
 }

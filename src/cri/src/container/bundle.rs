@@ -51,7 +51,7 @@ pub(super) fn look_up_and_plan(at: &Lookup, mount: OwnedFd) -> Result<(Planned, 
     sources::mounts(wanted)?;
     let handler = rt.handler(sandbox.record.handler())?;
     let all = context.privileged && handler.devices == Devices::All;
-    let passed = plan::passed_annotations(&handler, config, &sandbox.record);
+    let passed = plan::annotations::passed(&handler, config, &sandbox.record);
     let lent = passed.get(plan::devices::ANNOTATION).map(String::as_str);
     let asked = plan::devices::asked(config, lent, &rt.config.runtime)?;
     let devices = sources::devices(&asked, all)?;

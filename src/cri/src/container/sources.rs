@@ -9,15 +9,12 @@ use std::path::{Path, PathBuf};
 
 use proto::cri;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-use spec::runtime::LinuxSeccomp;
 
 use super::plan::devices::{self, HostDevice};
-use super::plan::security::{self, Seccomp};
+use super::plan::profile::Profile;
+use super::plan::security::Seccomp;
 use super::plan::wanted::Wanted;
 use crate::error::Error;
-
-/// Longest seccomp profile that is read.
-const MAX_PROFILE: u64 = 1 << 20;
 
 /// Entries of /dev that are made for each container or belong to other container tools.
 const OWN_DEVICES: [&str; 8] = ["pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"];
@@ -210,17 +207,12 @@ pub(crate) fn apparmor(name: Option<&str>) -> Result<(), Error> {
 }
 
 /// The localhost profile, if one is asked for.
-pub(crate) fn seccomp(wanted: &Seccomp) -> Result<Option<LinuxSeccomp>, Error> {
+pub(crate) fn seccomp(wanted: &Seccomp) -> Result<Option<Profile>, Error> {
     let Seccomp::Localhost(path) = wanted else {
         return Ok(None);
     };
-    let file = fs::File::open(path)
-        .map_err(|e| Error::at("open the seccomp profile", path, &e).with_kind(spec::Kind::InvalidArgument))?;
-    let mut text = Vec::new();
-    file.take(MAX_PROFILE)
-        .read_to_end(&mut text)
-        .map_err(|e| Error::at("read the seccomp profile", path, &e))?;
-    security::seccomp_profile(path, &text).map(Some)
+    let read = Profile::read(Path::new(path));
+    read.map(Some).map_err(|e| e.with_kind(spec::Kind::InvalidArgument))
 }
 
 /// Where the zones lie (tzdata).

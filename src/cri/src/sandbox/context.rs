@@ -46,8 +46,7 @@ pub(crate) fn check(config: &cri::PodSandboxConfig, record: &SandboxRecord, host
     let none = cri::LinuxContainerSecurityContext::default();
     let context = of(Some(config));
     lsm::apparmor(&none, context.and_then(|context| context.apparmor.as_ref()), host).map_err(at)?;
-    let selinux = context.and_then(|context| context.selinux_options.as_ref());
-    lsm::selinux(&none, &record.id, selinux, host).map_err(at)?;
+    lsm::selinux(&none, record, host).map_err(at)?;
     Ok(own)
 }
 

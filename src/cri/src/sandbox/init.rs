@@ -4,6 +4,7 @@
 //! It has the pod's id as its own, lives in `<state>/containers/<pod id>` and in the cgroup
 //! `<pod cgroup>/<pod id>`. When it ends, the kernel ends the whole pid namespace.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -134,7 +135,9 @@ pub(crate) async fn create(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRe
     let dir = directory(rt, id);
     let own = context::own(record)?;
     let wanted = own.seccomp.clone();
-    let filter = blocking(move || sources::seccomp(&wanted)).await?;
+    let profile = blocking(move || sources::seccomp(&wanted)).await?;
+    // It has no capability that a rule could ask for.
+    let filter = profile.map(|profile| profile.of(&HashSet::new()));
     let text = serde_json::to_vec(&spec(record, cgroup(rt, id, record), &own, filter)?)
         .map_err(|e| Error::at("encode", "the pod's init", &e))?;
     let bundle = dir.clone();

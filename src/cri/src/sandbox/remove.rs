@@ -39,6 +39,7 @@ pub(crate) async fn away(rt: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<()
     undo::failpoint("remove_pod", "files").await?;
     rt.db.delete(Table::Sandbox, sandbox.id.as_str()).await?;
     rt.index.remove_sandbox(&sandbox.id);
+    rt.categories.give_back(sandbox.id.as_str());
     events::pod(rt, sandbox, ContainerEventType::ContainerDeletedEvent);
     if let Some(metadata) = sandbox.config()?.metadata.as_ref() {
         rt.pod_names.release(&name_key(metadata), sandbox.id.as_str());

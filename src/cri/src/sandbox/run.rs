@@ -16,6 +16,7 @@ use tracing::Instrument;
 
 use super::plan::{Node, SandboxPlan, checked, default_sysctls, plan};
 use super::{context, files, init, namespaces, network, teardown};
+use crate::container::plan::security::Seccomp;
 use crate::container::sources;
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -71,6 +72,7 @@ async fn make(rt: &Arc<Runtime>, request: &cri::RunPodSandboxRequest) -> Result<
         Err(error) => {
             let failed = undo.roll_back().await;
             if failed.is_empty() {
+                rt.categories.give_back(id.as_str());
                 rt.db.delete(Table::Sandbox, id.as_str()).await?;
                 return Err(error);
             }
@@ -101,9 +103,14 @@ async fn planned(rt: &Arc<Runtime>, id: &SandboxId, request: &cri::RunPodSandbox
     }
     let config = checked(request.config.as_ref())?.0;
     let own = context::check(config, &plan.record, &rt.host)?;
-    blocking(move || sources::seccomp(&own.seccomp)).await?;
+    if matches!(own.seccomp, Seccomp::Localhost(_)) {
+        blocking(move || sources::seccomp(&own.seccomp)).await?;
+    }
     network::attachment(&plan.record, true)?;
     let record = &mut plan.record;
+    if rt.host.selinux {
+        rt.categories.take(record)?;
+    }
     if record.cgroup.is_empty() {
         record.cgroup = rt.config.pod_cgroup(id);
         record.cgroup_owned = true;
@@ -170,23 +177,38 @@ async fn push_undo(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord, un
         .await
 }
 
-/// Namespaces, then CNI ADD.
+/// Why a pod has no network.
+enum Unconnected {
+    Namespaces(Error),
+    Network(cni_invoke::Error),
+}
+
+impl From<cni_invoke::Error> for Unconnected {
+    fn from(error: cni_invoke::Error) -> Self {
+        Self::Network(error)
+    }
+}
+
+/// Namespaces, then CNI ADD; plugins that wait to be told what to do are started meanwhile.
 async fn connect(rt: &Arc<Runtime>, plan: &SandboxPlan) -> Result<Option<cni_types::AddResult>, Error> {
-    if let Some(order) = namespaces::order(plan) {
-        rt.spawner
-            .pin(order)
-            .await
-            .map_err(|e| e.during("make the namespaces of", format!("pod {}", plan.record.id)))?;
-    }
-    match network::attachment(&plan.record, true)? {
-        Some(attachment) => {
-            let added = rt.counters.network("set_up_pod", rt.cni.add(&attachment)).await;
-            added
-                .map(Some)
-                .map_err(|e| Error::at("set up the network of", format!("pod {}", plan.record.id), &e))
+    let pod = || format!("pod {}", plan.record.id);
+    let namespaces = async {
+        match namespaces::order(plan) {
+            Some(order) => rt.spawner.pin(order).await.map_err(Unconnected::Namespaces),
+            None => Ok(()),
         }
-        None => Ok(None),
-    }
+    };
+    let connected = match network::attachment(&plan.record, true)? {
+        Some(attachment) => {
+            let added = rt.cni.add_when(&attachment, namespaces);
+            rt.counters.network("set_up_pod", added).await.map(Some)
+        }
+        None => namespaces.await.map(|()| None),
+    };
+    connected.map_err(|error| match error {
+        Unconnected::Namespaces(error) => error.during("make the namespaces of", pod()),
+        Unconnected::Network(error) => Error::at("set up the network of", pod(), &error),
+    })
 }
 
 /// Cgroup, files and `/dev/shm`.

@@ -98,7 +98,7 @@ pub(crate) fn later(rt: &Arc<Runtime>, id: SandboxId, record: SandboxRecord) {
                 Err(e) => Err(e),
             };
             match done {
-                Ok(()) => return,
+                Ok(()) => return rt.categories.give_back(id.as_str()),
                 Err(error) => tracing::warn!(pod = %id, %error, "a half-made pod cannot be taken down yet"),
             }
             tokio::time::sleep(pause).await;

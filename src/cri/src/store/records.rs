@@ -66,6 +66,9 @@ pub(crate) struct SandboxRecord {
     /// How many ids the pod has.
     #[prost(uint32, tag = "23")]
     pub(crate) mapped_ids: u32,
+    /// The SELinux level that was found for it; empty where the caller chose one, and on a node without.
+    #[prost(string, tag = "24")]
+    pub(crate) selinux_level: String,
 }
 
 impl SandboxRecord {

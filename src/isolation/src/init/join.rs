@@ -26,18 +26,18 @@ pub(crate) struct Inherited<'a> {
     pub(crate) init_pid: i32,
     pub(crate) stdio: Stdio,
     pub(crate) seccomp: Option<Program>,
-    pub(crate) entry: cgroup::Entry,
     /// Whether the container has a user namespace of its own: joining one's own is EINVAL.
     pub(crate) userns: bool,
     pub(crate) keeps_orphans: bool,
     /// The host's procfs, where labels are written.
     pub(crate) labels: Option<Procfs>,
-    pub(crate) keyring: CString,
+    /// The container's session keyring, where it has one of its own.
+    pub(crate) keyring: Option<CString>,
 }
 
 /// Runs in the new process; returns only where it failed, with the exit code.
-pub(crate) fn run(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> u8 {
-    let error = match script(process, inherited, channel) {
+pub(crate) fn run(process: &Process, inherited: Inherited<'_>, entry: cgroup::Entry, channel: &Channel) -> u8 {
+    let error = match script(process, inherited, entry, channel) {
         Ok(program) => program.run(),
         Err(error) => error,
     };
@@ -53,13 +53,17 @@ pub(crate) fn gone(error: io::Error, init_pid: i32) -> Error {
     }
 }
 
-fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Result<execve::Program, Error> {
+fn script(
+    process: &Process,
+    inherited: Inherited<'_>,
+    entry: cgroup::Entry,
+    channel: &Channel,
+) -> Result<execve::Program, Error> {
     let Inherited {
         init,
         init_pid,
         stdio,
         seccomp: filter,
-        entry,
         userns,
         keeps_orphans,
         labels,
@@ -84,7 +88,7 @@ fn script(process: &Process, inherited: Inherited<'_>, channel: &Channel) -> Res
 
     entry.enter()?;
     limits::schedule(process)?;
-    join_keyring(&keyring)?;
+    join_keyring(keyring.as_ref())?;
     stdio::install(stdio, console, process)?;
     sys::signal::reset().map_err(Error::sys("reset", "signals"))?;
     if keeps_orphans {

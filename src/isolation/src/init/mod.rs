@@ -129,7 +129,7 @@ fn script(plan: &Plan, inherited: Inherited, channel: &Channel) -> Result<u8, Er
 
     limits::schedule(process)?;
     limits::persona(plan.personality)?;
-    join_keyring(&keyring_name(&plan.cgroup_path))?;
+    join_keyring(keyring_name(plan.keyring, &plan.cgroup_path).as_ref())?;
     stdio::install(stdio, console, process)?;
     sys::signal::reset().map_err(Error::sys("reset", "signals"))?;
     limits::set(process)?;
@@ -171,14 +171,15 @@ fn before_pivot(plan: &Plan, state: &State, channel: &Channel) -> Result<(), Err
     ours.try_for_each(|hook| hooks::one(hook, state, sys::process::own_pid()))
 }
 
-/// The session keyring of a container, by the last component of its cgroup: its id.
-pub(crate) fn keyring_name(cgroup_path: &str) -> CString {
+/// The session keyring of a container, by the last component of its cgroup: its id. None where it is not to have one.
+pub(crate) fn keyring_name(own: bool, cgroup_path: &str) -> Option<CString> {
     let id = cgroup_path.rsplit('/').next().unwrap_or_default();
-    CString::new(format!("_ses.{id}")).unwrap_or_default()
+    own.then(|| CString::new(format!("_ses.{id}")).unwrap_or_default())
 }
 
-/// Leaves the session keyring of the host.
-fn join_keyring(name: &CString) -> Result<(), Error> {
+/// Leaves the session keyring of the host, unless it is to be shared.
+fn join_keyring(name: Option<&CString>) -> Result<(), Error> {
+    let Some(name) = name else { return Ok(()) };
     match sys::keyring::join_session(name) {
         // A kernel without keys has none to leak.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),

@@ -3,7 +3,7 @@
 //! Init enters the cgroup by itself, when its mounts are made: what it took to set up is charged to the caller, not
 //! to a limit of a few megabytes or a share of the processor that the container may have.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
     let mut keep = req.stdio.fds();
     keep.extend(req.rootfs);
     keep.extend(req.mounts.iter().map(|(_, fd)| *fd));
+    keep.extend(req.seed);
     keep.push(channel.as_fd());
     isolate_self(&keep)?;
 
@@ -52,6 +53,9 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         hooks: (plan.hooks.has(&[Stage::Poststart]), plan.hooks.has(&[Stage::Poststop])),
     })?;
     group.apply(&plan.resources)?;
+    if let Some(uid) = plan.cgroup_owner() {
+        group.delegate(uid)?;
+    }
 
     let sources = Sources::open(&plan, &req, &group)?;
     let entry = group.entry()?;
@@ -66,7 +70,7 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         init::stdio::give_ahead(&req.stdio, &plan.process, &user.maps)?;
     }
     let labels = init::label::procfs(&plan.process.labels)?;
-    for_children(&plan, &sources)?;
+    for_children(&plan, &sources, req.seed.filter(|_| stage.is_none()))?;
 
     // The cgroup namespace is made later, inside the cgroup; time cannot be asked of clone3 and is made above.
     let later = libc::CLONE_NEWCGROUP | sys::ns::NEWTIME;
@@ -140,10 +144,16 @@ fn refuse_if_populated(host: &cgroup::Host, path: &str) -> Result<(), Error> {
     }
 }
 
-/// The namespaces that take effect in children only, and the user namespace, which owns what init is given anew.
-fn for_children(plan: &Plan, sources: &Sources) -> Result<(), Error> {
+/// The namespaces that take effect in children only; the mounts that a new mount namespace copies; and the user
+/// namespace, which owns what init is given anew. From here on the creator names no path of the host but in procfs.
+fn for_children(plan: &Plan, sources: &Sources, seed: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     for (fd, join) in sources.namespaces_for_children() {
         sys::ns::setns(fd, join.kind).map_err(Error::sys("join", join.path.display()))?;
+    }
+    if let Some(seed) = seed
+        && plan.namespaces.is_new(libc::CLONE_NEWNS)
+    {
+        sys::ns::setns(seed, libc::CLONE_NEWNS).map_err(Error::sys("join", "the mount namespace to begin from"))?;
     }
     // Last of what is done as the host's root: all that is made from here on belongs to the user namespace.
     if let Some(user) = &sources.user {

@@ -56,25 +56,35 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         init::stdio::give_ahead(&req.stdio, &plan, &user.maps)?;
     }
     sys::ns::setns(req.init, libc::CLONE_NEWPID).map_err(|error| init::join::gone(error, req.init_pid))?;
-    let entry = group.entry()?;
-    let born_in = entry.clone_into().map(|fd| fd.try_clone_to_owned()).transpose();
-    let born_in = born_in.map_err(Error::sys("duplicate", "the cgroup's descriptor"))?;
-    let args = CloneArgs {
-        flags: CLONE_PARENT,
-        cgroup: born_in.as_ref().map(AsFd::as_fd),
-    };
     let inherited = init::join::Inherited {
         init: req.init,
         init_pid: req.init_pid,
         stdio: req.stdio,
         seccomp,
-        entry,
         userns: user.is_some(),
         keeps_orphans: req.keeps_orphans,
         labels: init::label::procfs(&plan.labels)?,
-        keyring: init::keyring_name(req.cgroup_path),
+        keyring: init::keyring_name(plan::keyring(&spec)?, req.cgroup_path),
     };
-    let (pid, _pidfd) =
-        clone3(&args, || init::join::run(&plan, inherited, channel)).map_err(Error::sys("clone", "the process"))?;
+    // Only a child takes it: here it is still there for another attempt.
+    let mut inherited = Some(inherited);
+    let mut born = |entry: cgroup::Entry| {
+        let born_in = entry.clone_into().map(|fd| fd.try_clone_to_owned()).transpose()?;
+        let args = CloneArgs {
+            flags: CLONE_PARENT,
+            cgroup: born_in.as_ref().map(AsFd::as_fd),
+        };
+        let child = || match inherited.take() {
+            Some(inherited) => init::join::run(&plan, inherited, entry, channel),
+            None => 127,
+        };
+        clone3(&args, child)
+    };
+    let mut made = born(group.entry()?);
+    // An init system in there has divided the cgroup: its leaves alone have processes then.
+    if matches!(&made, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
+        made = born(group.entry_beside(req.init_pid)?);
+    }
+    let (pid, _pidfd) = made.map_err(Error::sys("clone", "the process"))?;
     channel.send(&Message::Spawned { pid })
 }

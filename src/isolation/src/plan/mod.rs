@@ -15,12 +15,14 @@ pub(crate) mod sysctl;
 pub(crate) mod userns;
 mod validate;
 
+pub(crate) use validate::keyring;
+
 use std::path::PathBuf;
 
 use rustix::process::Resource;
 use spec::runtime::{LinuxResources, LinuxSeccomp, Spec};
 use sys::cap::Caps;
-use sys::mount::Propagation;
+use sys::mount::{Propagation, RDONLY};
 
 use crate::Error;
 
@@ -75,6 +77,8 @@ pub(crate) struct Plan {
     /// Run the built-in reaper in the place of a program.
     pub(crate) reaper: bool,
     pub(crate) hooks: hooks::Hooks,
+    /// A session keyring of its own.
+    pub(crate) keyring: bool,
     pub(crate) clamped: Vec<String>,
 }
 
@@ -132,8 +136,25 @@ impl Plan {
             process,
             reaper,
             hooks: hooks::plan(spec)?,
+            keyring: keyring(spec)?,
             clamped,
         })
+    }
+
+    /// The host's user who is to own the cgroup, where that is not root: the user of the process, if it has the cgroup as
+    /// the root of a new cgroup namespace and may write there (OCI runtime-spec 1.3, config-linux.md, "Cgroup ownership").
+    pub(crate) fn cgroup_owner(&self) -> Option<u32> {
+        let writable = |mount: &mounts::Mount| {
+            mount.what == mounts::What::Cgroup && (mount.attr.set | mount.tree_attr.set) & RDONLY == 0
+        };
+        if !self.namespaces.is_new(libc::CLONE_NEWCGROUP) || !self.mounts.iter().any(writable) {
+            return None;
+        }
+        let uid = match &self.user {
+            Some(user) => user.maps.host_uid(self.process.uid)?,
+            None => self.process.uid,
+        };
+        (uid != 0).then_some(uid)
     }
 }
 

@@ -478,3 +478,50 @@ fn time_offsets_need_a_new_time_namespace() {
     let clocks: HashMap<&str, Value> = HashMap::from([("realtime", json!({"secs": 1}))]);
     assert_eq!(refused("/linux/timeOffsets", json!(clocks)).0, Kind::InvalidArgument);
 }
+
+#[test]
+fn the_cgroup_is_the_users_where_it_is_the_root_of_a_namespace_and_writable() {
+    let spec = |namespace: bool, access: &str, uid: u32| {
+        let mut spec = base();
+        if namespace {
+            let list = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            list.push(json!({"type": "cgroup"}));
+        }
+        spec["mounts"] = json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", access]}]);
+        spec["process"]["user"]["uid"] = json!(uid);
+        spec
+    };
+    let owner = |spec| plan(spec).unwrap().cgroup_owner();
+    assert_eq!(owner(spec(true, "rw", 1000)), Some(1000));
+    // Nothing to give: the host's root has it, it is read only, or the host's cgroups are in sight.
+    for (namespace, access, uid) in [
+        (true, "rw", 0),
+        (true, "ro", 1000),
+        (true, "rro", 1000),
+        (false, "rw", 1000),
+    ] {
+        assert_eq!(owner(spec(namespace, access, uid)), None, "{namespace} {access} {uid}");
+    }
+    let mut mapped = spec(true, "rw", 7);
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    mapped["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "user"}));
+    mapped["linux"]["uidMappings"] = map.clone();
+    mapped["linux"]["gidMappings"] = map;
+    assert_eq!(owner(mapped.clone()), Some(100_007));
+    mapped["process"]["user"]["uid"] = json!(0);
+    assert_eq!(owner(mapped), Some(100_000));
+}
+
+#[test]
+fn a_keyring_of_its_own_unless_the_specification_says_inherited() {
+    assert!(plan(base()).unwrap().keyring);
+    let mut spec = base();
+    spec["annotations"] = json!({"io.bulkhead.keyring": "inherited"});
+    assert!(!plan(spec.clone()).unwrap().keyring);
+    spec["annotations"] = json!({"io.bulkhead.keyring": "other"});
+    assert_eq!(plan(spec).unwrap_err().kind(), Kind::InvalidArgument);
+}

@@ -57,6 +57,23 @@ pub(super) fn reaper(spec: &Spec) -> Result<bool, Error> {
     }
 }
 
+/// Says that the session keyring is the caller's: in the specification, because exec reads it there too.
+const KEYRING: &str = "io.bulkhead.keyring";
+const INHERITED: &str = "inherited";
+
+/// Whether the container has a session keyring of its own.
+pub(crate) fn keyring(spec: &Spec) -> Result<bool, Error> {
+    let said = spec.annotations().as_ref().and_then(|all| all.get(KEYRING));
+    match said.map(String::as_str) {
+        None => Ok(true),
+        Some(INHERITED) => Ok(false),
+        Some(other) => Err(Error::invalid(
+            format!("annotations[{KEYRING:?}]"),
+            format!("{other:?} is not {INHERITED:?}"),
+        )),
+    }
+}
+
 /// A host or domain name: only for a UTS namespace that is not the host's.
 pub(super) fn host_name(field: &str, name: Option<&str>, namespaces: &Namespaces) -> Result<Option<String>, Error> {
     let Some(name) = name.filter(|name| !name.is_empty()) else {

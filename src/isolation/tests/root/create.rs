@@ -181,6 +181,7 @@ fn a_rootfs_may_come_as_a_detached_mount() {
         bundle: &bundle.dir,
         rootfs: Some(tree.as_fd()),
         mounts: Vec::new(),
+        seed: None,
         driver: cgroup::DriverKind::Cgroupfs,
         stdio,
     })

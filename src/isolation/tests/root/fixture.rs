@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use isolation::{CreateRequest, Created, Error, ExecRequest, Execed, Stdio, create, exec};
@@ -58,6 +59,12 @@ pub(crate) fn pipes() -> (Stdio, Pipes) {
         stderr: from_stderr.into(),
     };
     (Stdio::Pipes { stdin, stdout, stderr }, ours)
+}
+
+/// The mounts that all containers of these tests begin from.
+pub(crate) fn seed() -> BorrowedFd<'static> {
+    static SEED: OnceLock<OwnedFd> = OnceLock::new();
+    SEED.get_or_init(|| isolation::seed().unwrap()).as_fd()
 }
 
 impl Bundle {
@@ -153,6 +160,7 @@ impl Bundle {
             bundle: &self.dir,
             rootfs: None,
             mounts: Vec::new(),
+            seed: Some(seed()),
             driver: cgroup::DriverKind::Cgroupfs,
             stdio,
         })

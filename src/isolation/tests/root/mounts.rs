@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde_json::json;
 use spec::Kind;
@@ -269,6 +270,7 @@ fn a_mount_may_come_as_a_descriptor_and_the_host_never_has_it() {
         bundle: &bundle.dir,
         rootfs: None,
         mounts: vec![(place, made.as_fd())],
+        seed: None,
         driver: cgroup::DriverKind::Cgroupfs,
         stdio,
     };
@@ -284,4 +286,40 @@ fn a_mount_may_come_as_a_descriptor_and_the_host_never_has_it() {
         let error = isolation::create(request(place, crate::fixture::pipes().0)).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidArgument, "{:?}", error.chain());
     }
+}
+
+#[test]
+fn a_container_begins_from_the_seed_in_which_nothing_of_the_host_is() {
+    // Seen from inside by a child, for who enters it does not come back.
+    let child = sys::process::fork(|| {
+        sys::ns::setns(crate::fixture::seed(), libc::CLONE_NEWNS).unwrap();
+        let mut names: Vec<_> = fs::read_dir("/").unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        let apart = places
+            .filter(|at| !matches!(at.split('/').nth(1), Some("" | "proc" | "sys")))
+            .count();
+        let is_shared = mounts.contains(" shared:") || mounts.contains(" master:");
+        u8::from(names != ["proc", "sys"] || apart > 0 || is_shared)
+    })
+    .unwrap();
+    assert_eq!(sys::process::wait(child).unwrap(), Exit::Code(0));
+
+    let bundle = Bundle::shell("true");
+    bundle.write();
+    let other = sys::ns::open(Path::new("/proc/self/ns/uts")).unwrap();
+    let (stdio, _pipes) = crate::fixture::pipes();
+    let error = isolation::create(isolation::CreateRequest {
+        id: &bundle.id,
+        bundle: &bundle.dir,
+        rootfs: None,
+        mounts: Vec::new(),
+        seed: Some(other.as_fd()),
+        driver: cgroup::DriverKind::Cgroupfs,
+        stdio,
+    })
+    .unwrap_err();
+    let said = error.chain().join(": ");
+    assert!(said.contains("the mount namespace to begin from"), "{said}");
 }

@@ -3,8 +3,9 @@
 
 use proto::cri::{self, NamespaceMode, security_profile::ProfileType};
 
-use super::HostFacts;
+use super::{HostFacts, pod_selinux};
 use crate::error::Error;
+use crate::store::records::SandboxRecord;
 
 /// The profile of a container: its name, or none. `pod` is what its pod says for containers that say nothing.
 pub(crate) fn apparmor(
@@ -71,7 +72,8 @@ fn check(what: &str, text: &str, more: &[u8]) -> Result<(), Error> {
     Err(Error::invalid(format!("selinux_options: {what} {text:?} is none")))
 }
 
-/// A pair of categories of the pod's own, from its id: containers of one pod share their files, those of two do not.
+/// A pair of categories from the pod's id: for pods of before they were taken from a list, and nobody's promise to be
+/// unique.
 fn categories(pod: &str) -> String {
     let digit = |from: usize| {
         let text = pod.get(from..from + 4).unwrap_or_default();
@@ -83,13 +85,13 @@ fn categories(pod: &str) -> String {
     format!("s0:c{},c{}", first.min(second), first.max(second))
 }
 
-/// The contexts of a container of pod `pod`, which has the given `options`.
+/// The contexts of a container of pod `pod`.
 pub(crate) fn selinux(
     context: &cri::LinuxContainerSecurityContext,
-    pod: &str,
-    pod_options: Option<&cri::SeLinuxOption>,
+    pod: &SandboxRecord,
     host: &HostFacts,
 ) -> Result<Selinux, Error> {
+    let pod_options = pod_selinux(pod);
     let empty = cri::SeLinuxOption::default();
     let given = |o: &&cri::SeLinuxOption| **o != cri::SeLinuxOption::default();
     let options = context.selinux_options.as_ref().filter(given);
@@ -108,7 +110,8 @@ pub(crate) fn selinux(
     }
     let namespaces = context.namespace_options.clone().unwrap_or_default();
     let host_mode = [namespaces.pid(), namespaces.ipc()].contains(&NamespaceMode::Node);
-    if *wish == empty && (context.privileged || host_mode) {
+    let host_network = host.no_selinux_on_host_network && pod.netns.is_empty();
+    if *wish == empty && (context.privileged || host_mode || host_network) {
         return Ok(Selinux::None);
     }
     let or = |text: &str, default: &str| {
@@ -118,7 +121,11 @@ pub(crate) fn selinux(
             text.to_owned()
         }
     };
-    let level = or(&wish.level, &categories(pod));
+    let own = match pod.selinux_level.as_str() {
+        "" => categories(&pod.id),
+        level => level.to_owned(),
+    };
+    let level = or(&wish.level, &own);
     Ok(Selinux::Labels(Contexts {
         process: format!(
             "{}:{}:{}:{level}",
@@ -236,7 +243,11 @@ mod tests {
             }),
             ..Context::default()
         };
-        let of = |context: &Context, on| selinux(context, &"01234567".repeat(8), None, &host(on)).unwrap();
+        let mut pod = SandboxRecord {
+            id: "01234567".repeat(8),
+            ..SandboxRecord::default()
+        };
+        let of = |context: &Context, on| selinux(context, &pod, &host(on)).unwrap();
         assert_eq!(of(&options("x_t", ""), false), Selinux::WithoutEffect);
         assert_eq!(of(&Context::default(), false), Selinux::None);
         let Selinux::Labels(labels) = of(&options("x_t", "s0:c1,c2"), true) else {
@@ -258,12 +269,56 @@ mod tests {
             ),
             Selinux::None
         );
-        let pod = cri::SeLinuxOption {
+        assert!(selinux(&options("a:b", ""), &pod, &host(true)).is_err());
+        // What the pod was given, then what it asks for, then what the container asks for.
+        let level = |pod: &SandboxRecord, context: &Context| match selinux(context, pod, &host(true)).unwrap() {
+            Selinux::Labels(labels) => labels.process.split_once("_t:").unwrap().1.to_owned(),
+            other => panic!("{other:?}"),
+        };
+        pod.selinux_level = "s0:c7,c8".into();
+        assert_eq!(level(&pod, &Context::default()), "s0:c7,c8");
+        let wish = cri::SeLinuxOption {
             level: "s0:c5".into(),
             ..Default::default()
         };
-        let shared = selinux(&Context::default(), "p", Some(&pod), &host(true)).unwrap();
-        assert!(matches!(shared, Selinux::Labels(l) if l.process.ends_with(":s0:c5")));
-        assert!(selinux(&options("a:b", ""), "p", None, &host(true)).is_err());
+        let config = cri::PodSandboxConfig {
+            linux: Some(cri::LinuxPodSandboxConfig {
+                security_context: Some(cri::LinuxSandboxSecurityContext {
+                    selinux_options: Some(wish),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        pod.request = Some(cri::RunPodSandboxRequest {
+            config: Some(config),
+            ..Default::default()
+        });
+        assert_eq!(level(&pod, &Context::default()), "s0:c5");
+        assert_eq!(level(&pod, &options("x_t", "s0:c1,c2")), "s0:c1,c2");
+        // On the host's network only where the administrator wants it.
+        let plain = SandboxRecord::default();
+        assert!(matches!(
+            selinux(&Context::default(), &plain, &host(true)),
+            Ok(Selinux::Labels(_))
+        ));
+        let without = HostFacts {
+            no_selinux_on_host_network: true,
+            ..host(true)
+        };
+        assert_eq!(selinux(&Context::default(), &plain, &without).unwrap(), Selinux::None);
+        assert!(matches!(
+            selinux(&options("x_t", ""), &plain, &without),
+            Ok(Selinux::Labels(_))
+        ));
+        let own_network = SandboxRecord {
+            netns: "/run/netns/x".into(),
+            ..SandboxRecord::default()
+        };
+        assert!(matches!(
+            selinux(&Context::default(), &own_network, &without),
+            Ok(Selinux::Labels(_))
+        ));
     }
 }

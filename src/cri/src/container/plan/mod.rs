@@ -3,10 +3,13 @@
 //!
 //! A field that this build cannot honour is an error that names it; nothing is dropped.
 
+pub(crate) mod annotations;
 pub(crate) mod devices;
+mod init_system;
 pub(crate) mod lsm;
 pub(crate) mod mounts;
 pub(crate) mod process;
+pub(crate) mod profile;
 pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod users;
@@ -25,6 +28,7 @@ use spec::runtime::{
 
 use self::devices::HostDevice;
 use self::mounts::{PodFiles, Volume};
+use self::profile::Profile;
 use self::security::Seccomp;
 use self::users::Accounts;
 use self::wanted::Wanted;
@@ -48,10 +52,14 @@ pub(crate) struct HostFacts {
     pub(crate) default_apparmor: Option<String>,
     /// SELinux is enabled.
     pub(crate) selinux: bool,
+    /// It is not for containers on the host's network.
+    pub(crate) no_selinux_on_host_network: bool,
     /// Whole trees of mounts can be made read only.
     pub(crate) recursive_read_only: bool,
     /// cgroup v2 only.
     pub(crate) cgroup_v2: bool,
+    /// A container may divide its cgroup and not lift its limits.
+    pub(crate) delegates: bool,
     /// Our own bounding set: more cannot be given.
     pub(crate) capabilities: HashSet<Capability>,
 }
@@ -93,7 +101,7 @@ pub(crate) struct Input<'a> {
     /// Where the pid namespace comes from.
     pub(crate) pid: PidNamespace,
     /// The text of a localhost seccomp profile.
-    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) seccomp: Option<Profile>,
     /// The container's cgroup.
     pub(crate) cgroup: &'a str,
     /// The host.
@@ -210,7 +218,7 @@ pub(crate) fn file_label(
     host: &HostFacts,
 ) -> Result<Option<String>, Error> {
     let context = record.config.as_ref().map(context).unwrap_or_default();
-    Ok(match lsm::selinux(&context, &pod.id, pod_selinux(pod), host)? {
+    Ok(match lsm::selinux(&context, pod, host)? {
         lsm::Selinux::Labels(labels) => Some(labels.files),
         _ => None,
     })
@@ -331,7 +339,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let identity = users::resolve(&context, image.user().as_deref().unwrap_or(""), input.accounts)?;
     let caps = security::capabilities(&context, &input.handler.default_capabilities, input.host)?;
     let apparmor = lsm::apparmor(&context, pod_apparmor(input.sandbox), input.host)?;
-    let selinux = lsm::selinux(&context, &input.sandbox.id, pod_selinux(input.sandbox), input.host)?;
+    let selinux = lsm::selinux(&context, input.sandbox, input.host)?;
     let (masked, readonly) = security::hidden(&context)?;
     let no_resources = cri::LinuxContainerResources::default();
     let limits = config
@@ -340,9 +348,12 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
         .and_then(|l| l.resources.as_ref())
         .unwrap_or(&no_resources);
     let (resources, nodes) = resources_and_devices(input, limits, &context, &identity)?;
+    let args = process::args(config, image)?;
+    let is_init_system = input.handler.init_systems && init_system::is_one(&args);
     let mode = mounts::Mode {
         privileged: context.privileged,
-        cgroup_writable: input.handler.cgroup_writable,
+        cgroup_writable: input.handler.cgroup_writable || (is_init_system && input.host.delegates),
+        init_system: is_init_system,
         readonly_rootfs: context.readonly_rootfs,
         bind_sys: !input.sandbox.userns.is_empty() && input.sandbox.netns.is_empty(),
     };
@@ -361,13 +372,14 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
     let env = process::EnvInput {
         home: &identity.home,
         hostname: &input.sandbox.hostname,
+        manager: is_init_system.then_some(init_system::ENVIRONMENT),
     };
     let mut process = built(
         "process",
         ProcessBuilder::default()
             .terminal(config.tty)
             .user(user)
-            .args(process::args(config, image)?)
+            .args(args)
             .env(process::env(config, image, &env)?)
             .cwd(process::cwd(config, image)?)
             .capabilities(caps.sets)
@@ -405,25 +417,25 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
             .mounts(mounts)
             .process(process.clone())
             .linux(built("linux", linux.build())?)
-            .annotations(annotations(input))
+            .annotations(annotations::all(input))
             .build(),
     )?;
     spec.set_hostname(None);
-    let without = (selinux == lsm::Selinux::WithoutEffect)
-        .then(|| "selinux_options are without effect: this node has no SELinux".to_owned());
-    let notes = caps
-        .withheld
-        .iter()
-        .map(|c| format!("capability {c} is not in the daemon's own bounding set"))
-        .chain(without)
-        .collect();
     Ok(Planned {
         spec,
         process,
-        stop_signal: process::stop_signal(config, image)?,
+        stop_signal: process::stop_signal(config, image, init_system::stop_signal(is_init_system))?,
         passwd,
-        notes,
+        notes: notes(&caps.withheld, &selinux),
     })
+}
+
+/// What the host withholds.
+fn notes(withheld: &[Capability], selinux: &lsm::Selinux) -> Vec<String> {
+    let without = (*selinux == lsm::Selinux::WithoutEffect)
+        .then(|| "selinux_options are without effect: this node has no SELinux".to_owned());
+    let of = |c: &Capability| format!("capability {c} is not in the daemon's own bounding set");
+    withheld.iter().map(of).chain(without).collect()
 }
 
 fn seccomp_profile(
@@ -431,15 +443,21 @@ fn seccomp_profile(
     input: &Input<'_>,
     granted: &HashSet<Capability>,
 ) -> Result<Option<LinuxSeccomp>, Error> {
-    Ok(match security::seccomp(context, &input.handler.default_seccomp)? {
+    let handler = input.handler;
+    if context.privileged {
+        return Ok(handler.privileged_seccomp.as_ref().map(|profile| profile.of(granted)));
+    }
+    Ok(match security::seccomp(context, &handler.default_seccomp)? {
         Seccomp::Unconfined => None,
-        Seccomp::RuntimeDefault => Some(default_profile(granted)),
-        Seccomp::Localhost(path) => Some(
-            input
-                .seccomp
-                .clone()
-                .ok_or_else(|| Error::invalid(format!("seccomp profile {path} was not read")))?,
-        ),
+        Seccomp::RuntimeDefault => Some(match &handler.seccomp {
+            Some(profile) => profile.of(granted),
+            None => default_profile(granted),
+        }),
+        Seccomp::Localhost(path) => {
+            let profile = input.seccomp.as_ref();
+            let profile = profile.ok_or_else(|| Error::invalid(format!("seccomp profile {path} was not read")))?;
+            Some(profile.of(granted))
+        }
     })
 }
 
@@ -448,35 +466,6 @@ fn default_profile(granted: &HashSet<Capability>) -> LinuxSeccomp {
     names.sort();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     seccomp::default_profile(&names)
-}
-
-/// What the handler lets through of the pod's and the container's annotations.
-pub(crate) fn passed_annotations(
-    handler: &Handler,
-    config: &cri::ContainerConfig,
-    sandbox: &SandboxRecord,
-) -> HashMap<String, String> {
-    let pod = sandbox.request.as_ref().and_then(|r| r.config.as_ref());
-    let none = HashMap::new();
-    let of_pod = pod.map_or(&none, |config| &config.annotations);
-    handler.annotations(of_pod, &config.annotations)
-}
-
-/// Annotations of the specification: who this is, for tools that read it, and of the caller's
-/// what the handler lets through: nothing, unless the administrator says so, so that nobody can
-/// switch anything by a name.
-fn annotations(input: &Input<'_>) -> HashMap<String, String> {
-    let metadata = input.config.metadata.clone().unwrap_or_default();
-    let mut all = passed_annotations(input.handler, input.config, input.sandbox);
-    let own = [
-        ("io.kubernetes.cri.container-type", "container".to_owned()),
-        ("io.kubernetes.cri.container-name", metadata.name),
-        ("io.kubernetes.cri.sandbox-id", input.sandbox.id.clone()),
-        ("io.kubernetes.cri.container-id", input.id.to_owned()),
-    ]
-    .map(|(k, v)| (k.to_owned(), v));
-    all.extend(own);
-    all
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Order: by depth, so that nothing is hidden by what comes after it (a volume on `/etc` must not
 //! hide `/etc/resolv.conf`); among equals the runtime's own, the image's volumes, then CRI's, as
 //! they came.
-//! A CRI mount on a path replaces the runtime's mount there; one on `/dev` or `/sys` also
+//! A CRI mount on a path replaces the runtime's mount there; one on `/dev`, `/sys` or `/run` also
 //! removes the runtime's mounts below it.
 
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use proto::cri;
 use spec::runtime::{Mount, MountBuilder};
 
+use super::init_system;
 use super::wanted::{Wanted, clean};
 use crate::error::Error;
 
@@ -32,7 +33,7 @@ fn options(list: &[&str]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
 
-fn mount(target: &Path, typ: &str, source: &Path, opts: &[&str]) -> Result<Mount, Error> {
+pub(super) fn mount(target: &Path, typ: &str, source: &Path, opts: &[&str]) -> Result<Mount, Error> {
     MountBuilder::default()
         .destination(target)
         .typ(typ)
@@ -51,6 +52,8 @@ pub(crate) struct Mode {
     pub(crate) cgroup_writable: bool,
     /// The container's root is read only, and so are the pod's files in `/etc`.
     pub(crate) readonly_rootfs: bool,
+    /// The program is an init system, which has directories of its own.
+    pub(crate) init_system: bool,
     /// `/sys` is the host's, read only: in a user namespace the kernel gives nobody a new one of a network namespace that
     /// is not its own.
     pub(crate) bind_sys: bool,
@@ -66,7 +69,7 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
         &["bind", "rprivate", "rw"]
     };
     let p = Path::new;
-    Ok(vec![
+    let mut all = vec![
         mount(p("/proc"), "proc", p("proc"), &["nosuid", "noexec", "nodev"])?,
         mount(
             p("/dev"),
@@ -102,7 +105,11 @@ fn own(files: &PodFiles, mode: Mode) -> Result<Vec<Mount>, Error> {
         mount(p("/etc/resolv.conf"), "bind", &files.resolv_conf, etc)?,
         mount(p("/etc/hostname"), "bind", &files.hostname, etc)?,
         mount(p("/etc/hosts"), "bind", &files.hosts, etc)?,
-    ])
+    ];
+    if mode.init_system {
+        all.extend(init_system::mounts()?);
+    }
+    Ok(all)
 }
 
 /// The mount of the container's own `/etc/passwd`.
@@ -165,11 +172,14 @@ pub(crate) fn mounts(
     for want in wanted {
         all.retain(|own| {
             let target = own.destination();
-            let tree = want.target == Path::new("/dev") || want.target == Path::new("/sys");
+            let tree = ["/dev", "/sys", "/run"]
+                .iter()
+                .any(|tree| want.target == Path::new(tree));
             *target != want.target && !(tree && target.starts_with(&want.target))
         });
     }
     for volume in volumes {
+        all.retain(|own| *own.destination() != volume.target);
         let options = &["rbind", "rprivate", "rw"];
         all.push(mount(&volume.target, "bind", &volume.source, options)?);
     }

@@ -36,6 +36,8 @@ pub(crate) struct EnvInput<'a> {
     pub(crate) home: &'a str,
     /// The pod's host name.
     pub(crate) hostname: &'a str,
+    /// How an init system is told that it is in a container.
+    pub(crate) manager: Option<(&'static str, &'static str)>,
 }
 
 /// The environment: the image's variables first, in their order; CRI's override by name, in
@@ -86,6 +88,7 @@ pub(crate) fn env(
     if config.tty {
         defaults.push(("TERM", "xterm"));
     }
+    defaults.extend(input.manager);
     for (name, value) in defaults {
         if missing(&env, name) && !value.is_empty() {
             set(&mut env, name, value);
@@ -183,8 +186,8 @@ pub(crate) fn signal(name: &str) -> Option<i32> {
     (RTMIN..=RTMAX).contains(&number).then_some(number)
 }
 
-/// The stop signal: CRI's, the image's, SIGTERM.
-pub(crate) fn stop_signal(config: &cri::ContainerConfig, image: &ImageConfig) -> Result<i32, Error> {
+/// The stop signal: CRI's, the image's, else `usual`.
+pub(crate) fn stop_signal(config: &cri::ContainerConfig, image: &ImageConfig, usual: i32) -> Result<i32, Error> {
     if config.stop_signal() != cri::Signal::RuntimeDefault {
         let name = config.stop_signal().as_str_name();
         return cri_signal(name).ok_or_else(|| Error::invalid(format!("{name} is no signal of this platform")));
@@ -193,7 +196,7 @@ pub(crate) fn stop_signal(config: &cri::ContainerConfig, image: &ImageConfig) ->
         Some(name) => {
             signal(name).ok_or_else(|| Error::invalid(format!("the image's stop signal {name:?} is unknown")))
         }
-        None => Ok(15),
+        None => Ok(usual),
     }
 }
 
@@ -268,6 +271,7 @@ mod tests {
         let input = EnvInput {
             home: "/root",
             hostname: "pod",
+            manager: None,
         };
         let got = env(&config, &image, &input).unwrap();
         assert_eq!(got[..3], strings(&["A=1", "B=2", "Z=3"]));
@@ -316,9 +320,10 @@ mod tests {
             .build()
             .unwrap();
         let mut config = cri::ContainerConfig::default();
-        assert_eq!(stop_signal(&config, &ImageConfig::default()).unwrap(), 15);
-        assert_eq!(stop_signal(&config, &image).unwrap(), 3);
+        assert_eq!(stop_signal(&config, &ImageConfig::default(), 15).unwrap(), 15);
+        assert_eq!(stop_signal(&config, &ImageConfig::default(), 37).unwrap(), 37);
+        assert_eq!(stop_signal(&config, &image, 37).unwrap(), 3);
         config.stop_signal = cri::Signal::Sigusr1.into();
-        assert_eq!(stop_signal(&config, &image).unwrap(), 10);
+        assert_eq!(stop_signal(&config, &image, 37).unwrap(), 10);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use proto::cri::{self, security_profile::ProfileType};
-use spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxSeccomp};
+use spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder};
 
 use super::HostFacts;
 use crate::error::Error;
@@ -138,11 +138,6 @@ fn localhost(path: &str) -> Result<Seccomp, Error> {
             "seccomp profile {path:?} is not an absolute path on this node"
         )))
     }
-}
-
-/// Parses the text of a localhost profile.
-pub(crate) fn seccomp_profile(path: &str, text: &[u8]) -> Result<LinuxSeccomp, Error> {
-    serde_json::from_slice(text).map_err(|e| Error::invalid(format!("seccomp profile {path} is not readable: {e}")))
 }
 
 fn checked(paths: &[String], what: &str) -> Result<Vec<String>, Error> {

@@ -308,3 +308,104 @@ fn a_privileged_container_without_host_devices_may_use_only_what_it_asked_for() 
         assert_eq!(rules[0].allow(), all, "{devices:?}");
     }
 }
+
+#[test]
+fn an_init_system_has_its_directories_its_signal_and_a_cgroup_to_divide_where_that_is_safe() {
+    let mut case = case();
+    case.config.command = vec!["/sbin/init".into()];
+    let targets = |planned: &Planned| {
+        let mounts = planned.spec.mounts().clone().unwrap();
+        let own = mounts.iter().filter(|m| m.typ().as_deref() == Some("tmpfs"));
+        own.map(|m| m.destination().display().to_string()).collect::<Vec<_>>()
+    };
+    let writable = |planned: &Planned| {
+        let mounts = planned.spec.mounts().clone().unwrap();
+        let cgroup = mounts.iter().find(|m| m.destination() == Path::new("/sys/fs/cgroup"));
+        cgroup.unwrap().options().clone().unwrap().contains(&"rw".to_owned())
+    };
+    let has_manager = |planned: &Planned| {
+        let env = planned.process.env().clone().unwrap();
+        env.contains(&"container=oci".to_owned())
+    };
+    case.handler.init_systems = true;
+    let planned = case.plan().unwrap();
+    assert_eq!(targets(&planned), ["/dev", "/run", "/tmp", "/run/lock"]);
+    assert_eq!((planned.stop_signal, has_manager(&planned)), (37, true));
+    assert!(!writable(&planned), "a cgroup of v1, or one without nsdelegate");
+    case.host.delegates = true;
+    assert!(writable(&case.plan().unwrap()));
+    // The caller's own directories and signal win.
+    case.config.mounts = vec![cri::Mount {
+        container_path: "/run".into(),
+        host_path: "/h".into(),
+        ..Default::default()
+    }];
+    case.config.stop_signal = cri::Signal::Sigusr1.into();
+    let planned = case.plan().unwrap();
+    assert_eq!(
+        (targets(&planned), planned.stop_signal),
+        (vec!["/dev".into(), "/tmp".into()], 10)
+    );
+    // Where the administrator does not want it, and for any other program, there is nothing of it.
+    case.config.mounts.clear();
+    case.config.stop_signal = cri::Signal::RuntimeDefault.into();
+    for (program, on) in [("/sbin/init", false), ("/bin/sh", true)] {
+        case.config.command = vec![program.into()];
+        case.handler.init_systems = on;
+        let planned = case.plan().unwrap();
+        assert_eq!(targets(&planned), ["/dev"], "{program}");
+        assert!(!writable(&planned) && !has_manager(&planned) && planned.stop_signal == 15);
+    }
+}
+
+#[test]
+fn profiles_of_the_node_take_the_place_of_ours_and_of_none() {
+    let mut case = case();
+    let file = |call: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("profile.json");
+        let text = format!(
+            r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                {{"names": ["{call}"], "action": "SCMP_ACT_ERRNO", "excludes": {{"caps": ["CAP_SYS_ADMIN"]}}}}]}}"#
+        );
+        std::fs::write(&path, text).unwrap();
+        Some(std::sync::Arc::new(Profile::read(&path).unwrap()))
+    };
+    let refused = |case: &Case| {
+        let linux = case.plan().unwrap().spec.linux().clone().unwrap();
+        let calls = linux.seccomp().clone().and_then(|profile| profile.syscalls().clone());
+        calls.map(|calls| calls.iter().flat_map(|call| call.names().clone()).collect::<Vec<_>>())
+    };
+    case.handler.seccomp = file("mkdir");
+    case.handler.privileged_seccomp = file("rmdir");
+    assert_eq!(refused(&case), None, "nobody asks for RuntimeDefault");
+    case.handler.default_seccomp = Seccomp::RuntimeDefault;
+    assert_eq!(refused(&case), Some(vec!["mkdir".to_owned()]));
+    case.context().privileged = true;
+    assert_eq!(refused(&case), None, "it has CAP_SYS_ADMIN");
+    let drop_admin = cri::Capability {
+        drop_capabilities: vec!["SYS_ADMIN".into()],
+        ..Default::default()
+    };
+    case.context().capabilities = Some(drop_admin);
+    assert_eq!(refused(&case), Some(vec!["rmdir".to_owned()]));
+}
+
+#[test]
+fn a_shared_keyring_and_default_annotations_are_in_the_specification() {
+    let mut case = case();
+    let annotation = |case: &Case, name: &str| {
+        let all = case.plan().unwrap().spec.annotations().clone().unwrap();
+        all.get(name).cloned()
+    };
+    assert_eq!(annotation(&case, "io.bulkhead.keyring"), None);
+    case.handler.no_new_keyring = true;
+    case.handler.default_annotations = [("a".to_owned(), "node".to_owned())].into();
+    assert_eq!(annotation(&case, "io.bulkhead.keyring").as_deref(), Some("inherited"));
+    assert_eq!(annotation(&case, "a").as_deref(), Some("node"));
+    // What the caller says wins, as far as it is let through.
+    case.config.annotations.insert("a".into(), "caller".into());
+    assert_eq!(annotation(&case, "a").as_deref(), Some("node"));
+    case.handler.container_annotations = vec!["a".into()];
+    assert_eq!(annotation(&case, "a").as_deref(), Some("caller"));
+}

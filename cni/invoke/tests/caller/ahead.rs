@@ -1,0 +1,73 @@
+//! Plugins that wait for their configuration are started ahead; others never are.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use crate::plugin::{Node, RESULT, attachment, is_dead};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A node with plugins `a` and `b`, which tell when they are started and when they act, `a` half a second later. `b` is
+/// a link to a program with the name of ours, or is not.
+fn node(ours: bool) -> Node {
+    let node = Node::new();
+    let (steps, pid) = (node.path("steps"), node.path("pid"));
+    for (name, file, pause) in [("a", "a", 0.5), ("b", if ours { "bulkhead-cni" } else { "b" }, 0.0)] {
+        let text = format!(
+            "#!/bin/sh\necho {name} starts >> {steps}\necho $$ > {pid}.{name}\nIN=$(cat)\n[ -n \"$IN\" ] || exit 1\n\
+             sleep {pause}\necho {name} $CNI_COMMAND >> {steps}\n[ $CNI_COMMAND != ADD ] || echo '{RESULT}'\n",
+            steps = steps.display(),
+            pid = pid.display(),
+        );
+        node.install(file, &text);
+    }
+    if ours {
+        symlink("bulkhead-cni", node.path("bin/b")).unwrap();
+    }
+    node.default_conf();
+    node
+}
+
+fn steps(node: &Node) -> Vec<String> {
+    let text = fs::read_to_string(node.path("steps")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn ours_is_started_while_the_one_before_it_is_at_work() {
+    let node = node(true);
+    let (cni, target) = (node.cni(LONG), attachment("c1"));
+    cni.add(&target).await.unwrap();
+    let seen = steps(&node);
+    let at = |step: &str| seen.iter().position(|one| one == step).unwrap();
+    assert!(at("b starts") < at("a ADD"), "{seen:?}");
+    assert!(at("a ADD") < at("b ADD"), "{seen:?}");
+    cni.del(&target).await.unwrap();
+    let seen = steps(&node);
+    assert_eq!(seen[seen.len() - 2..], ["a starts", "a DEL"], "{seen:?}");
+}
+
+#[tokio::test]
+async fn another_is_started_in_its_turn() {
+    let node = node(false);
+    node.cni(LONG).add(&attachment("c1")).await.unwrap();
+    assert_eq!(steps(&node), ["a starts", "a ADD", "b starts", "b ADD"]);
+}
+
+#[tokio::test]
+async fn what_was_started_in_vain_is_killed_and_was_told_nothing() {
+    let node = node(true);
+    let cni = node.cni(LONG);
+    let pid = node.path("pid.b");
+    let failing = async {
+        while fs::read_to_string(&pid).unwrap_or_default().trim().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Err(cni_invoke::Error::Attachment("no namespace today".to_owned()))
+    };
+    let error = cni.add_when(&attachment("c1"), failing).await.unwrap_err();
+    assert!(error.to_string().contains("no namespace today"), "{error}");
+    assert!(is_dead(&pid));
+    assert_eq!((steps(&node), node.records()), (vec!["b starts".to_owned()], 0));
+}
