@@ -86,9 +86,9 @@ fn a_pods_own_process_has_the_user_and_the_filter_of_the_pod() {
             own.cri.sh(&main, "id -u").await? == "0\n",
             "the container has the pod's user"
         );
-        own.cri
-            .sh(&main, "(sleep 0.1 &) ; sleep 1; ! ps -o stat,comm | grep '^Z'")
-            .await?;
+        let orphan = "(sleep 0.1 &); sleep 1; \
+                      for i in $(seq 100); do ps -o stat,comm | grep -q '^Z' || exit 0; sleep 0.1; done; exit 1";
+        own.cri.sh(&main, orphan).await?;
         Ok(())
     });
 }
