@@ -60,14 +60,31 @@ impl Entry {
         self.v2 = Some(directory);
     }
 
+    /// To be entered by writing in v2 too: the kernel then asks who opened the file, and not who is to be born
+    /// (`cgroup_procs_write_start`, CVE-2021-4197). For a creator in a user namespace, who may not write to a cgroup that
+    /// was given to its container.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn by_writing(mut self) -> Result<Self, Error> {
+        if let Some(directory) = self.v2.take() {
+            let path = PathBuf::from("cgroup.procs");
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(&directory, &path, flags, Mode::empty());
+            let file = file.map_err(|error| Error::at("open", &path)(error.into()))?;
+            self.tasks.push((path, file.into()));
+        }
+        Ok(self)
+    }
+
     /// The v2 directory to be born in, for clone3 with `CLONE_INTO_CGROUP` (Linux 5.7), on a hybrid host too.
     #[must_use]
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(|fd| fd.as_fd())
     }
 
-    /// Moves the calling thread into the v1 hierarchies. Together with having been born in [`Entry::clone_into`] that is
-    /// all of them.
+    /// Moves the calling process, which has one thread, into the hierarchies that it was not born in. Together with having
+    /// been born in [`Entry::clone_into`] that is all of them.
     ///
     /// # Errors
     /// What the kernel says: ENODEV where the cgroup is gone.

@@ -359,7 +359,7 @@ fn a_container_has_a_session_keyring_of_its_own_unless_the_handler_says_otherwis
             let mut config = container("main", BUSYBOX, &["sh", "-c", "cat /proc/keys; echo all; sleep 100000"]);
             security(&mut config).masked_paths.clear();
             let main = cri.run(&id, &config, &sandbox).await?;
-            let name = format!("_ses.{main}");
+            let name = format!("_ses.{}", e2e::cgroups::container(&main));
             // In what is executed as in the first process.
             let keys = cri.sh(&main, "cat /proc/keys").await?;
             ensure!(keys.contains(&name) == own, "{handler:?}: {keys}");

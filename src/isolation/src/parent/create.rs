@@ -53,12 +53,16 @@ fn script(req: CreateRequest<'_>, channel: &Channel) -> Result<(), Error> {
         hooks: (plan.hooks.has(&[Stage::Poststart]), plan.hooks.has(&[Stage::Poststop])),
     })?;
     group.apply(&plan.resources)?;
-    if let Some(uid) = plan.cgroup_owner() {
+    let owner = plan.cgroup_owner();
+    if let Some(uid) = owner {
         group.delegate(uid)?;
     }
 
     let sources = Sources::open(&plan, &req, &group)?;
-    let entry = group.entry()?;
+    let mut entry = group.entry()?;
+    if owner.is_some() && plan.user.is_some() {
+        entry = entry.by_writing()?;
+    }
     let state = State::new(req.id, req.bundle, &spec);
     let stage = if plan.hooks.want_staging() {
         Some(staging(&plan, req.bundle)?)
