@@ -77,7 +77,7 @@ impl Container {
             driver,
             stdio,
         })?;
-        let cgroup = match cgroup::Host::detect().and_then(|host| host.open(&created.cgroup_path)) {
+        let cgroup = match cgroup::Host::shared().and_then(|host| host.open(&created.cgroup_path)) {
             Ok(cgroup) => cgroup,
             Err(error) => {
                 undo(&created, None);

@@ -33,6 +33,8 @@ pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
     protect();
     let seed = isolation::seed().map_err(|error| io::Error::other(error.chain().join(": ")))?;
     let _seed = sys::fds::place(seed, SEED)?;
+    // Every fork inherits it: the mount table grows with each pod. Where there are no cgroups yet, a monitor says so.
+    drop(cgroup::Host::shared());
     let signals = sys::signalfd::open(&[SIGCHLD])?;
     let poll = Poller::new()?;
     poll.add(&control, Token::Listener, Interest::Read)?;
