@@ -173,20 +173,25 @@ async fn idle(pair: &Pair) -> Result<[Row; 2]> {
     ])
 }
 
-/// For each thread: times that it was put on a processor, and nanoseconds there.
+/// For each thread: how often it has gone to sleep, which is how often it was woken, and nanoseconds on a processor.
 type Activity = HashMap<String, (f64, f64)>;
 
-/// Of `/proc/PID/task/TID/schedstat`.
+/// Of `/proc/PID/task/TID`. Being put off a processor by somebody else is no sleep.
 fn activity(pid: u32) -> Result<Activity> {
     let mut threads = Activity::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path();
+        let text = std::fs::read_to_string(path.join("status"))?;
+        let slept = text
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let slept = slept.with_context(|| format!("{} does not count switches", path.display()))?;
         let text = std::fs::read_to_string(path.join("schedstat"))?;
-        let words: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [nanoseconds, _queued, times] = words.as_slice() else {
-            anyhow::bail!("{} has not three numbers", path.display());
-        };
-        threads.insert(path.display().to_string(), (*times, *nanoseconds));
+        let nanoseconds = text.split_whitespace().next().context("schedstat is empty")?;
+        threads.insert(
+            path.display().to_string(),
+            (slept.trim().parse()?, nanoseconds.parse()?),
+        );
     }
     Ok(threads)
 }
