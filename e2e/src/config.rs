@@ -116,6 +116,35 @@ pub fn pod_namespaces(config: &mut v1::PodSandboxConfig) -> &mut v1::NamespaceOp
     pod_security(config).namespace_options.get_or_insert_default()
 }
 
+/// The first of the host's ids that [`user_namespace`] maps.
+pub const MAPPED: u32 = 262_144;
+
+/// A user namespace for a pod; its containers name the same.
+#[must_use]
+pub fn user_namespace() -> v1::UserNamespace {
+    let map = vec![v1::IdMapping {
+        host_id: MAPPED,
+        container_id: 0,
+        length: 65_536,
+    }];
+    v1::UserNamespace {
+        mode: v1::NamespaceMode::Pod.into(),
+        uids: map.clone(),
+        gids: map,
+    }
+}
+
+/// Puts a pod into [`user_namespace`].
+pub fn map_pod(config: &mut v1::PodSandboxConfig) {
+    pod_namespaces(config).userns_options = Some(user_namespace());
+}
+
+/// Says of a container that its pod is in [`user_namespace`].
+pub fn map_container(config: &mut v1::ContainerConfig) {
+    let options = security(config).namespace_options.get_or_insert_default();
+    options.userns_options = Some(user_namespace());
+}
+
 /// A container's security context, to be changed.
 pub fn security(config: &mut v1::ContainerConfig) -> &mut v1::LinuxContainerSecurityContext {
     config

@@ -2,27 +2,10 @@
 
 use anyhow::{Result, ensure};
 use e2e::catalog::BUSYBOX;
-use e2e::config::{pod, pod_namespaces, security};
+use e2e::config::{map_container, map_pod, pod, security};
 use e2e::{Bed, Node, Options, container, refused, test, test_with};
 use proto::cri as v1;
 use tonic::Code;
-
-/// The first of the host's ids of a user namespace, and how many there are.
-const HOST: u32 = 327_680;
-const SIZE: u32 = 65_536;
-
-fn namespace() -> v1::UserNamespace {
-    let map = vec![v1::IdMapping {
-        host_id: HOST,
-        container_id: 0,
-        length: SIZE,
-    }];
-    v1::UserNamespace {
-        mode: v1::NamespaceMode::Pod.into(),
-        uids: map.clone(),
-        gids: map,
-    }
-}
 
 /// `/dev/zero` under another name, for its owner alone, and the same as a CDI device.
 fn nodes(node: &Node) -> Result<String> {
@@ -110,14 +93,10 @@ fn in_a_user_namespace_the_named_user_has_the_device_under_its_id_inside() {
     };
     test_with(options, async |node| -> Result<()> {
         let path = nodes(node)?;
-        let bed = Bed::with(node, |config| {
-            pod_namespaces(config).userns_options = Some(namespace());
-        })
-        .await?;
+        let bed = Bed::with(node, map_pod).await?;
         let mut config = reader("main", &path, "stat -c '%u:%g' /dev/mine; head -c 3 /dev/mine | wc -c");
         user(&mut config, 1000, Some(2000));
-        let options = security(&mut config).namespace_options.get_or_insert_default();
-        options.userns_options = Some(namespace());
+        map_container(&mut config);
         let found = bed.output_of(&config).await?;
         ensure!(found == "1000:2000\n3\n", "{found}");
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::catalog::BUSYBOX;
-use e2e::config::{pod, pod_namespaces, security};
+use e2e::config::{map_container, map_pod, pod, security};
 use e2e::limits::{Kernel, is_v2};
 use e2e::{Bed, Node, Options, container, test, test_with};
 use proto::cri as v1;
@@ -119,25 +119,6 @@ fn where_the_node_does_not_want_it_an_init_system_is_a_program_like_others() {
     });
 }
 
-/// A container in a user namespace, whose root is nobody on the host.
-fn mapped(config: &mut v1::ContainerConfig) {
-    let options = security(config).namespace_options.get_or_insert_default();
-    options.userns_options = Some(namespace());
-}
-
-fn namespace() -> v1::UserNamespace {
-    let map = vec![v1::IdMapping {
-        host_id: 393_216,
-        container_id: 0,
-        length: 65_536,
-    }];
-    v1::UserNamespace {
-        mode: v1::NamespaceMode::Pod.into(),
-        uids: map.clone(),
-        gids: map,
-    }
-}
-
 #[test]
 fn a_writable_cgroup_is_the_users_and_its_limits_are_not() {
     if !is_v2() {
@@ -159,7 +140,7 @@ fn a_writable_cgroup_is_the_users_and_its_limits_are_not() {
         other.log_path = "other.log".into();
         security(&mut other).run_as_user = Some(v1::Int64Value { value: 1000 });
         let mut inside = plain.clone();
-        mapped(&mut inside);
+        map_container(&mut inside);
         // Which of the processes it starts are counted already is nobody's business: itself is in it, once.
         for (config, userns, wanted) in [
             (&mut plain, false, "1\nlimits stay\n0\n0\n"),
@@ -168,7 +149,7 @@ fn a_writable_cgroup_is_the_users_and_its_limits_are_not() {
         ] {
             let mut sandbox = pod(node, "pod");
             if userns {
-                pod_namespaces(&mut sandbox).userns_options = Some(namespace());
+                map_pod(&mut sandbox);
             }
             let id = cri.run_pod_with(&sandbox, "writable").await?;
             let main = cri.run(&id, config, &sandbox).await?;

@@ -5,44 +5,20 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::catalog::BUSYBOX;
-use e2e::config::{pod_namespaces, security};
+use e2e::config::{map_container, map_pod, security, user_namespace};
 use e2e::{Bed, container, test};
 use proto::cri as v1;
 
-/// The first of the host's ids, and how many there are.
-const HOST: u32 = 262_144;
-const SIZE: u32 = 65_536;
-
-fn namespace() -> v1::UserNamespace {
-    let map = vec![v1::IdMapping {
-        host_id: HOST,
-        container_id: 0,
-        length: SIZE,
-    }];
-    v1::UserNamespace {
-        mode: v1::NamespaceMode::Pod.into(),
-        uids: map.clone(),
-        gids: map,
-    }
-}
-
-fn mapped(config: &mut v1::PodSandboxConfig) {
-    pod_namespaces(config).userns_options = Some(namespace());
-}
-
 fn container_in(name: &str, line: &str) -> v1::ContainerConfig {
     let mut config = container(name, BUSYBOX, &["sh", "-c", line]);
-    security(&mut config)
-        .namespace_options
-        .get_or_insert_default()
-        .userns_options = Some(namespace());
+    map_container(&mut config);
     config
 }
 
 #[test]
 fn e6_in_a_user_namespace_shm_belongs_to_its_root() {
     test(async |node| -> Result<()> {
-        let bed = Bed::with(node, mapped).await?;
+        let bed = Bed::with(node, map_pod).await?;
         let line = "stat -c '%u %g %a' /dev/shm; grep ' /dev/shm ' /proc/mounts; echo told > /dev/shm/file";
         let text = bed.output_of(&container_in("main", line)).await?;
         let mut lines = text.lines();
@@ -62,7 +38,7 @@ fn e6_in_a_user_namespace_shm_belongs_to_its_root() {
 fn e6_in_a_user_namespace_pings_stay_within_its_groups() {
     test(async |node| -> Result<()> {
         let bed = Bed::with(node, |config| {
-            mapped(config);
+            map_pod(config);
             config
                 .linux
                 .get_or_insert_default()
@@ -84,7 +60,7 @@ fn e6_in_a_user_namespace_pings_stay_within_its_groups() {
 #[test]
 fn e7_a_volume_keeps_its_owners_in_a_user_namespace() {
     test(async |node| -> Result<()> {
-        let bed = Bed::with(node, mapped).await?;
+        let bed = Bed::with(node, map_pod).await?;
         let host = node.dir().join("volume");
         fs::create_dir_all(&host)?;
         fs::write(host.join("file"), "1234's")?;
@@ -93,8 +69,8 @@ fn e7_a_volume_keeps_its_owners_in_a_user_namespace() {
         config.mounts = vec![v1::Mount {
             container_path: "/v".into(),
             host_path: host.to_string_lossy().into_owned(),
-            uid_mappings: namespace().uids,
-            gid_mappings: namespace().gids,
+            uid_mappings: user_namespace().uids,
+            gid_mappings: user_namespace().gids,
             ..Default::default()
         }];
         ensure!(bed.output_of(&config).await? == "1234 4321\n", "other ids inside");

@@ -6,38 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::catalog::BUSYBOX;
-use e2e::config::{pod_namespaces, security};
+use e2e::config::{MAPPED, map_container, map_pod, user_namespace};
 use e2e::{Bed, Node, Options, container, refused, test, test_with};
 use proto::cri as v1;
 use tonic::Code;
 
-/// The first of the host's ids, and how many there are.
-const HOST: u32 = 327_680;
-const SIZE: u32 = 65_536;
-
-fn namespace() -> v1::UserNamespace {
-    let map = vec![v1::IdMapping {
-        host_id: HOST,
-        container_id: 0,
-        length: SIZE,
-    }];
-    v1::UserNamespace {
-        mode: v1::NamespaceMode::Pod.into(),
-        uids: map.clone(),
-        gids: map,
-    }
-}
-
-fn mapped(config: &mut v1::PodSandboxConfig) {
-    pod_namespaces(config).userns_options = Some(namespace());
-}
-
 fn container_in(name: &str, line: &str) -> v1::ContainerConfig {
     let mut config = container(name, BUSYBOX, &["sh", "-c", line]);
-    security(&mut config)
-        .namespace_options
-        .get_or_insert_default()
-        .userns_options = Some(namespace());
+    map_container(&mut config);
     config
 }
 
@@ -76,7 +52,7 @@ fn snapshots(node: &Node) -> Result<Vec<PathBuf>> {
 fn layers_that_no_mount_maps_are_copied_for_a_user_namespace() {
     test(async |node| -> Result<()> {
         on_overlay(node).await?;
-        let bed = Bed::with(node, mapped).await?;
+        let bed = Bed::with(node, map_pod).await?;
         let features = bed.cri.status().await?.runtime_handlers;
         ensure!(
             features
@@ -104,7 +80,7 @@ fn layers_that_no_mount_maps_are_copied_for_a_user_namespace() {
         let copy = node.root_dir().join("snapshots").join(&id).join("copy");
         let file = fs::metadata(copy.join("bin/busybox")).context("there is no copy")?;
         ensure!(
-            (file.uid(), file.gid()) == (HOST, HOST),
+            (file.uid(), file.gid()) == (MAPPED, MAPPED),
             "{}:{}",
             file.uid(),
             file.gid()
@@ -152,7 +128,7 @@ fn a_pod_without_a_user_namespace_has_no_copy() {
 fn a_volume_that_no_mount_maps_is_an_error_that_names_it() {
     test(async |node| -> Result<()> {
         on_overlay(node).await?;
-        let bed = Bed::with(node, mapped).await?;
+        let bed = Bed::with(node, map_pod).await?;
         // Beside the layers: on the overlay too.
         let volume = node.root_dir().join("layers/.tmp-volume");
         node.sh(&format!("mkdir {}", volume.display()))?;
@@ -160,8 +136,8 @@ fn a_volume_that_no_mount_maps_is_an_error_that_names_it() {
         config.mounts = vec![v1::Mount {
             container_path: "/v".into(),
             host_path: volume.to_string_lossy().into_owned(),
-            uid_mappings: namespace().uids,
-            gid_mappings: namespace().gids,
+            uid_mappings: user_namespace().uids,
+            gid_mappings: user_namespace().gids,
             ..Default::default()
         }];
         let words = ["idmap", &volume.to_string_lossy()];
@@ -188,7 +164,7 @@ fn without_copies_a_user_namespace_is_refused_on_such_a_filesystem() {
             "{features:?}"
         );
         let mut config = e2e::config::pod(node, "mapped");
-        mapped(&mut config);
+        map_pod(&mut config);
         refused(
             cri.run_pod(&config).await,
             Code::FailedPrecondition,
