@@ -159,6 +159,8 @@ impl Plan {
 }
 
 #[cfg(test)]
+mod mounts_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
 mod userns_tests;
