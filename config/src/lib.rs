@@ -35,7 +35,7 @@ pub use origin::{Origin, Origins};
 pub use paths::{NETNS_DIR, Paths};
 pub use reference::{Entry, entries, reference};
 pub use validate::Problem;
-pub use value::{CgroupDriver, ImageVolumes, LogLevel, SeccompDefault, TlsVersion};
+pub use value::{CgroupDriver, ImageVolumes, LogLevel, MissingSelinux, SeccompDefault, TlsVersion};
 
 use section::section;
 
@@ -164,8 +164,10 @@ section! {
         apparmor_profile: Option<String> = None;
         /// Containers have no AppArmor profile, and one that is asked for is refused, as on a node without AppArmor.
         disable_apparmor: bool = false;
-        /// Containers have no SELinux label, as on a node without SELinux.
+        /// Containers have no SELinux label, and options that ask for one are ignored with a word in the log.
         disable_selinux: bool = false;
+        /// SELinux options of a pod or container on a node without SELinux: refuse, or ignore with a word in the log.
+        missing_selinux: MissingSelinux = MissingSelinux::Refuse;
         /// Containers on the host's network have no SELinux label, unless they ask for one.
         hostnetwork_disable_selinux: bool = false;
         /// Categories that SELinux levels of pods are made of: each pod has a pair of its own of c0 to c(N-1).

@@ -144,6 +144,16 @@ pub enum SeccompDefault {
     Unconfined,
 }
 
+/// What becomes of SELinux options where there is no SELinux.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingSelinux {
+    /// An error for who asked.
+    Refuse,
+    /// A line in the log.
+    Ignore,
+}
+
 /// The oldest version of TLS that is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TlsVersion {
@@ -167,7 +177,14 @@ pub enum ImageVolumes {
     Ignore,
 }
 
-leaf!(LogLevel, CgroupDriver, SeccompDefault, ImageVolumes, TlsVersion);
+leaf!(
+    LogLevel,
+    CgroupDriver,
+    SeccompDefault,
+    MissingSelinux,
+    ImageVolumes,
+    TlsVersion
+);
 
 #[cfg(test)]
 mod tests {

@@ -110,10 +110,14 @@ pub(crate) fn facts(cgroups: &cgroup::Host, runtime: &config::Runtime) -> Result
         .and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
         .ok_or_else(|| Error::new(spec::Kind::Internal, "/proc/self/status shows no CapBnd"))?;
     let apparmor = apparmor::is_on() && !runtime.disable_apparmor;
+    let has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
     Ok(HostFacts {
         apparmor,
         default_apparmor: if apparmor { default_profile(runtime)? } else { None },
-        selinux: Path::new("/sys/fs/selinux/enforce").exists() && !runtime.disable_selinux,
+        selinux: has_selinux && !runtime.disable_selinux,
+        refuses_selinux: !has_selinux
+            && !runtime.disable_selinux
+            && runtime.missing_selinux == config::MissingSelinux::Refuse,
         no_selinux_on_host_network: runtime.hostnetwork_disable_selinux,
         recursive_read_only: recursive_read_only(),
         cgroup_v2: cgroups.version() == cgroup::Version::V2,

@@ -128,6 +128,74 @@ fn what_a_pod_says_about_its_process_is_right_or_refused() {
     });
 }
 
+fn has_selinux() -> bool {
+    std::path::Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as the messages have it")]
+fn level() -> Option<v1::SeLinuxOption> {
+    Some(v1::SeLinuxOption {
+        level: "s0:c1,c2".into(),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn without_selinux_its_options_are_refused_before_anything_is_made() {
+    if has_selinux() {
+        return;
+    }
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let words = |whose: &'static str| [whose, "this node has no SELinux", "runtime.missing_selinux"];
+        let mut labelled = pod(node, "labelled");
+        pod_security(&mut labelled).selinux_options = level();
+        let answer = bed.cri.run_pod(&labelled).await;
+        refused(answer, Code::FailedPrecondition, &words("selinux_options of the pod:"))?;
+        ensure!(bed.cri.pods(None).await?.len() == 1, "a pod was made");
+        let mut config = sleeper("labelled");
+        security(&mut config).selinux_options = level();
+        let answer = bed.create(&config).await;
+        refused(answer, Code::FailedPrecondition, &words("selinux_options:"))?;
+        ensure!(bed.cri.containers(None).await?.is_empty(), "a container was made");
+        let log = e2e::logs::path(&bed.config, &config);
+        ensure!(!log.exists(), "{} was made", log.display());
+        // Nothing is asked for where they are empty.
+        security(&mut config).selinux_options = Some(v1::SeLinuxOption::default());
+        bed.create(&config).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn where_the_administrator_wants_it_selinux_options_are_a_word_in_the_log() {
+    if has_selinux() {
+        return;
+    }
+    for key in ["missing_selinux: ignore", "disable_selinux: true"] {
+        let options = Options {
+            config: format!("runtime:\n  {key}\n"),
+            ..Options::default()
+        };
+        test_with(options, async |node| -> Result<()> {
+            let bed = Bed::with(node, |config| pod_security(config).selinux_options = level()).await?;
+            let mut config = sleeper("labelled");
+            security(&mut config).selinux_options = level();
+            let id = bed.run(&config).await?;
+            ensure!(
+                bed.cri.sh(&id, "echo runs").await? == "runs\n",
+                "{key}: it does not run"
+            );
+            let log = fs::read_to_string(node.log_path())?;
+            let told = log
+                .lines()
+                .any(|line| line.contains(&id) && line.contains("selinux_options are without effect"));
+            ensure!(told, "{key}: it is not told: {}", node.log_tail(20));
+            Ok(())
+        });
+    }
+}
+
 #[test]
 fn a_privileged_container_needs_a_pod_that_may_have_one() {
     test(async |node| -> Result<()> {

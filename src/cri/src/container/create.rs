@@ -60,6 +60,7 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
     let pod = request.sandbox_config.as_ref();
     context::same_pod(&sandbox.record, pod)?;
     context::privileged(&config, sandbox.config().ok(), pod)?;
+    plan::lsm::selinux(&plan::context(&config), &sandbox.record, &rt.host)?;
     image_handlers(rt, &config)?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let key = name_key(&metadata, sandbox.id.as_str());

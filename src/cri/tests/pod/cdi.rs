@@ -129,10 +129,6 @@ fn profiles_of_modules_that_this_host_has_not() {
             profile_type: kind.into(),
             localhost_ref: name.into(),
         });
-        context.selinux_options = Some(api::SeLinuxOption {
-            level: "s0:c1,c2".into(),
-            ..Default::default()
-        });
         create(&life, &pod, config)
     };
     use api::security_profile::ProfileType::{Localhost, RuntimeDefault};

@@ -55,7 +55,7 @@ pub(crate) struct Contexts {
 pub(crate) enum Selinux {
     /// No label: the module is off, or the container is let out of it.
     None,
-    /// Asked for on a node without: nothing is done, and said.
+    /// Asked for where there is none and the administrator wants to go without: nothing is done, and said.
     WithoutEffect,
     /// These.
     Labels(Contexts),
@@ -85,6 +85,26 @@ fn categories(pod: &str) -> String {
     format!("s0:c{},c{}", first.min(second), first.max(second))
 }
 
+/// What options come to where there is no SELinux. Who asks for a wall is told that there is none, unless the
+/// administrator said that manifests for other nodes are welcome: then it is as with the peers.
+fn without(
+    container: Option<&cri::SeLinuxOption>,
+    pod: Option<&cri::SeLinuxOption>,
+    host: &HostFacts,
+) -> Result<Selinux, Error> {
+    let whose = match (container, pod) {
+        (Some(_), _) => "",
+        (None, Some(_)) => " of the pod",
+        (None, None) => return Ok(Selinux::None),
+    };
+    if !host.refuses_selinux {
+        return Ok(Selinux::WithoutEffect);
+    }
+    Err(Error::precondition(format!(
+        "selinux_options{whose}: this node has no SELinux; run it elsewhere, or set runtime.missing_selinux to ignore"
+    )))
+}
+
 /// The contexts of a container of pod `pod`.
 pub(crate) fn selinux(
     context: &cri::LinuxContainerSecurityContext,
@@ -93,20 +113,16 @@ pub(crate) fn selinux(
 ) -> Result<Selinux, Error> {
     let pod_options = pod_selinux(pod);
     let empty = cri::SeLinuxOption::default();
-    let given = |o: &&cri::SeLinuxOption| **o != cri::SeLinuxOption::default();
+    let given = |o: &&cri::SeLinuxOption| **o != empty;
     let options = context.selinux_options.as_ref().filter(given);
-    let wish = options.or(pod_options.filter(given)).unwrap_or(&empty);
+    let pods = pod_options.filter(given);
+    let wish = options.or(pods).unwrap_or(&empty);
     check("user", &wish.user, b"")?;
     check("role", &wish.role, b"")?;
     check("type", &wish.r#type, b"")?;
     check("level", &wish.level, b":,.-")?;
     if !host.selinux {
-        // Containers of one manifest run on nodes with and without SELinux: no error, as with the peers.
-        return Ok(if *wish == empty {
-            Selinux::None
-        } else {
-            Selinux::WithoutEffect
-        });
+        return without(options, pods, host);
     }
     let namespaces = context.namespace_options.clone().unwrap_or_default();
     let host_mode = [namespaces.pid(), namespaces.ipc()].contains(&NamespaceMode::Node);
@@ -158,6 +174,39 @@ mod tests {
                 localhost_ref: name.into(),
             }),
             ..Context::default()
+        }
+    }
+
+    fn options(kind: &str, level: &str) -> Context {
+        Context {
+            selinux_options: Some(cri::SeLinuxOption {
+                r#type: kind.into(),
+                level: level.into(),
+                ..Default::default()
+            }),
+            ..Context::default()
+        }
+    }
+
+    /// A pod with a level of its own choice.
+    fn pod_that_asks(level: &str) -> SandboxRecord {
+        let context = cri::LinuxSandboxSecurityContext {
+            selinux_options: options("", level).selinux_options,
+            ..Default::default()
+        };
+        let config = cri::PodSandboxConfig {
+            linux: Some(cri::LinuxPodSandboxConfig {
+                security_context: Some(context),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        SandboxRecord {
+            request: Some(cri::RunPodSandboxRequest {
+                config: Some(config),
+                ..Default::default()
+            }),
+            ..SandboxRecord::default()
         }
     }
 
@@ -234,39 +283,64 @@ mod tests {
     }
 
     #[test]
-    fn selinux_options_become_contexts_or_a_word_in_the_log() {
-        let options = |kind: &str, level: &str| Context {
-            selinux_options: Some(cri::SeLinuxOption {
-                r#type: kind.into(),
-                level: level.into(),
-                ..Default::default()
-            }),
+    fn without_selinux_options_are_refused_or_a_word_in_the_log() {
+        let (none, asks) = (Context::default(), options("", "s0:c1,c2"));
+        let empty = Context {
+            selinux_options: Some(cri::SeLinuxOption::default()),
             ..Context::default()
         };
+        let plain = SandboxRecord::default();
+        let pod = pod_that_asks("s0:c5");
+        let refuses = HostFacts {
+            refuses_selinux: true,
+            ..host(false)
+        };
+        for (context, pod, whose) in [
+            (&asks, &plain, "selinux_options:"),
+            (&asks, &pod, "selinux_options:"),
+            (&none, &pod, "selinux_options of the pod:"),
+            (&empty, &pod, "selinux_options of the pod:"),
+        ] {
+            let error = selinux(context, pod, &refuses).unwrap_err();
+            assert_eq!(error.kind(), spec::Kind::FailedPrecondition);
+            for word in [whose, "this node has no SELinux", "runtime.missing_selinux"] {
+                assert!(error.to_string().contains(word), "{error}");
+            }
+            assert_eq!(selinux(context, pod, &host(false)).unwrap(), Selinux::WithoutEffect);
+        }
+        for context in [&none, &empty] {
+            for host in [&refuses, &host(false)] {
+                assert_eq!(selinux(context, &plain, host).unwrap(), Selinux::None);
+            }
+        }
+        // What is none at all is told on every node.
+        for host in [&refuses, &host(false)] {
+            let error = selinux(&options("a:b", ""), &plain, host).unwrap_err();
+            assert_eq!(error.kind(), spec::Kind::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn selinux_options_become_contexts() {
         let mut pod = SandboxRecord {
             id: "01234567".repeat(8),
             ..SandboxRecord::default()
         };
-        let of = |context: &Context, on| selinux(context, &pod, &host(on)).unwrap();
-        assert_eq!(of(&options("x_t", ""), false), Selinux::WithoutEffect);
-        assert_eq!(of(&Context::default(), false), Selinux::None);
-        let Selinux::Labels(labels) = of(&options("x_t", "s0:c1,c2"), true) else {
+        let of = |context: &Context| selinux(context, &pod, &host(true)).unwrap();
+        let Selinux::Labels(labels) = of(&options("x_t", "s0:c1,c2")) else {
             panic!("no labels")
         };
         assert_eq!(labels.process, "system_u:system_r:x_t:s0:c1,c2");
         assert_eq!(labels.files, "system_u:object_r:container_file_t:s0:c1,c2");
-        let Selinux::Labels(own) = of(&Context::default(), true) else {
+        let Selinux::Labels(own) = of(&Context::default()) else {
             panic!("no labels")
         };
         assert_eq!(own.process, "system_u:system_r:container_t:s0:c291,c377");
         assert_eq!(
-            of(
-                &Context {
-                    privileged: true,
-                    ..Context::default()
-                },
-                true
-            ),
+            of(&Context {
+                privileged: true,
+                ..Context::default()
+            }),
             Selinux::None
         );
         assert!(selinux(&options("a:b", ""), &pod, &host(true)).is_err());
@@ -277,24 +351,7 @@ mod tests {
         };
         pod.selinux_level = "s0:c7,c8".into();
         assert_eq!(level(&pod, &Context::default()), "s0:c7,c8");
-        let wish = cri::SeLinuxOption {
-            level: "s0:c5".into(),
-            ..Default::default()
-        };
-        let config = cri::PodSandboxConfig {
-            linux: Some(cri::LinuxPodSandboxConfig {
-                security_context: Some(cri::LinuxSandboxSecurityContext {
-                    selinux_options: Some(wish),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        pod.request = Some(cri::RunPodSandboxRequest {
-            config: Some(config),
-            ..Default::default()
-        });
+        pod.request = pod_that_asks("s0:c5").request;
         assert_eq!(level(&pod, &Context::default()), "s0:c5");
         assert_eq!(level(&pod, &options("x_t", "s0:c1,c2")), "s0:c1,c2");
         // On the host's network only where the administrator wants it.

@@ -52,6 +52,8 @@ pub(crate) struct HostFacts {
     pub(crate) default_apparmor: Option<String>,
     /// SELinux is enabled.
     pub(crate) selinux: bool,
+    /// Options for it are refused: there is none, and the administrator did not say to go without.
+    pub(crate) refuses_selinux: bool,
     /// It is not for containers on the host's network.
     pub(crate) no_selinux_on_host_network: bool,
     /// Whole trees of mounts can be made read only.
@@ -433,7 +435,7 @@ pub(crate) fn plan(input: &Input<'_>) -> Result<Planned, Error> {
 /// What the host withholds.
 fn notes(withheld: &[Capability], selinux: &lsm::Selinux) -> Vec<String> {
     let without = (*selinux == lsm::Selinux::WithoutEffect)
-        .then(|| "selinux_options are without effect: this node has no SELinux".to_owned());
+        .then(|| "selinux_options are without effect: this node has no SELinux, or it is disabled".to_owned());
     let of = |c: &Capability| format!("capability {c} is not in the daemon's own bounding set");
     withheld.iter().map(of).chain(without).collect()
 }
