@@ -215,3 +215,48 @@ fn a_memory_limit_under_which_nothing_starts_is_refused_and_what_is_taken_starts
         Ok(())
     });
 }
+
+#[test]
+fn a_resize_below_the_least_memory_is_refused_and_changes_nothing() {
+    let options = Options {
+        config: LEAST.into(),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let cri = node.cri();
+        cri.pull(BUSYBOX).await?;
+        for (handler, least) in [("", 1 << 20), ("careful", 8 << 20)] {
+            let sandbox = pod(node, "pod");
+            let id = cri.run_pod_with(&sandbox, handler).await?;
+            let limits = |memory: i64, shares: i64| v1::LinuxContainerResources {
+                memory_limit_in_bytes: memory,
+                cpu_shares: shares,
+                ..Default::default()
+            };
+            let main = cri.run(&id, &sleeper("main", limits(64 << 20, 512)), &sandbox).await?;
+            let resize = async |memory: i64, shares: i64| {
+                let request = v1::UpdateContainerResourcesRequest {
+                    container_id: main.clone(),
+                    linux: Some(limits(memory, shares)),
+                    ..Default::default()
+                };
+                cri.runtime.clone().update_container_resources(request).await
+            };
+            let before = cri.container_status(&main).await?.resources;
+            let kernel = Kernel::of(node, &cri, &main).await?;
+            let words = ["memory_limit_in_bytes", "container_min_memory", &least.to_string()];
+            refused(resize(least - 1, 1024).await, Code::InvalidArgument, &words)?;
+            // The other half of the request is not done either.
+            ensure!(kernel.memory()? == Some(64 << 20), "{:?}", kernel.memory()?);
+            ensure!(kernel.has_shares(512)?, "the shares have changed");
+            ensure!(
+                cri.container_status(&main).await?.resources == before,
+                "the status tells another"
+            );
+            resize(16 << 20, 1024).await?;
+            ensure!(kernel.memory()? == Some(16 << 20), "{:?}", kernel.memory()?);
+            ensure!(kernel.has_shares(1024)?, "the shares have not changed");
+        }
+        Ok(())
+    });
+}

@@ -1,6 +1,6 @@
 //! UpdateContainerResources: a resize in place.
 //!
-//! 1. merge what is asked into what the container has (pure)   2. the limits, in its cgroup: all or none
+//! 1. check it, merge it into what the container has (pure)   2. the limits, in its cgroup: all or none
 //! 3. the OOM score of its processes   4. the record, from which ContainerStatus and the next daemon know it
 //!
 //! A value that CRI leaves at 0 stays as it is. ContainerStatus says afterwards what was asked for, to the digit: the
@@ -55,6 +55,7 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>, wanted: cri::LinuxCon
         )));
     }
     let had = effective(container)?.unwrap_or_default();
+    least_memory(&had, &wanted, least(rt, container))?;
     let now = merged(&had, &wanted)?;
     let limits = resources::resources(&now)?;
     let score = resources::oom_score_adj(&now)?;
@@ -79,6 +80,26 @@ async fn go(rt: &Arc<Runtime>, container: &Arc<Container>, wanted: cri::LinuxCon
         })
         .await
         .map(drop)
+}
+
+/// The least memory limit of a container. The configuration may have lost its handler since.
+fn least(rt: &Runtime, container: &Container) -> u64 {
+    let pod = rt.index.sandbox(&container.record.sandbox_id);
+    let handler = pod.and_then(|pod| rt.handler(pod.record.handler()));
+    handler.map_or(rt.config.runtime.container_min_memory, |handler| handler.min_memory)
+}
+
+/// As at the creation. A limit that the container has already is no new one: the kubelet sends it along with every other
+/// change, and the key may have been raised since. Pure.
+fn least_memory(
+    had: &cri::LinuxContainerResources,
+    wanted: &cri::LinuxContainerResources,
+    least: u64,
+) -> Result<(), Error> {
+    if wanted.memory_limit_in_bytes == had.memory_limit_in_bytes {
+        return Ok(());
+    }
+    resources::check_memory(Some(wanted), least)
 }
 
 /// The resources that a container has now, as they were asked for.
@@ -204,6 +225,28 @@ mod tests {
             (20_000, 512, 64 << 20)
         );
         assert_eq!((now.unified.len(), now.hugepage_limits.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_new_memory_limit_must_let_the_container_live() {
+        let limit = |bytes: i64| cri::LinuxContainerResources {
+            memory_limit_in_bytes: bytes,
+            ..Default::default()
+        };
+        for (had, wanted, is_fine) in [
+            (500, 100, true),
+            (500, 99, false),
+            (0, 99, false),
+            (50, 60, false),
+            // It has it, or is not asked to change it, or is to have none.
+            (50, 50, true),
+            (50, 0, true),
+            (50, -1, true),
+        ] {
+            let checked = least_memory(&limit(had), &limit(wanted), 100);
+            assert_eq!(checked.is_ok(), is_fine, "{had} {wanted}");
+        }
+        least_memory(&limit(500), &limit(1), 0).unwrap();
     }
 
     #[test]

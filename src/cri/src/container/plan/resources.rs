@@ -80,7 +80,7 @@ pub(crate) fn check_memory(from: Option<&cri::LinuxContainerResources>, least: u
     let limit = from.map_or(0, |limits| limits.memory_limit_in_bytes);
     match u64::try_from(limit) {
         Ok(limit) if limit > 0 && limit < least => Err(Error::invalid(format!(
-            "memory_limit_in_bytes {limit} is too low to start a container: at least {least} bytes are wanted \
+            "memory_limit_in_bytes {limit} is too low for a container: at least {least} bytes are wanted \
              (container_min_memory of the runtime handler or of runtime)"
         ))),
         _ => Ok(()),
