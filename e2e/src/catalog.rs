@@ -10,6 +10,7 @@
 //! | `busybox:index` `:list` | an OCI index and a docker manifest list with a foreign platform first |
 //! | `busybox:volumes` | VOLUME lines: one directory that is there, one that is not |
 //! | `busybox:empty` | neither Cmd nor Entrypoint |
+//! | `busybox:far` | files and a directory of ids beyond those of a user namespace |
 //! | `layers:1` | whiteouts, an opaque directory, hard links, xattrs, devices, sparse and odd modes |
 //! | `pause:1` | the pause program for the peer |
 //! | `odd/…` | hostile or broken images, each named by what is wrong with it |
@@ -142,6 +143,7 @@ fn fill(storage: &Storage, busybox: &[u8]) -> Result<()> {
         &[(&foreign, "s390x"), (&docker, "amd64")],
     )?;
     storage.put_index("busybox", "elsewhere", oci, &[(&foreign, "s390x")])?;
+    far(storage, &base)?;
     layers(storage, &base)?;
     pause(storage)?;
     odd(storage, &base)
@@ -197,6 +199,34 @@ fn base_layer(busybox: &[u8]) -> Result<Vec<u8>> {
     tar.file("srv/not-executable", 0o644, b"#!/bin/sh\necho no\n");
     tar.file("srv/no-interpreter", 0o755, b"#!/no/such/interpreter\n");
     Ok(tar.finish())
+}
+
+fn far(storage: &Storage, base: &[u8]) -> Result<()> {
+    let mut tar = Tar::new();
+    for (path, kind, mode) in [
+        ("far-open", b'0', 0o644),
+        ("far-closed", b'0', 0o600),
+        ("far-dir/", b'5', 0o755),
+    ] {
+        tar.add(&Entry {
+            path,
+            kind,
+            mode,
+            uid: 100_000,
+            gid: 200_000,
+            data: if kind == b'0' { b"far\n" } else { b"" },
+            ..Entry::default()
+        });
+    }
+    tar.file("far-dir/near", 0o644, b"near\n");
+    let layers = [base.to_vec(), tar.finish()];
+    let layers = layers.iter().map(|archive| Layer::new(archive, Compression::Gzip));
+    let image = Image {
+        flavor: Flavor::Oci,
+        layers: layers.collect::<Result<_>>()?,
+        config: marked("far"),
+    };
+    storage.put("busybox", "far", &image).map(drop)
 }
 
 fn layers(storage: &Storage, base: &[u8]) -> Result<()> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::catalog::BUSYBOX;
+use e2e::catalog::{BUSYBOX, REGISTRY};
 use e2e::config::{MAPPED, map_container, map_pod, user_namespace};
 use e2e::{Bed, Node, Options, container, refused, test, test_with};
 use proto::cri as v1;
@@ -106,6 +106,42 @@ fn layers_that_no_mount_maps_are_copied_for_a_user_namespace() {
         // The next daemon finds it as it is.
         let cri = node.restart().await?;
         ensure!(cri.sh(&id, "cat /new").await? == "mine\n", "it did not survive");
+        off_overlay(node).await
+    });
+}
+
+/// What the container's root and its nobody see of files whose ids the user namespace does not map.
+async fn far_files(node: &Node) -> Result<String> {
+    let image = format!("{REGISTRY}/busybox:far");
+    let bed = Bed::with(node, map_pod).await?;
+    bed.cri.pull(&image).await?;
+    let see = "for it in /far-open /far-closed /far-dir /far-dir/near; do stat -c '%u %g %a %n' $it; done; \
+               cat /far-open /far-dir/near; cat /far-closed 2>/dev/null || echo closed; \
+               (echo more >> /far-open) 2>/dev/null || echo unwritten; chown 0 /far-open 2>/dev/null || echo kept";
+    let mut told = String::new();
+    for (name, user) in [("root", 0), ("nobody", 65_534)] {
+        let mut config = container_in(name, see);
+        config.image = Some(e2e::cri::spec(&image));
+        e2e::config::security(&mut config).run_as_user = Some(v1::Int64Value { value: user });
+        told += &bed.output_of(&config).await?;
+    }
+    Ok(told)
+}
+
+#[test]
+fn what_no_id_of_the_pod_owns_is_nobodys_on_a_copy_as_on_a_mapped_mount() {
+    let wanted = "65534 65534 644 /far-open\n65534 65534 600 /far-closed\n65534 65534 755 /far-dir\n\
+                  0 0 644 /far-dir/near\nfar\nnear\nclosed\nunwritten\nkept\n"
+        .repeat(2);
+    test(async |node| -> Result<()> {
+        let mapped = far_files(node).await?;
+        ensure!(mapped == wanted, "on a mapped mount: {mapped}");
+        Ok(())
+    });
+    test(async |node| -> Result<()> {
+        on_overlay(node).await?;
+        let copied = far_files(node).await?;
+        ensure!(copied == wanted, "on a copy: {copied}");
         off_overlay(node).await
     });
 }

@@ -2,8 +2,9 @@
 //!
 //! No link is followed: all that is read lies below the one directory, all that is written below the other. What is one
 //! file under several names stays one. Ids are everywhere that the kernel keeps them: owners, file capabilities (whose
-//! root is written down, capabilities(7)) and access control lists (acl(5)); the copy has them shifted, and what belongs
-//! to an id that is not mapped is an error: nothing of the host's may be left in it.
+//! root is written down, capabilities(7)) and access control lists (acl(5)); the copy has them shifted. What belongs to an
+//! id that is not mapped belongs to nobody afterwards, as through an idmapped mount: nothing of the host's may be left in
+//! it. Capabilities for the root of such an id hold for no one, and are not in the copy.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -143,7 +144,9 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, shift: IdSh
         let mut value = vec![0u8; 64 << 10];
         let size = fgetxattr(from, name, &mut value[..]).map_err(sys("read an attribute of", "it"))?;
         value.truncate(size);
-        let value = shifted(name, value, shift)?;
+        let Some(value) = shifted(name, value, shift)? else {
+            continue;
+        };
         match fsetxattr(to, name, &value, XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(e) => return Err(sys("set an attribute of", "its copy")(e)),
@@ -160,13 +163,13 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, shift: IdSh
     futimens(to, &times).map_err(sys("set the time of", "its copy"))
 }
 
-/// The value of an attribute for the ids of the copy.
-fn shifted(name: &[u8], value: Vec<u8>, shift: IdShift) -> Result<Vec<u8>, Error> {
+/// The value of an attribute for the ids of the copy, if it has one.
+fn shifted(name: &[u8], value: Vec<u8>, shift: IdShift) -> Result<Option<Vec<u8>>, Error> {
     match name {
-        _ if shift == IdShift::NONE => Ok(value),
+        _ if shift == IdShift::NONE => Ok(Some(value)),
         b"security.capability" => capability(value, shift),
-        b"system.posix_acl_access" | b"system.posix_acl_default" => access_list(value, shift),
-        _ => Ok(value),
+        b"system.posix_acl_access" | b"system.posix_acl_default" => access_list(value, shift).map(Some),
+        _ => Ok(Some(value)),
     }
 }
 
@@ -176,7 +179,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// `struct vfs_ns_cap_data` (linux/capability.h): version 3 says whose root the capabilities are good for, which is the
 /// host's in version 2.
-fn capability(mut value: Vec<u8>, shift: IdShift) -> Result<Vec<u8>, Error> {
+fn capability(mut value: Vec<u8>, shift: IdShift) -> Result<Option<Vec<u8>>, Error> {
     const VERSION: u32 = 0xff00_0000;
     const SECOND: u32 = 0x0200_0000;
     const THIRD: u32 = 0x0300_0000;
@@ -189,11 +192,14 @@ fn capability(mut value: Vec<u8>, shift: IdShift) -> Result<Vec<u8>, Error> {
             return Err(Error::new(Kind::InvalidArgument, why));
         }
     };
+    if root >= shift.size {
+        return Ok(None);
+    }
     let (root, ..) = shift.apply((root, 0, 0))?;
     value.truncate(20);
     value[..4].copy_from_slice(&(magic & !VERSION | THIRD).to_le_bytes());
     value.extend(root.to_le_bytes());
-    Ok(value)
+    Ok(Some(value))
 }
 
 /// `struct posix_acl_xattr_entry` (linux/posix_acl_xattr.h), after a version of four bytes: tag, permissions, id.
@@ -214,6 +220,7 @@ fn access_list(mut value: Vec<u8>, shift: IdShift) -> Result<Vec<u8>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::NOBODY;
     use super::*;
     use rustix::fs::CWD;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -259,13 +266,34 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_mapped_is_refused() {
+    fn what_is_not_mapped_is_nobodys() {
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("from");
         std::fs::create_dir(&from).unwrap();
-        std::fs::write(from.join("file"), "").unwrap();
-        chown(from.join("file"), Some(65_536), None).unwrap();
-        let error = copied(&from, &dir.path().join("to"), SHIFT).unwrap_err();
+        for (name, uid, gid) in [("user", 65_536, 7), ("group", 7, 65_536), ("last", 65_535, 65_535)] {
+            std::fs::write(from.join(name), "").unwrap();
+            chown(from.join(name), Some(uid), Some(gid)).unwrap();
+        }
+        symlink("user", from.join("link")).unwrap();
+        std::os::unix::fs::lchown(from.join("link"), Some(1 << 31), Some(1 << 31)).unwrap();
+        let to = dir.path().join("to");
+        copied(&from, &to, SHIFT).unwrap();
+        for (name, uid, gid) in [
+            ("user", NOBODY, 800_007),
+            ("group", 700_007, NOBODY),
+            ("last", 765_535, 865_535),
+            ("link", NOBODY, NOBODY),
+        ] {
+            let found = std::fs::symlink_metadata(to.join(name)).unwrap();
+            assert_eq!((found.uid(), found.gid()), (uid, gid), "{name}");
+        }
+        // Where nobody is somebody there is nobody to take.
+        let with_nobody = IdShift {
+            uid: NOBODY - 10,
+            gid: 0,
+            size: 20,
+        };
+        let error = copied(&from, &dir.path().join("other"), with_nobody).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidArgument);
         assert!(error.to_string().contains("does not map"), "{error}");
     }
@@ -273,17 +301,21 @@ mod tests {
     #[test]
     fn capabilities_are_those_of_the_shifted_root() {
         let second: Vec<u8> = [0x0200_0001_u32, 1 << 10, 0, 0, 0].map(u32::to_le_bytes).concat();
-        let third = capability(second.clone(), SHIFT).unwrap();
+        let third = capability(second.clone(), SHIFT).unwrap().unwrap();
         let wanted = [0x0300_0001_u32, 1 << 10, 0, 0, 0, 700_000]
             .map(u32::to_le_bytes)
             .concat();
         assert_eq!(third, wanted);
         let third = [0x0300_0001_u32, 1 << 10, 0, 0, 0, 5].map(u32::to_le_bytes).concat();
-        assert_eq!(word(&capability(third, SHIFT).unwrap(), 20), Some(700_005));
+        assert_eq!(word(&capability(third, SHIFT).unwrap().unwrap(), 20), Some(700_005));
+        let nobodys = [0x0300_0001_u32, 1 << 10, 0, 0, 0, 65_536]
+            .map(u32::to_le_bytes)
+            .concat();
+        assert_eq!(capability(nobodys, SHIFT).unwrap(), None);
         assert!(capability(vec![1; 20], SHIFT).is_err() && capability(vec![], SHIFT).is_err());
         assert_eq!(
             shifted(b"security.capability", second.clone(), IdShift::NONE).unwrap(),
-            second
+            Some(second.clone())
         );
         // The kernel takes it.
         let dir = tempfile::tempdir().unwrap();
@@ -306,7 +338,7 @@ mod tests {
             [&2_u32.to_le_bytes()[..], &all.concat()].concat()
         };
         assert_eq!(access_list(list(5, 6), SHIFT).unwrap(), list(700_005, 800_006));
-        assert!(access_list(list(70_000, 6), SHIFT).is_err());
+        assert_eq!(access_list(list(70_000, 6), SHIFT).unwrap(), list(NOBODY, 800_006));
         assert_eq!(access_list(vec![], SHIFT).unwrap(), Vec::<u8>::new());
     }
 }

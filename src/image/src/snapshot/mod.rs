@@ -34,6 +34,9 @@ use crate::store::usage::{Usage, now_ns};
 use mapped::Top;
 use overlay::Access;
 
+/// The last id that there is (the next one is the kernel's word for none), given out by no host: an owner whom nobody is.
+const NOBODY: u32 = u32::MAX - 1;
+
 /// Which ids of the host are those of a container: the first `size`, from `uid` and `gid` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdShift {
@@ -53,12 +56,24 @@ impl IdShift {
         size: u32::MAX,
     };
 
+    /// The host's owner for an owner of the image. An id that is not mapped becomes one that is nobody's, inside or
+    /// outside: what is left of it is what an idmapped mount leaves, others' permissions and 65534 on show.
     fn apply(self, (uid, gid, mode): (u32, u32, u32)) -> Result<(u32, u32, u32), Error> {
-        match uid.max(gid) < self.size {
-            true => Ok((self.uid + uid, self.gid + gid, mode)),
-            false => Err(Error::new(
+        Ok((self.one(self.uid, uid)?, self.one(self.gid, gid)?, mode))
+    }
+
+    fn one(self, first: u32, id: u32) -> Result<u32, Error> {
+        if let Some(mapped) = first.checked_add(id).filter(|_| id < self.size) {
+            return Ok(mapped);
+        }
+        match NOBODY.checked_sub(first).is_some_and(|last| last < self.size) {
+            false => Ok(NOBODY),
+            true => Err(Error::new(
                 Kind::InvalidArgument,
-                format!("a directory of the image belongs to {uid}:{gid}, which the pod's user namespace does not map"),
+                format!(
+                    "the image has something of id {id}, which the pod's user namespace does not map, and it maps \
+                     {NOBODY}, which would stand for it"
+                ),
             )),
         }
     }
@@ -103,8 +118,7 @@ impl Store {
     /// Makes the writable layer of a container on an image; `shift` is that of its user namespace.
     ///
     /// # Errors
-    /// `NotFound` for an unknown image, `AlreadyExists` for a container that has a snapshot, `InvalidArgument` for a
-    /// directory of the image whose owner is not mapped.
+    /// `NotFound` for an unknown image, `AlreadyExists` for a container that has a snapshot.
     pub async fn snapshot_create(
         self: &Arc<Self>,
         id: &ContainerId,
