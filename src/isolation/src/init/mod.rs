@@ -24,6 +24,7 @@
 //! sets. So a profile may refuse setresuid, capset or prctl, and the process still starts.
 
 mod console;
+mod copy_up;
 mod cwd;
 pub(crate) mod devices;
 mod execve;

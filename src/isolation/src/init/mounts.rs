@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::FileType;
-use sys::mount::{self, Attr, Context, NODEV, NOEXEC, NOSUID, Propagation};
+use sys::mount::{self, Attr, Context, NODEV, NOEXEC, NOSUID, Propagation, RDONLY};
 use sys::path::{Links, Root, file_type};
 
+use super::copy_up;
 use crate::Error;
 use crate::parent::Sources;
 use crate::plan::Plan;
@@ -28,6 +29,7 @@ pub(super) fn make(root: &Root, plan: &Plan, sources: &mut Sources, kernel: Vec<
     let binds = std::mem::take(&mut sources.binds);
     for ((mount, source), kernel) in plan.mounts.iter().zip(binds).zip(kernel) {
         match (&mount.what, source) {
+            (What::Fs { copy_up: true, .. }, _) => copied_up(root, mount, plan.mount_label.as_deref())?,
             (What::Fs { .. }, _) => {
                 let ahead = if mount.target == Path::new("/dev") {
                     sources.dev.take()
@@ -51,7 +53,10 @@ fn name(mount: &Mount) -> String {
 
 /// The filesystem of a mount that is none of the host's, not attached yet.
 pub(crate) fn filesystem(mount: &Mount, label: Option<&str>) -> Result<OwnedFd, Error> {
-    let What::Fs { fs, source, options } = &mount.what else {
+    let What::Fs {
+        fs, source, options, ..
+    } = &mount.what
+    else {
         return Err(Error::state(name(mount), "is no filesystem"));
     };
     let build = || {
@@ -132,7 +137,33 @@ fn clear_atime(set: u64) -> u64 {
     if set & mount::ATIME == 0 { 0 } else { mount::ATIME }
 }
 
+/// A file system that begins with what is in its place; one that is to be read only is so afterwards.
+fn copied_up(root: &Root, mount: &Mount, label: Option<&str>) -> Result<(), Error> {
+    let mut writable = mount.clone();
+    writable.attr.set &= !RDONLY;
+    writable.tree_attr.set &= !RDONLY;
+    let made = filesystem(&writable, label)?;
+    let place = target(root, mount, true)?;
+    if let What::Fs { options, .. } = &mount.what {
+        copy_up::copy(place.as_fd(), made.as_fd(), options, &name(mount))?;
+    }
+    let late = Attr {
+        set: (mount.attr.set | mount.tree_attr.set) & RDONLY,
+        ..Attr::default()
+    };
+    if late != Attr::default() {
+        mount::set_attr(made.as_fd(), false, late).map_err(Error::sys("set attributes of", name(mount)))?;
+    }
+    mount::attach(made.as_fd(), place.as_fd()).map_err(Error::sys("attach", name(mount)))
+}
+
 fn attach(root: &Root, mount: &Mount, made: BorrowedFd<'_>, is_dir: bool) -> Result<(), Error> {
+    let target = target(root, mount, is_dir)?;
+    mount::attach(made, target.as_fd()).map_err(Error::sys("attach", name(mount)))
+}
+
+/// What a mount goes over, made where it is not there.
+fn target(root: &Root, mount: &Mount, is_dir: bool) -> Result<OwnedFd, Error> {
     let found = if is_dir {
         root.mkdir_all(&mount.target, 0o755, mount.links())
     } else {
@@ -147,7 +178,7 @@ fn attach(root: &Root, mount: &Mount, made: BorrowedFd<'_>, is_dir: bool) -> Res
     if fs.f_type.cast_unsigned() == PROC_SUPER_MAGIC && !allowed_in_proc(&mount.target) {
         return Err(Error::state(name(mount), "leads into /proc: refused"));
     }
-    mount::attach(made, target.as_fd()).map_err(Error::sys("attach", name(mount)))
+    Ok(target)
 }
 
 /// v2: the cgroup's directory itself. v1: a tmpfs with one directory for each hierarchy, as the host has it.

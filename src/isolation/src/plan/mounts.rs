@@ -49,6 +49,8 @@ pub(crate) enum What {
         fs: String,
         source: Option<String>,
         options: Vec<(String, Option<String>)>,
+        /// It begins with what the image has in its place.
+        copy_up: bool,
     },
     /// The container's own cgroup, in every hierarchy.
     Cgroup,
@@ -122,9 +124,17 @@ fn one(mount: &spec::runtime::Mount) -> Result<Mount, Error> {
                 fs: fs.to_owned(),
                 source: text(mount.source().as_deref()),
                 options: options.data,
+                copy_up: options.copy_up,
             },
         }
     };
+    // What is at /dev is made ahead of the root, and is nothing of the image's.
+    if options.copy_up && (typ != "tmpfs" || !matches!(what, What::Fs { .. }) || target == Path::new("/dev")) {
+        return Err(Error::unsupported(
+            format!("{}: option \"tmpcopyup\"", field()),
+            "is for a tmpfs, and not for that of /dev",
+        ));
+    }
     check_proc(&target, &what).map_err(|why| Error::invalid(field(), why))?;
     let idmap = idmap(mount, options.idmap, &what, &field)?;
     Ok(Mount {
@@ -224,6 +234,7 @@ struct Options {
     propagation: Option<(Propagation, bool)>,
     /// Whether ids are mapped, and also on what is mounted below.
     idmap: Option<bool>,
+    copy_up: bool,
     data: Vec<(String, Option<String>)>,
 }
 
@@ -246,7 +257,7 @@ impl Options {
             "rbind" => self.bind = Some(true),
             "defaults" | "async" | "nolazytime" | "nomand" | "loud" | "silent" | "norelatime" | "nostrictatime" => {}
             "remount" => return Err("a mount is made once"),
-            "tmpcopyup" => return Err("is not supported yet"),
+            "tmpcopyup" => self.copy_up = true,
             "idmap" => self.idmap = Some(self.idmap.unwrap_or(false)),
             "ridmap" => self.idmap = Some(true),
             _ => match option.split_once('=') {

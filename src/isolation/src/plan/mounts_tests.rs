@@ -71,7 +71,10 @@ fn mounts_that_make_no_sense_are_refused() {
     }
     for bad in [
         json!({"destination": "/x", "source": "/s", "options": ["bind", "size=1"]}),
-        json!({"destination": "/x", "type": "tmpfs", "options": ["tmpcopyup"]}),
+        json!({"destination": "/x", "type": "mqueue", "options": ["tmpcopyup"]}),
+        json!({"destination": "/x", "source": "/s", "options": ["bind", "tmpcopyup"]}),
+        json!({"destination": "/x", "type": "tmpfs", "source": "/s", "options": ["bind", "tmpcopyup"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "options": ["tmpcopyup"]}),
         json!({"destination": "/x", "type": "tmpfs", "options": ["remount"]}),
         json!({"destination": "/x", "type": "cgroup", "options": ["memory"]}),
         json!({"destination": "/x", "type": "tmpfs", "options": ["idmap"],

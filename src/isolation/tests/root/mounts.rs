@@ -323,3 +323,83 @@ fn a_container_begins_from_the_seed_in_which_nothing_of_the_host_is() {
     let said = error.chain().join(": ");
     assert!(said.contains("the mount namespace to begin from"), "{said}");
 }
+
+#[test]
+fn a_tmpfs_with_tmpcopyup_begins_with_what_the_image_has_there() {
+    for host in [None, Some(700_000)] {
+        let script = "cd /up; stat -c '%a %u %g %n' . file dir dir/deep link; cat file dir/deep; readlink link; \
+                      echo new > file && touch more && ls; grep -c ' /up ' /proc/self/mountinfo";
+        let mut bundle = Bundle::shell(script);
+        if let Some(host) = host {
+            bundle.map(host);
+        }
+        let up = bundle.root().join("up");
+        fs::create_dir_all(up.join("dir")).unwrap();
+        fs::write(up.join("file"), "file\n").unwrap();
+        fs::write(up.join("dir/deep"), "deep\n").unwrap();
+        std::os::unix::fs::symlink("/canary", up.join("link")).unwrap();
+        let own = |name: &str, mode: u32, id: u32| {
+            let id = host.unwrap_or(0) + id;
+            std::os::unix::fs::lchown(up.join(name), Some(id), Some(id)).unwrap();
+            if name != "link" {
+                fs::set_permissions(up.join(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            }
+        };
+        own("", 0o751, 3);
+        own("file", 0o4640, 4);
+        own("dir", 0o1777, 5);
+        own("dir/deep", 0o600, 6);
+        own("link", 0, 7);
+        bundle.add_mount(
+            json!({"destination": "/up", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nosuid"]}),
+        );
+        assert_eq!(
+            bundle.out(),
+            "751 3 3 .\n4640 4 4 file\n1777 5 5 dir\n600 6 6 dir/deep\n777 7 7 link\nfile\ndeep\n/canary\n\
+             dir\nfile\nlink\nmore\n1\n",
+            "{host:?}"
+        );
+        // The image has kept its own.
+        assert_eq!(fs::read_to_string(up.join("file")).unwrap(), "file\n");
+        assert!(!up.join("more").exists());
+    }
+}
+
+#[test]
+fn tmpcopyup_keeps_what_the_options_say_and_has_bounds() {
+    let mut bundle =
+        Bundle::shell("stat -c '%a %u %g' /up; cat /up/file; touch /up/x; grep -c ' /none ' /proc/self/mountinfo");
+    let up = bundle.root().join("up");
+    fs::create_dir(&up).unwrap();
+    fs::write(up.join("file"), "file\n").unwrap();
+    let options = json!(["tmpcopyup", "ro", "mode=700", "uid=8", "gid=9"]);
+    bundle.add_mount(json!({"destination": "/up", "type": "tmpfs", "source": "tmpfs", "options": options}));
+    // Where the image has nothing there is nothing to copy.
+    bundle.add_mount(json!({"destination": "/none", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}));
+    let output = bundle.run().unwrap();
+    assert_eq!(output.out, "700 8 9\nfile\n1\n", "{output:?}");
+    assert!(output.err.contains("Read-only"), "{output:?}");
+
+    let refused = |why: &str| {
+        let (kind, text) = bundle.refused();
+        assert_eq!(kind, Kind::FailedPrecondition, "{text}");
+        assert!(text.contains("mounts[/up]") && text.contains(why), "{text}");
+    };
+    fs::File::create(up.join("large"))
+        .unwrap()
+        .set_len((32 << 20) + 1)
+        .unwrap();
+    refused("more than 32 MiB");
+    fs::remove_file(up.join("large")).unwrap();
+    let mut deep = up.clone();
+    for _ in 0..70 {
+        deep.push("d");
+        fs::create_dir(&deep).unwrap();
+    }
+    refused("directories below one another");
+    fs::remove_dir_all(up.join("d")).unwrap();
+    for number in 0..10_000 {
+        fs::write(up.join(number.to_string()), "").unwrap();
+    }
+    refused("more than 10000 files");
+}
