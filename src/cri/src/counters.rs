@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -34,6 +34,7 @@ const SECONDS: [f64; 13] = [
 pub(crate) struct Counters {
     ended: Family<Label, Counter>,
     lost: Counter,
+    joined: Family<Label, Counter>,
     network: Family<Label, Counter>,
     network_errors: Family<Label, Counter>,
     network_seconds: Family<Label, Histogram, fn() -> Histogram>,
@@ -48,6 +49,7 @@ impl Default for Counters {
         Self {
             ended: Family::default(),
             lost: Counter::default(),
+            joined: Family::default(),
             network: Family::default(),
             network_errors: Family::default(),
             network_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -68,6 +70,11 @@ impl Counters {
     /// A monitor went without an exit record.
     pub(crate) fn monitor_lost(&self) {
         self.lost.inc();
+    }
+
+    /// A request found the same one under way, and waits with it.
+    pub(crate) fn joined(&self, operation: &'static str) {
+        self.joined.get_or_create(&[("operation", operation)]).inc();
     }
 
     /// Runs a call of the network plugins and counts it.
@@ -117,6 +124,11 @@ impl Counters {
             "bulkhead_monitors_lost",
             "Monitors that went without an exit record",
             self.lost.clone(),
+        );
+        registry.register(
+            "bulkhead_requests_joined",
+            "Requests that found the same one under way, as after a deadline of the kubelet",
+            self.joined.clone(),
         );
         registry.register(
             "bulkhead_network_plugin_operations",
@@ -262,8 +274,48 @@ impl Collector for Looked {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        Ok(())
+        layer_sizes(&mut encoder, &pulled)?;
+        let defunct = ConstGauge::new(defunct());
+        let (name, help) = ("bulkhead_processes_defunct", "Processes that nobody waited for");
+        defunct.encode(encoder.encode_descriptor(name, help, None, defunct.metric_type())?)
     }
+}
+
+/// The layers that were fetched, by size.
+fn layer_sizes(encoder: &mut DescriptorEncoder<'_>, pulled: &image::Figures) -> Result<(), fmt::Error> {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the bounds are powers of two, and a sum of bytes may be rounded"
+    )]
+    let number = |bytes: u64| bytes as f64;
+    let bounds = image::LAYER_SIZES.into_iter().map(number).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(pulled.sizes).collect();
+    let (name, help) = ("bulkhead_image_layer_size_bytes", "Layers that were fetched, by size");
+    encoder
+        .encode_descriptor(name, help, None, MetricType::Histogram)?
+        .encode_histogram::<NoLabelSet>(number(pulled.bytes), pulled.fetched, &buckets, None)
+}
+
+/// How many of the processes that are seen from here are zombies. One that goes meanwhile is none.
+fn defunct() -> i64 {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return 0;
+    };
+    let is_one = |entry: &std::fs::DirEntry| {
+        let number = entry
+            .file_name()
+            .as_encoded_bytes()
+            .first()
+            .is_some_and(u8::is_ascii_digit);
+        number && std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_zombie(&stat))
+    };
+    let count = processes.filter_map(Result::ok).filter(is_one).count();
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// By proc_pid_stat(5); a program's name may hold any byte, a bracket too.
+fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z"))
 }
 
 fn states<const N: usize>(
@@ -315,6 +367,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_zombie_is_told_by_its_state_whatever_its_name_is() {
+        assert!(is_zombie("7 (sh) Z 1 7 7 0"));
+        assert!(is_zombie("7 (a) S (b) Z 1 7 7 0"));
+        assert!(!is_zombie("7 (a) Z) S 1 7 7 0"));
+        assert!(!is_zombie(""));
+    }
+
     #[tokio::test]
     async fn plugin_calls_are_counted_by_operation() {
         let counters = Counters::default();
@@ -324,12 +384,14 @@ mod tests {
             .await
             .unwrap_err();
         counters.ended("OOMKilled");
+        counters.joined("RunPodSandbox");
         let text = text(&counters);
         for line in [
             "bulkhead_network_plugin_operations_total{operation=\"set_up_pod\"} 2",
             "bulkhead_network_plugin_operations_errors_total{operation=\"set_up_pod\"} 1",
             "bulkhead_network_plugin_operations_duration_seconds_count{operation=\"set_up_pod\"} 2",
             "bulkhead_containers_ended_total{reason=\"OOMKilled\"} 1",
+            "bulkhead_requests_joined_total{operation=\"RunPodSandbox\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

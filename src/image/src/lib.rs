@@ -32,4 +32,4 @@ pub use error::Error;
 pub use reference::Reference;
 pub use snapshot::{IdShift, ImageVolume, Mapped};
 pub use store::catalog::Image;
-pub use store::{Figures, FsUsage, Options, Store, Usage};
+pub use store::{Figures, FsUsage, LAYER_SIZES, Options, Store, Usage};

@@ -78,7 +78,10 @@ pub(crate) async fn create(rt: &Arc<Runtime>, request: cri::CreateContainerReque
             }
             _ => Err(rt.container_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await.map(named),
+        Reserved::Join(waiter) => {
+            rt.counters.joined("CreateContainer");
+            waiter.wait().await.map(named)
+        }
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &sandbox, &request).await) };

@@ -38,7 +38,10 @@ pub(crate) async fn run(rt: &Arc<Runtime>, request: cri::RunPodSandboxRequest) -
             Some(pod) if pod.phase() == SandboxPhase::Ready && *pod.request()? == *request => Ok(named(id)),
             _ => Err(rt.pod_names.taken(&key, &id)),
         },
-        Reserved::Join(waiter) => waiter.wait().await.map(named),
+        Reserved::Join(waiter) => {
+            rt.counters.joined("RunPodSandbox");
+            waiter.wait().await.map(named)
+        }
         Reserved::New(ticket, waiter) => {
             let rt = Arc::clone(rt);
             let work = async move { ticket.finish(make(&rt, &request).await) };

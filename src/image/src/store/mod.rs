@@ -45,7 +45,7 @@ use db::Db;
 use janitor::Janitor;
 use layers::Layers;
 
-pub use figures::Figures;
+pub use figures::{Figures, LAYER_SIZES};
 pub use usage::{FsUsage, Usage};
 
 /// How a store is opened.
