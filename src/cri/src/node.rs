@@ -66,9 +66,8 @@ pub(crate) async fn status(rt: &Arc<Runtime>, request: &cri::StatusRequest) -> R
         );
         info.insert("podCIDR".to_owned(), json!(cidr).to_string());
     }
-    // Recursive read-only mounts need mount_setattr (Linux 5.12), which isolation relies on.
     let features = cri::RuntimeHandlerFeatures {
-        recursive_read_only_mounts: true,
+        recursive_read_only_mounts: rt.host.recursive_read_only,
         user_namespaces: rt.no_userns.is_none(),
     };
     let handlers = std::iter::once("").chain(rt.config.handler_names());
