@@ -65,13 +65,14 @@ fn memory_v1(dir: &Dir, stats: &mut Stats) -> Result<(), Error> {
     let limit = dir
         .read_number("memory.limit_in_bytes")?
         .filter(|limit| *limit < V1_UNLIMITED);
-    let [inactive, rss, faults, major, swap, both] = file::fields(
+    let [inactive, rss, faults, major, hierarchy, swap, both] = file::fields(
         &text,
         [
             "total_inactive_file",
             "total_rss",
             "total_pgfault",
             "total_pgmajfault",
+            "hierarchical_memory_limit",
             // These two are told where swap is accounted (`memcg1_stat_format` in the kernel).
             "total_swap",
             "hierarchical_memsw_limit",
@@ -82,11 +83,12 @@ fn memory_v1(dir: &Dir, stats: &mut Stats) -> Result<(), Error> {
     stats.page_faults = faults;
     stats.major_page_faults = major;
     stats.swap_usage = swap;
-    let both = both.filter(|limit| *limit < V1_UNLIMITED);
-    if let Some(both) = both {
-        let with_swap = optional(dir.read_number("memory.memsw.usage_in_bytes"))?.flatten();
-        stats.swap_available = with_swap.map(|used| both.saturating_sub(used));
-    }
+    // The limit is one of memory and swap together; what it has beyond that of memory is swap.
+    let swap_limit = both
+        .filter(|limit| *limit < V1_UNLIMITED)
+        .zip(hierarchy)
+        .map(|(both, memory)| both.saturating_sub(memory));
+    stats.swap_available = swap_limit.zip(swap).map(|(limit, used)| limit.saturating_sub(used));
     Ok(())
 }
 
