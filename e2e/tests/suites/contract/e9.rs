@@ -179,12 +179,40 @@ fn e9_verbose_status_tells_configuration_and_network() {
     test(async |node| -> Result<()> {
         let info = node.cri().status().await?.info;
         let config: Value = serde_json::from_str(info.get("config").context("no config")?)?;
-        ensure!(config.is_object(), "{config}");
+        // critest reads it to find out whether this node has user namespaces.
+        let state = config["stateDir"].as_str().context("no stateDir")?;
+        ensure!(node.inside(std::path::Path::new(state)).is_dir(), "{config}");
         ensure!(
             info.keys().any(|key| key.to_lowercase().contains("cni")),
             "{:?}",
             info.keys()
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn e9_verbose_info_of_an_image_is_json_with_its_configuration() {
+    test(async |node| -> Result<()> {
+        let cri = node.cri();
+        let image = format!("{}/busybox:user", e2e::catalog::REGISTRY);
+        cri.pull(&image).await?;
+        let status = async |verbose: bool| {
+            let request = proto::cri::ImageStatusRequest {
+                image: Some(e2e::cri::spec(&image)),
+                verbose,
+            };
+            let answer = cri.images.clone().image_status(request).await?;
+            anyhow::Ok(answer.into_inner().info)
+        };
+        let info = status(true).await?;
+        let info: Value = serde_json::from_str(info.get("info").context("no info")?)?;
+        let config = &info["imageSpec"]["config"];
+        ensure!(
+            config["User"] == "app" && config["StopSignal"] == "SIGUSR1" && config["Labels"]["made-by"] == "e2e",
+            "{info}"
+        );
+        ensure!(status(false).await?.is_empty(), "told though nobody asked");
         Ok(())
     });
 }

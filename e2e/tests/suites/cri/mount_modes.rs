@@ -1,12 +1,14 @@
 //! Recursive read-only mounts, propagation and its conditions, directories of devices.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::bed::refused;
 use e2e::catalog::BUSYBOX;
-use e2e::{Bed, Node, container, test};
+use e2e::engine::Engine;
+use e2e::{Bed, Node, Options, container, test, test_with};
 use proto::cri as v1;
 use tonic::Code;
 
@@ -43,6 +45,59 @@ fn e7_recursive_read_only_is_the_whole_tree_and_plain_read_only_its_top() {
         ensure!(output == "/ro/sub\n", "{output:?}");
         // The host's own is not touched.
         node.sh(&format!("touch {0}/y {0}/sub/y; umount {0}/sub", host.display()))?;
+        Ok(())
+    });
+}
+
+/// Our programs, of which the server is told that its kernel is one of 2.6 (UNAME26, personality(2)): that is how it
+/// knows what the kernel can.
+fn for_an_old_kernel(directory: &Path) -> Result<()> {
+    let script = directory.join("bulkhead");
+    let program = e2e::places::product("bulkhead")?;
+    fs::write(
+        &script,
+        format!("#!/bin/sh\nexec setarch --uname-2.6 {} \"$@\"\n", program.display()),
+    )?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let cni = e2e::places::product("bulkhead-cni")?;
+    Ok(std::os::unix::fs::symlink(cni, directory.join("bulkhead-cni"))?)
+}
+
+#[test]
+fn e7_a_kernel_without_recursive_read_only_is_told_in_the_kubelets_words() {
+    if Engine::chosen() != Engine::Bulkhead {
+        return;
+    }
+    let programs = e2e::places::scratch().expect("a directory");
+    for_an_old_kernel(programs.path()).expect("a server");
+    let options = Options {
+        programs: Some(programs.path().to_owned()),
+        ..Options::default()
+    };
+    test_with(options, async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let handlers = bed.cri.status().await?.runtime_handlers;
+        let offered = handlers
+            .iter()
+            .any(|handler| handler.features.is_some_and(|can| can.recursive_read_only_mounts));
+        ensure!(!handlers.is_empty() && !offered, "{handlers:?}");
+        let mut config = container("main", BUSYBOX, &["sh", "-c", "touch /v/x 2>/dev/null || echo closed"]);
+        config.mounts = vec![v1::Mount {
+            readonly: true,
+            recursive_read_only: true,
+            ..mount(&tree(node)?, "/v")
+        }];
+        let status = bed.create(&config).await.err().context("it was made")?;
+        ensure!(
+            status.code() == Code::Unimplemented && status.message().starts_with("RROUnsupported: "),
+            "{status:?}"
+        );
+        ensure!(bed.cri.containers(None).await?.is_empty(), "it was made");
+        // The kubelet's other way, IfPossible, asks for what it was told that there is.
+        config.mounts[0].recursive_read_only = false;
+        let output = bed.output_of(&config).await?;
+        ensure!(output == "closed\n", "{output:?}");
+        node.sh(&format!("umount {}/sub", node.dir().join("tree").display()))?;
         Ok(())
     });
 }

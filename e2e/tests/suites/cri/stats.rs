@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::catalog::BUSYBOX;
 use e2e::config::resources;
+use e2e::limits::Kernel;
 use e2e::{Bed, container, sleeper, test, wait};
 use proto::cri as v1;
 
@@ -49,6 +50,29 @@ fn e8_cpu_grows_and_memory_is_told() {
             available > 0 && available <= (64 << 20) - working + (1 << 20),
             "{memory:?}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn e8_swap_is_told_where_the_kernel_counts_it() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let mut config = sleeper("main");
+        resources(&mut config).memory_limit_in_bytes = 64 << 20;
+        resources(&mut config).memory_swap_limit_in_bytes = 96 << 20;
+        let id = bed.run(&config).await?;
+        let counted = Kernel::of(node, &bed.cri, &id).await?.swap()?;
+        let told = bed.cri.stats(&id).await?.swap;
+        ensure!(counted.is_some() == told.is_some(), "{counted:?} {told:?}");
+        if let Some(swap) = told {
+            let usage = swap.swap_usage_bytes.context("no usage")?.value;
+            let available = swap.swap_available_bytes.context("nothing is available")?.value;
+            ensure!(
+                swap.timestamp > 0 && usage + available == 32 << 20,
+                "of 32 MiB there are {swap:?}"
+            );
+        }
         Ok(())
     });
 }

@@ -35,6 +35,19 @@ fn e6_in_a_user_namespace_shm_belongs_to_its_root() {
 }
 
 #[test]
+fn e6_in_a_user_namespace_the_pods_files_belong_to_its_root() {
+    test(async |node| -> Result<()> {
+        let bed = Bed::with(node, map_pod).await?;
+        let line = "for it in hostname hosts resolv.conf; do stat -c '%u %g %n' /etc/$it; grep -c \" /etc/$it \" \
+                    /proc/mounts; echo >> /etc/$it || echo closed; done";
+        let text = bed.output_of(&container_in("main", line)).await?;
+        let wanted = ["hostname", "hosts", "resolv.conf"].map(|name| format!("0 0 /etc/{name}\n1\n"));
+        ensure!(text == wanted.concat(), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
 fn e6_in_a_user_namespace_pings_stay_within_its_groups() {
     test(async |node| -> Result<()> {
         let bed = Bed::with(node, |config| {
