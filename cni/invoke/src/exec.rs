@@ -1,7 +1,9 @@
 //! One call of one plugin.
 //!
 //! A call has two halves: the program is started, and it is told its configuration. A plugin that does nothing before
-//! it has read that can be started ahead, while another is at work; ours are such.
+//! it has read that can be started ahead, while another is at work; ours are such. And where one of ours has given the
+//! whole answer to ADD and closed its streams, its end is not waited for, only by the next verb on the attachment: what
+//! it does then (telling neighbours of a new address) concerns nobody here.
 //!
 //! The plugin gets the six `CNI_` variables beside the daemon's own environment, the
 //! configuration on stdin, and a process group of its own. When its time is up, or when the
@@ -94,6 +96,26 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Nobody waits for its end but whoever takes the turn next; it has so long for it.
+    fn leave(&mut self, limit: Duration) {
+        let Some(child) = self.child.take() else { return };
+        let mut left = Self {
+            child: Some(child),
+            group: self.group,
+            turn: self.turn.clone(),
+        };
+        tokio::spawn(async move {
+            let Some(mut child) = left.child.take() else { return };
+            if tokio::time::timeout(limit, child.wait()).await.is_err() {
+                // Not in time: killed when it is dropped. One that was reaped is not, for its number may be another's.
+                left.child = Some(child);
+            }
+            drop(left);
+        });
+    }
+}
+
 /// The file name of our plugins, to which their names are links.
 const OURS: &str = "bulkhead-cni";
 
@@ -109,6 +131,17 @@ pub(crate) struct Started<'a> {
     call: Invocation<'a>,
     path: PathBuf,
     running: Running,
+    /// Its answer counts before its end.
+    answers_first: bool,
+}
+
+/// Starts a plugin that [`waits`], so it is one of ours.
+pub(crate) fn start_ours(call: Invocation<'_>) -> Result<Started<'_>, Error> {
+    let answers_first = call.command == "ADD";
+    Ok(Started {
+        answers_first,
+        ..start(call)?
+    })
 }
 
 /// Starts the plugin.
@@ -138,7 +171,12 @@ pub(crate) fn start(call: Invocation<'_>) -> Result<Started<'_>, Error> {
         group,
         turn: call.turn.clone(),
     };
-    Ok(Started { call, path, running })
+    Ok(Started {
+        call,
+        path,
+        running,
+        answers_first: false,
+    })
 }
 
 impl Started<'_> {
@@ -148,12 +186,20 @@ impl Started<'_> {
             call,
             path,
             mut running,
+            answers_first,
         } = self;
         let mut output = Output::default();
         let Some(child) = &mut running.child else {
             return Err(call.rubbish("it vanished", &[]));
         };
-        let ended = tokio::time::timeout(call.timeout, converse(child, stdin, &mut output)).await;
+        let talked = async {
+            match converse(child, stdin, &mut output).await? {
+                None if answers_first && is_answer(&output.stdout) => Ok(None),
+                None => child.wait().await.map(Some),
+                ended => Ok(ended),
+            }
+        };
+        let ended = tokio::time::timeout(call.timeout, talked).await;
         let Ok(ended) = ended else {
             running.kill();
             if let Some(child) = &mut running.child {
@@ -167,7 +213,10 @@ impl Started<'_> {
                 after: call.timeout,
             });
         };
-        let status = ended.map_err(Error::io("talk to CNI plugin", &path))?;
+        let Some(status) = ended.map_err(Error::io("talk to CNI plugin", &path))? else {
+            running.leave(call.timeout);
+            return Ok(output.stdout);
+        };
         // Reaped: the number may soon be another's.
         running.child = None;
         judge(&call, status, output)
@@ -188,8 +237,15 @@ async fn drain(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, max: u6
     Ok(())
 }
 
-/// Feeds and reads the plugin until it has ended.
-async fn converse(child: &mut Child, stdin: &[u8], output: &mut Output) -> std::io::Result<ExitStatus> {
+/// Whether it is a whole result. What a plugin prints that fails is an error object, and one that is killed prints a part.
+fn is_answer(stdout: &[u8]) -> bool {
+    stdout.len() as u64 <= STDOUT_MAX
+        && serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(stdout)
+            .is_ok_and(|object| object.contains_key("cniVersion") && !object.contains_key("code"))
+}
+
+/// Feeds and reads the plugin until it has closed its streams, or has ended; then how.
+async fn converse(child: &mut Child, stdin: &[u8], output: &mut Output) -> std::io::Result<Option<ExitStatus>> {
     let (to, from, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         let Some(mut to) = to else { return Ok(()) };
@@ -212,14 +268,14 @@ async fn converse(child: &mut Child, stdin: &[u8], output: &mut Output) -> std::
     tokio::select! {
         talked = &mut talk => {
             talked?;
-            child.wait().await
+            Ok(None)
         }
         status = child.wait() => {
             // A child of the plugin that keeps the pipe open does not keep us.
             if let Ok(talked) = tokio::time::timeout(LINGER, &mut talk).await {
                 talked?;
             }
-            status
+            status.map(Some)
         }
     }
 }

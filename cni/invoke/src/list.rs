@@ -139,7 +139,7 @@ impl<'a> Step<'a> {
     /// Starts those plugins that wait to be told what to do. Where one cannot be started now, its turn will say why.
     fn ahead(&'a self) -> Ahead<'a> {
         let waits = |plugin: &&PluginConf| exec::waits(&plugin.plugin, &self.list.name, &self.cni.options.bin_dirs);
-        let start = |plugin| exec::start(self.invocation(plugin)).ok();
+        let start = |plugin| exec::start_ours(self.invocation(plugin)).ok();
         let plugins = self.list.plugins.iter();
         Ahead(
             plugins

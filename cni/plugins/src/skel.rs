@@ -21,6 +21,8 @@ const CONFIG_MAX: u64 = 4 << 20;
 pub(crate) enum Added {
     /// A result, written in the version of the configuration.
     Result(AddResult),
+    /// A result, and what is done when it has been told and the streams are closed: nobody hears how that went.
+    Then(AddResult, Box<dyn FnOnce()>),
     /// The previous result, as it came.
     Unchanged(Value),
 }
@@ -151,7 +153,17 @@ pub(crate) fn run(plugin: &'static Plugin) -> ExitCode {
     let mut spoken = Version::CURRENT;
     match serve(plugin, command, &mut spoken) {
         Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(value)) => print(&value, true),
+        Ok(Some((value, after))) => {
+            let code = print(&value, true);
+            // Bulkhead goes on when the streams close, and does not wait for the end of this process; others do.
+            if let Some(after) = after
+                && code == ExitCode::SUCCESS
+                && sys::fds::close_standard().is_ok()
+            {
+                after();
+            }
+            code
+        }
         Err(fault) => {
             let error = Error {
                 version: spoken.to_string(),
@@ -177,7 +189,10 @@ fn variable(name: &str) -> String {
         .unwrap_or_default()
 }
 
-fn serve(plugin: &Plugin, command: String, spoken: &mut Version) -> Result<Option<Value>> {
+/// What is printed, and done afterwards.
+type Answer = (Value, Option<Box<dyn FnOnce()>>);
+
+fn serve(plugin: &Plugin, command: String, spoken: &mut Version) -> Result<Option<Answer>> {
     let call = read(command, spoken)?;
     let since = |version: Version| {
         if call.version >= version {
@@ -191,8 +206,9 @@ fn serve(plugin: &Plugin, command: String, spoken: &mut Version) -> Result<Optio
     };
     match call.command.as_str() {
         "ADD" => match (plugin.add)(&call)? {
-            Added::Result(result) => Ok(Some(result.to_value(call.version)?)),
-            Added::Unchanged(value) => Ok(Some(value)),
+            Added::Result(result) => Ok(Some((result.to_value(call.version)?, None))),
+            Added::Then(result, after) => Ok(Some((result.to_value(call.version)?, Some(after)))),
+            Added::Unchanged(value) => Ok(Some((value, None))),
         },
         "DEL" => (plugin.del)(&call).map(|()| None),
         "CHECK" => {

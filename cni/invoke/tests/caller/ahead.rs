@@ -56,6 +56,50 @@ async fn another_is_started_in_its_turn() {
 }
 
 #[tokio::test]
+async fn the_answer_of_ours_counts_and_its_end_is_waited_for_by_the_next_verb() {
+    let node = Node::new();
+    let file = node.path("steps");
+    let text = format!(
+        "#!/bin/sh\nIN=$(cat)\n[ -n \"$IN\" ] || exit 1\necho $CNI_COMMAND >> {steps}\n[ $CNI_COMMAND = ADD ] || exit 0\n\
+         echo '{RESULT}'\nexec >&- 2>&-\nsleep 1\necho end >> {steps}\n",
+        steps = file.display(),
+    );
+    node.install("bulkhead-cni", &text);
+    symlink("bulkhead-cni", node.path("bin/a")).unwrap();
+    node.conf(
+        "10.conflist",
+        r#"{"cniVersion":"1.1.0","name":"net","plugins":[{"type":"a"}]}"#,
+    );
+    let (cni, target) = (node.cni(LONG), attachment("c1"));
+    cni.add(&target).await.unwrap();
+    assert_eq!(steps(&node), ["ADD"], "it was waited for");
+    cni.del(&target).await.unwrap();
+    assert_eq!(steps(&node), ["ADD", "end", "DEL"]);
+}
+
+#[tokio::test]
+async fn half_an_answer_of_ours_or_an_error_is_none() {
+    for (said, word) in [
+        (r#"{"cniVersion":"1.1.0","ips":["#, "exit status: 3"),
+        (r#"{"cniVersion":"1.1.0","code":11,"msg":"later"}"#, "later"),
+        ("", "exit status: 3"),
+    ] {
+        let node = Node::new();
+        let text = format!(
+            "#!/bin/sh\nIN=$(cat)\n[ $CNI_COMMAND = ADD ] || exit 0\necho '{said}'\nexec >&- 2>&-\nsleep 0.2\nexit 3\n"
+        );
+        node.install("bulkhead-cni", &text);
+        symlink("bulkhead-cni", node.path("bin/a")).unwrap();
+        node.conf(
+            "10.conflist",
+            r#"{"cniVersion":"1.1.0","name":"net","plugins":[{"type":"a"}]}"#,
+        );
+        let error = node.cni(LONG).add(&attachment("c1")).await.unwrap_err();
+        assert!(error.to_string().contains(word), "{said}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_started_in_vain_is_killed_and_was_told_nothing() {
     let node = node(true);
     let cni = node.cni(LONG);

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 
 use super::conf::Conf;
+use super::pod::Announcement;
 use super::{gateway, host, owner, pod, vlan};
 use crate::fault::{Fault, Result, undone};
 use crate::skel::{Added, Call};
@@ -52,7 +53,11 @@ pub(super) fn add(call: &Call) -> Result<Added> {
             port,
         },
     );
-    done.map(Added::Result).map_err(|(fault, port)| {
+    let done = done.map(|made| match made.announcement {
+        Some(announcement) => Added::Then(made.result, Box::new(|| announcement.send())),
+        None => Added::Result(made.result),
+    });
+    done.map_err(|(fault, port)| {
         let mut undo = Batch::new();
         undo.push_or(link::delete(&port), Errno::NODEV);
         undone(fault, socket.run(undo).map(drop).map_err(Fault::from))
@@ -87,7 +92,13 @@ fn make_pair(socket: &mut Socket, call: &Call, conf: &Conf, bridge: &Link, netns
     port.ok_or_else(|| Fault::internal(format!("{name} vanished")))
 }
 
-type Attached = std::result::Result<AddResult, (Fault, String)>;
+/// What was made, and what the neighbours are to be told of it.
+struct Made {
+    result: AddResult,
+    announcement: Option<Announcement>,
+}
+
+type Attached = std::result::Result<Made, (Fault, String)>;
 
 /// Everything after the pair; with the name of the port on failure, for its undo.
 fn attach(socket: &mut Socket, call: &Call, conf: &Conf, ipam: Option<&str>, ends: &Ends) -> Attached {
@@ -117,19 +128,13 @@ fn attach(socket: &mut Socket, call: &Call, conf: &Conf, ipam: Option<&str>, end
     })
 }
 
-fn with_addresses(
-    socket: &mut Socket,
-    call: &Call,
-    conf: &Conf,
-    ends: &Ends,
-    mut result: AddResult,
-) -> Result<AddResult> {
+fn with_addresses(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, mut result: AddResult) -> Result<Made> {
     if result.ips.is_empty() {
         return Err(Fault::internal("the IPAM plugin gave no address"));
     }
     result.interfaces.clear();
     let gateways = gateway::plan(conf, &mut result)?;
-    let result = finish(
+    let made = finish(
         socket,
         call,
         conf,
@@ -140,10 +145,10 @@ fn with_addresses(
         },
     )?;
     if conf.masquerade {
-        let addresses: Vec<IpNet> = result.ips.iter().map(|config| config.address).collect();
+        let addresses: Vec<IpNet> = made.result.ips.iter().map(|config| config.address).collect();
         masquerade::add(&owner(call), &addresses)?;
     }
-    Ok(result)
+    Ok(made)
 }
 
 fn set_port(socket: &mut Socket, conf: &Conf, port: &Link) -> Result<()> {
@@ -166,7 +171,7 @@ struct Planned<'a> {
 }
 
 /// The container's end, the bridge's addresses, and the result that tells of both.
-fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: Planned<'_>) -> Result<AddResult> {
+fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: Planned<'_>) -> Result<Made> {
     let Planned { mut result, gateways } = planned;
     let far = ends
         .port
@@ -208,5 +213,10 @@ fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: P
     if !conf.dns.is_empty() {
         result.dns = conf.dns.clone();
     }
-    Ok(result)
+    let announcement = if conf.leave_down {
+        None
+    } else {
+        Announcement::of(inside, &container, &result)
+    };
+    Ok(Made { result, announcement })
 }

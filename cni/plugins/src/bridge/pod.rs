@@ -47,16 +47,13 @@ pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &A
         batch.push(addr::add(index, config.address, conf.dad));
     }
     if !conf.leave_down {
-        // In a request of its own: within one, the kernel brings the link up first
-        // (do_setlink), and it would have its link-local address already.
-        let mut before = Change::new().ipv4(ARP_NOTIFY, 1);
         if !result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
-            // An IPv4 network does not speak IPv6 behind its owner's back (CVE-2024-32473).
-            before = before.no_link_local();
+            // An IPv4 network does not speak IPv6 behind its owner's back (CVE-2024-32473). In a request of its own: within
+            // one, the kernel brings the link up first (do_setlink), and it would have its link-local address already.
+            batch.push(Change::new().no_link_local().request(index));
         }
-        batch
-            .push(before.request(index))
-            .push(Change::new().up(true).request(index));
+        // Up first, and nothing announced yet: see `Announcement`.
+        batch.push(Change::new().up(true).ipv4(ARP_NOTIFY, 1).request(index));
         if conf.dad && result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
             socket.run(std::mem::take(&mut batch))?;
             settle(socket, index)?;
@@ -81,6 +78,34 @@ pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &A
         .and_then(|outcome| outcome.replies.first())
         .and_then(Link::parse);
     link.ok_or_else(|| Fault::internal("the kernel did not describe the container's interface"))
+}
+
+/// What tells the neighbours who has the address now; one that had it before may be in their tables.
+///
+/// It is a broadcast, which the bridge copies to each of its ports and each pod looks at, all of it within the system call
+/// that causes it: 4 µs for each pod of the node. So it is sent when the answer is out. By giving the interface the
+/// hardware address that it has: with `arp_notify` the kernel announces every IPv4 address then (inetdev_event,
+/// NETDEV_CHANGEADDR).
+#[derive(Debug)]
+pub(super) struct Announcement {
+    socket: Socket,
+    index: u32,
+    mac: [u8; 6],
+}
+
+impl Announcement {
+    /// That of `link`, through a socket of its namespace; none without an IPv4 address.
+    pub(super) fn of(socket: Socket, link: &Link, result: &AddResult) -> Option<Self> {
+        let has_v4 = result.ips.iter().any(|config| config.address.addr().is_ipv4());
+        let mac = <[u8; 6]>::try_from(link.mac.as_slice()).ok().filter(|_| has_v4)?;
+        let index = link.index;
+        Some(Self { socket, index, mac })
+    }
+
+    /// Sends it. Nobody is left to be told that it failed; a neighbour then finds out by itself, later.
+    pub(super) fn send(mut self) {
+        drop(self.socket.one(Change::new().mac(self.mac).request(self.index)));
+    }
 }
 
 /// Waits for the end of duplicate address detection.

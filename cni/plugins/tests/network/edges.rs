@@ -49,6 +49,28 @@ fn many_at_once() {
 }
 
 #[test]
+fn neighbours_hear_who_has_an_address_now() {
+    isolated(name!("neighbours_hear_who_has_an_address_now"), &[Set::Ours], |host| {
+        host.usual();
+        let (one, two) = (host.pod("one"), host.pod("two"));
+        host.add(Set::Ours, &one);
+        // As it would be of an owner before: the next pod has the next address.
+        one.space
+            .ip("neigh replace 10.88.0.3 lladdr 02:00:00:00:00:01 dev eth0 nud stale");
+        let result = host.add(Set::Ours, &two);
+        assert_eq!(result.ips[0].address.addr().to_string(), "10.88.0.3");
+        let mac = result.interfaces[2].mac.clone();
+        assert!(!mac.is_empty());
+        let heard = crate::traffic::eventually(|| one.space.ip("neigh show 10.88.0.3").contains(&mac).then_some(()));
+        assert!(heard.is_some(), "{}, not {mac}", one.space.ip("neigh show 10.88.0.3"));
+        for pod in [&one, &two] {
+            host.del(Set::Ours, pod);
+        }
+        host.assert_clean();
+    });
+}
+
+#[test]
 fn a_full_network_says_so_and_recovers() {
     isolated(name!("a_full_network_says_so_and_recovers"), &[Set::Ours], |host| {
         let ipam = json!({"type": "host-local", "dataDir": host.dir.join("data"), "subnet": "10.88.0.0/30"});
