@@ -1,7 +1,9 @@
 //! Making a cgroup in every hierarchy, in one pass.
 //!
 //! v1 cpuset starts empty and then refuses every process (ENOSPC at join), so cpus and mems are copied
-//! down from the first ancestor that has them. v2 offers a controller in a directory only when each
+//! down from the first ancestor that has them: by the kernel where the parent has `cgroup.clone_children`, else by
+//! writing. Each write has the scheduling domains made anew, for which the kernel walks all cpusets and all their
+//! tasks, of every pod of the node (rebuild_sched_domains). v2 offers a controller in a directory only when each
 //! ancestor names it in `cgroup.subtree_control`.
 //!
 //! On hybrid hosts the v2 tree is ours alone and empty ancestors are pruned by `fs::remove`, so a mkdir
@@ -39,6 +41,9 @@ pub(crate) fn create(hierarchies: &[Hierarchy], host: Version, path: &str) -> Re
 
 fn one(hierarchy: &Hierarchy, path: &str, made: &mut Vec<PathBuf>) -> Result<(), Error> {
     let dir = hierarchy.dir(path);
+    if hierarchy.version == Version::V1 && hierarchy.carries("cpuset") {
+        clone_children(&hierarchy.mount, &dir);
+    }
     mkdir_all(&hierarchy.mount, &dir, made)?;
     match hierarchy.version {
         Version::V1 if hierarchy.carries("cpuset") => inherit_cpuset(&hierarchy.mount, &dir),
@@ -73,6 +78,14 @@ fn mkdir(dir: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
         }
         Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Has the kernel fill what is made beside `dir` from now on, and below it, from the parent of `dir`. Only a shorter way:
+/// where there is no parent yet, or the kernel refuses, `inherit_cpuset` writes.
+fn clone_children(mount: &Path, dir: &Path) {
+    if let Some(parent) = dir.parent().filter(|parent| *parent != mount) {
+        file::write(&parent.join("cgroup.clone_children"), "1").ok();
     }
 }
 

@@ -94,6 +94,37 @@ fn a_process_joins_every_hierarchy_and_is_killed() {
 }
 
 #[test]
+fn a_cpuset_is_filled_by_the_kernel_and_by_writing() {
+    let cpuset = std::path::Path::new("/sys/fs/cgroup/cpuset");
+    if !cpuset.join("cgroup.clone_children").exists() {
+        // v2: nothing is to be filled.
+        return;
+    }
+    let scratch = Scratch::new("cpuset");
+    let read = |path: &str, file: &str| {
+        let path = cpuset.join(path.trim_start_matches('/')).join(file);
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    };
+    let (inner, parent) = (scratch.group.path().to_owned(), scratch.parent());
+    // The first is made with its parent, so by writing.
+    assert_eq!(read(parent.path(), "cgroup.clone_children"), "0");
+    let second = Host::detect()
+        .unwrap()
+        .create(&format!("{}/second", parent.path()))
+        .unwrap();
+    assert_eq!(read(parent.path(), "cgroup.clone_children"), "1");
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let wanted = read("/", file);
+        assert_eq!(
+            [read(&inner, file), read(second.path(), file)],
+            [wanted.clone(), wanted],
+            "{file}"
+        );
+    }
+    second.remove().unwrap();
+}
+
+#[test]
 fn limits_are_written_raised_lowered_and_refused() {
     let scratch = Scratch::new("limits");
     scratch.limits(r#"{"memory": {"limit": 67108864, "swap": 67108864}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}, "pids": {"limit": 50}}"#).unwrap();
