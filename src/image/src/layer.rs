@@ -10,6 +10,7 @@
 //! layer. Thread 2 owns the temporary directory until all of it is proven.
 
 use std::io::{self, BufRead, Read};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as sync_mpsc;
@@ -21,9 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::content::{Hasher, mismatch};
 use crate::decompress::{Decoder, is_bomb};
-use crate::error::Error;
+use crate::error::{Error, sys};
 use crate::registry::blob::BlobReader;
+use crate::store::remove::blocking;
 use crate::store::temp::TempDir;
+use crate::store::writeback::WriteBack;
 use crate::unpack::{self, Limits, UnpackError, Unpacked};
 
 /// Bytes of one layer between network and inflater.
@@ -41,20 +44,40 @@ struct Piece {
     _room: OwnedSemaphorePermit,
 }
 
+/// A layer that was fetched, proven and unpacked, of which the disk may not have all yet.
+pub(crate) struct Fetched {
+    temp: TempDir,
+    unpacked: Unpacked,
+    /// Opened before the first file was made, so that it is told of every failure since.
+    directory: OwnedFd,
+}
+
+impl Fetched {
+    /// The layer when all of it is on the disk.
+    pub(crate) async fn synced(self) -> Result<(TempDir, Unpacked), Error> {
+        blocking("sync", move || {
+            rustix::fs::syncfs(&self.directory).map_err(sys("sync", "the layer"))?;
+            Ok((self.temp, self.unpacked))
+        })
+        .await
+    }
+}
+
 /// Fetches, verifies and unpacks a layer into `temp`.
 pub(crate) async fn fetch(
     mut blob: BlobReader,
     digest: Digest,
     diff_id: Digest,
     temp: TempDir,
-) -> Result<(TempDir, Unpacked), Error> {
+    writeback: Arc<WriteBack>,
+) -> Result<Fetched, Error> {
     let (to_inflate, from_network) = mpsc::channel::<Option<Piece>>(256);
     let (to_untar, from_inflate) = sync_mpsc::sync_channel::<io::Result<Option<Bytes>>>(CHUNKS);
     let size = blob.size();
     let rubbish = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&rubbish);
     let inflating = tokio::task::spawn_blocking(move || inflate(from_network, to_untar, (digest, size), &seen));
-    let untarring = tokio::task::spawn_blocking(move || untar(from_inflate, diff_id, temp, &rubbish));
+    let untarring = tokio::task::spawn_blocking(move || untar(from_inflate, diff_id, (temp, writeback), &rubbish));
 
     let fed = feed(&mut blob, to_inflate).await;
     let joined = |e: tokio::task::JoinError| Error::caused(Kind::Internal, "unpack thread", e);
@@ -257,6 +280,7 @@ struct Chunks {
     now: Bytes,
     hash: Hasher,
     ended: bool,
+    writeback: Arc<WriteBack>,
 }
 
 impl BufRead for Chunks {
@@ -268,6 +292,7 @@ impl BufRead for Chunks {
                 Ok(Ok(None)) => self.ended = true,
                 Ok(Ok(Some(chunk))) => {
                     self.hash.update(&chunk);
+                    self.writeback.wrote(chunk.len() as u64);
                     self.now = chunk;
                 }
             }
@@ -293,17 +318,18 @@ impl Read for Chunks {
 fn untar(
     from: sync_mpsc::Receiver<io::Result<Option<Bytes>>>,
     diff_id: Digest,
-    temp: TempDir,
+    (temp, writeback): (TempDir, Arc<WriteBack>),
     rubbish: &AtomicBool,
-) -> Result<(TempDir, Unpacked), Error> {
+) -> Result<Fetched, Error> {
     let mut chunks = Chunks {
         from,
         now: Bytes::new(),
         hash: Hasher::default(),
         ended: false,
+        writeback,
     };
     let root = temp.open()?;
-    let synced = temp.open()?;
+    let directory = temp.open()?;
     let unpacked = unpack::unpack(&mut chunks, root, Limits::default()).map_err(|(e, place)| {
         let content = matches!(e.kind(), Kind::InvalidArgument | Kind::DataLoss);
         rubbish.store(content, Ordering::Release);
@@ -313,9 +339,11 @@ fn untar(
     if found != diff_id {
         return Err(mismatch("the unpacked layer", diff_id, found));
     }
-    // Written back while other layers still arrive; the commit's own sync then finds little.
-    rustix::fs::syncfs(&synced).map_err(crate::error::sys("sync", "the layer"))?;
-    Ok((temp, unpacked))
+    Ok(Fetched {
+        temp,
+        unpacked,
+        directory,
+    })
 }
 
 fn unpack_error(error: UnpackError, place: Option<String>) -> Error {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, TryStreamExt as _};
 use spec::{Digest, ImageId, Kind};
+use tokio::sync::Semaphore;
 
 use crate::content::{read_small, sha256};
 use crate::credentials::Credentials;
@@ -95,9 +96,15 @@ async fn pull(store: &Arc<Store>, reference: &Reference, auth: Option<Credential
     let lease = store.layers.lease(&chain);
     failpoint("pull_image", "config")?;
     let wanted: Vec<(Descriptor, Digest)> = manifest.layers.into_iter().zip(chain.iter().copied()).collect();
+    let parallel = store.options.max_parallel_layers.max(1);
+    let source = Source {
+        session,
+        room: Arc::new(Semaphore::new(parallel)),
+    };
+    // As many again may wait for the disk.
     stream::iter(wanted.into_iter().map(Ok))
-        .try_for_each_concurrent(store.options.max_parallel_layers.max(1), |(descriptor, diff_id)| {
-            ensure_layer(store, &session, descriptor, diff_id)
+        .try_for_each_concurrent(2 * parallel, |(descriptor, diff_id)| {
+            ensure_layer(store, &source, descriptor, diff_id)
         })
         .await?;
     let record = Record {
@@ -170,10 +177,17 @@ async fn read_config(session: &Arc<Session>, descriptor: &Descriptor) -> Result<
         .map_err(|e| e.within(place()))
 }
 
+/// Where a pull's layers come from, and room for those that are fetched at the same time.
+#[derive(Clone)]
+struct Source {
+    session: Arc<Session>,
+    room: Arc<Semaphore>,
+}
+
 /// Makes one layer ready, alone or together with other pulls that want it.
 async fn ensure_layer(
     store: &Arc<Store>,
-    session: &Arc<Session>,
+    source: &Source,
     descriptor: Descriptor,
     diff_id: Digest,
 ) -> Result<(), Error> {
@@ -188,10 +202,10 @@ async fn ensure_layer(
             store.counts.reused(descriptor.size);
             return Ok(());
         }
-        let (own, talk, blob) = (Arc::clone(store), Arc::clone(session), descriptor.clone());
+        let (own, from, blob) = (Arc::clone(store), source.clone(), descriptor.clone());
         let (result, first) = store
             .flights
-            .run(diff_id, move || fetch_layer(own, talk, blob, diff_id))
+            .run(diff_id, move || fetch_layer(own, from, blob, diff_id))
             .await;
         match result {
             Ok(()) if first => return Ok(()),
@@ -206,19 +220,20 @@ async fn ensure_layer(
     }
 }
 
-async fn fetch_layer(
-    store: Arc<Store>,
-    session: Arc<Session>,
-    descriptor: Descriptor,
-    diff_id: Digest,
-) -> Result<(), Error> {
+async fn fetch_layer(store: Arc<Store>, source: Source, descriptor: Descriptor, diff_id: Digest) -> Result<(), Error> {
+    let room = source.room.acquire_owned().await;
+    let room = room.map_err(|e| Error::caused(Kind::Internal, "room for a layer", e))?;
     // It may have become ready between the look and this run.
     if store.layers.lock().ready.contains_key(&diff_id) {
         return Ok(());
     }
-    let blob = session.blob(descriptor.digest, descriptor.size).await?;
+    let blob = source.session.blob(descriptor.digest, descriptor.size).await?;
     let temp = TempDir::new(&store.layers_dir(), &store.janitor)?;
-    let (temp, unpacked) = layer::fetch(blob, descriptor.digest, diff_id, temp).await?;
+    let writeback = Arc::clone(&store.writeback);
+    let fetched = layer::fetch(blob, descriptor.digest, diff_id, temp, writeback).await?;
+    // Network and processors are the next layer's while the disk has this one.
+    drop(room);
+    let (temp, unpacked) = fetched.synced().await?;
     failpoint("pull_image", "unpacked")?;
     let ready = Layer {
         bytes: unpacked.bytes,

@@ -23,6 +23,7 @@ pub(crate) mod layers;
 pub(crate) mod remove;
 pub(crate) mod temp;
 pub(crate) mod usage;
+pub(crate) mod writeback;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -44,6 +45,7 @@ use catalog::{Catalog, Image};
 use db::Db;
 use janitor::Janitor;
 use layers::Layers;
+use writeback::WriteBack;
 
 pub use figures::{Figures, LAYER_SIZES};
 pub use usage::{FsUsage, Usage};
@@ -92,6 +94,7 @@ pub struct Store {
     pub(crate) layers: Arc<Layers>,
     pub(crate) janitor: Arc<Janitor>,
     pub(crate) counts: figures::Counts,
+    pub(crate) writeback: Arc<WriteBack>,
     catalog: RwLock<Arc<Catalog>>,
     db: Mutex<Db>,
     pinned: HashSet<String>,
@@ -150,6 +153,7 @@ impl Store {
             layers,
             janitor,
             counts: figures::Counts::default(),
+            writeback: WriteBack::of(root.join("layers")),
             catalog: RwLock::new(Arc::new(catalog)),
             db: Mutex::new(db),
             pinned,
