@@ -1,7 +1,8 @@
 //! What a server costs, all its helpers with it: processor time and memory, as the kernel counts them.
 //!
 //! With [`crate::Options::accounted`] the server starts in a cgroup of its own, which holds what it starts too:
-//! plugins, runtimes, shims. Our monitors have another one beside it. The pods' own are the kubelet's.
+//! plugins, runtimes, shims. Our monitors have another one beside it. The pods' own are the kubelet's. Its place in the
+//! freezer is the same ([`crate::still`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::leak;
 use crate::node::Node;
+use crate::{leak, still};
 
 /// Of the node's cgroups, the one with the pods.
 const PODS: &str = "kubelet";
@@ -26,18 +27,22 @@ fn hierarchy() -> PathBuf {
     if alone.exists() { alone } else { all }.to_owned()
 }
 
-/// A command inside the node that first enters the server's cgroup.
+/// A command inside the node that first enters the server's cgroups.
 ///
 /// # Errors
 /// Where the cgroup cannot be made.
 pub(crate) fn enter(node: &Node, program: &Path) -> Result<Command> {
-    let directory = hierarchy().join(node.name()).join(SERVER);
-    fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let mut command = node.enter("sh");
-    command
-        .args(["-c", "echo 0 > \"$1\" && shift && exec \"$@\"", "sh"])
-        .arg(directory.join("cgroup.procs"))
-        .arg(program);
+    let script = "while [ \"$1\" != -- ]; do echo 0 > \"$1\" || exit 1; shift; done; shift; exec \"$@\"";
+    command.args(["-c", script, "sh"]);
+    // With v2 one hierarchy does both.
+    let freezer = still::hierarchy().map(Path::to_owned);
+    for hierarchy in [Some(hierarchy()), freezer].into_iter().flatten() {
+        let directory = hierarchy.join(node.name()).join(SERVER);
+        fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        command.arg(directory.join("cgroup.procs"));
+    }
+    command.arg("--").arg(program);
     Ok(command)
 }
 

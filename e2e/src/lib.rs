@@ -15,6 +15,7 @@
 //! * [`cgroups`]: their names under each driver; [`limits`]: what the kernel has in them.
 //! * [`fuzz`]: requests that no client would send, made from the descriptors.
 //! * [`ws`]: a streaming client that can also misbehave.
+//! * [`account`]: what a server costs; [`still`]: a node that is frozen while another is measured.
 //! * [`leak`]: what a node left behind; [`run`]: how a test is run.
 //!
 //! May use: `proto` (client) and `spec`; no other crate of ours.
@@ -46,6 +47,7 @@ pub mod raw;
 pub mod registry;
 pub mod run;
 pub mod service;
+pub mod still;
 pub mod tar;
 pub mod wait;
 pub mod ws;

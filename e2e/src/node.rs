@@ -46,7 +46,7 @@ pub struct Options {
     pub quiet: bool,
     /// The soft limit of open files that the server (ours only) is started with, if not this process's own.
     pub open_files: Option<u32>,
-    /// Start the server in a cgroup of its own, for [`crate::account`].
+    /// Start the server in a cgroup of its own, for [`crate::account`] and [`crate::still`].
     pub accounted: bool,
     /// Directories that get a tmpfs of their own inside: programs write there by fixed names.
     pub private: &'static [&'static str],

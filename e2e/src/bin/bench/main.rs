@@ -3,7 +3,8 @@
 //!
 //! Both servers run the whole time, each in namespaces of its own; a measurement takes a
 //! few samples of one, then of the other, and again, so that whatever else the machine
-//! does falls on both alike. A ratio above 1 means that Bulkhead is better.
+//! does falls on both alike. While pods come up on a node that fills, the other server and its pods
+//! are frozen (`many`). A ratio above 1 means that Bulkhead is better.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod alone;
@@ -86,6 +87,8 @@ impl Pair {
         let options = |engine| Options {
             engine,
             quiet: true,
+            // So that one can be frozen.
+            accounted: true,
             ..Options::default()
         };
         let peer = Node::start(options(Engine::Containerd))

@@ -1,15 +1,24 @@
 //! A node that fills: both servers get the same pods, level by level, and at each level are asked
 //! what the kubelet asks all the time. At the last the servers are started again beside them.
+//!
+//! While one server's pods come up, the other stands still with all that it started (`e2e::still`): else the line would
+//! tell how much the other's idle pods, of which there are more and more, take of the processors.
+//!
+//! The time of an answer is that of its bytes: they are read by this client afterwards, outside of it, for the making of
+//! some two thousand strings would be most of what a list costs, and the same for both.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use e2e::catalog::BUSYBOX;
 use e2e::config::pod_in_cgroup;
-use e2e::cri::Cri;
-use e2e::{Node, container, leak};
+use e2e::still::Still;
+use e2e::{Node, container, leak, raw};
+use prost::Message as _;
+use proto::cri as v1;
 
 use super::measure::{PROGRAM, milliseconds};
 use super::plot::Growth;
@@ -19,11 +28,43 @@ use super::{Pair, Row, Scale, row};
 /// Pods made of one server before the other has its turn; the growth row looks at their medians.
 const BLOCK: usize = 10;
 
+/// Whoever stood still has some catching up to do with its timers.
+const SETTLE: Duration = Duration::from_millis(400);
+
 /// How long the idle servers are watched.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// A question without a filter, which is an empty message.
+struct Call {
+    name: &'static str,
+    method: &'static str,
+    /// How many objects an answer has.
+    count: fn(Bytes) -> Result<usize, prost::DecodeError>,
+}
+
 /// What is asked at every level.
-const CALLS: [&str; 4] = ["list_containers", "list_pods", "container_stats", "pod_stats"];
+const CALLS: [Call; 4] = [
+    Call {
+        name: "list_containers",
+        method: "ListContainers",
+        count: |answer| v1::ListContainersResponse::decode(answer).map(|all| all.containers.len()),
+    },
+    Call {
+        name: "list_pods",
+        method: "ListPodSandbox",
+        count: |answer| v1::ListPodSandboxResponse::decode(answer).map(|all| all.items.len()),
+    },
+    Call {
+        name: "container_stats",
+        method: "ListContainerStats",
+        count: |answer| v1::ListContainerStatsResponse::decode(answer).map(|all| all.stats.len()),
+    },
+    Call {
+        name: "pod_stats",
+        method: "ListPodSandboxStats",
+        count: |answer| v1::ListPodSandboxStatsResponse::decode(answer).map(|all| all.stats.len()),
+    },
+];
 
 /// Fills both and measures.
 pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Growth)> {
@@ -36,17 +77,17 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Gro
         fill(pair, level, &mut growth).await?;
         // What was started settles.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        for call in CALLS {
+        for call in &CALLS {
             let Some(samples) = ask(pair, scale, call, level).await? else {
-                eprintln!("{call}: not answered by both, no row");
+                eprintln!("{}: not answered by both, no row", call.name);
                 continue;
             };
-            growth.asked(call, level, [0, 1].map(|at| median(&samples[at])));
+            growth.asked(call.name, level, [0, 1].map(|at| median(&samples[at])));
             if matches!(
-                (call, level),
+                (call.name, level),
                 ("list_containers" | "list_pods", 100) | ("container_stats" | "pod_stats", 30)
             ) {
-                rows.push(row(format!("{call}_{level}"), "ms", samples));
+                rows.push(row(format!("{}_{level}", call.name), "ms", samples));
             }
         }
         if level == 30 {
@@ -73,7 +114,10 @@ async fn fill(pair: &Pair, level: usize, growth: &mut Growth) -> Result<()> {
     let mut have = growth.pods();
     while have < level {
         let until = (have + BLOCK).min(level);
-        for (at, node) in pair.both().into_iter().enumerate() {
+        let both = pair.both();
+        for (at, node) in both.into_iter().enumerate() {
+            let other = Still::new(both[1 - at]).context("freeze the other server")?;
+            tokio::time::sleep(SETTLE).await;
             let cri = node.cri();
             for number in have..until {
                 let config = pod_in_cgroup(node, &format!("idle-{number}"));
@@ -82,6 +126,7 @@ async fn fill(pair: &Pair, level: usize, growth: &mut Growth) -> Result<()> {
                 cri.run(&id, &container("main", BUSYBOX, &PROGRAM), &config).await?;
                 growth.came_up(at, milliseconds(begin));
             }
+            other.end()?;
         }
         have = until;
     }
@@ -89,32 +134,25 @@ async fn fill(pair: &Pair, level: usize, growth: &mut Growth) -> Result<()> {
 }
 
 /// Samples of one call to both; none where one of them does not have it.
-async fn ask(pair: &Pair, scale: Scale, call: &str, level: usize) -> Result<Option<[Vec<f64>; 2]>> {
+async fn ask(pair: &Pair, scale: Scale, call: &Call, level: usize) -> Result<Option<[Vec<f64>; 2]>> {
     let clients = pair.both().map(Node::cri);
+    let path = format!("/runtime.v1.RuntimeService/{}", call.method);
     let mut samples: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
     for _ in 0..scale.samples.div_ceil(BLOCK) {
         for (cri, samples) in clients.iter().zip(&mut samples) {
             for _ in 0..BLOCK {
                 let begin = Instant::now();
-                let count = match one(cri, call).await {
+                let answer = match raw::call(&cri.channel, &path, &[]).await {
                     Err(status) if status.code() == tonic::Code::Unimplemented => return Ok(None),
-                    other => other.with_context(|| format!("{call} at {level} pods"))?,
+                    other => other.with_context(|| format!("{} at {level} pods", call.name))?,
                 };
                 samples.push(milliseconds(begin));
-                anyhow::ensure!(count == level, "{call} answered {count} of {level}");
+                let count = (call.count)(answer).with_context(|| format!("read the answer to {}", call.name))?;
+                anyhow::ensure!(count == level, "{} answered {count} of {level}", call.name);
             }
         }
     }
     Ok(Some(samples))
-}
-
-async fn one(cri: &Cri, call: &str) -> Result<usize, tonic::Status> {
-    Ok(match call {
-        "list_containers" => cri.containers(None).await?.len(),
-        "list_pods" => cri.pods(None).await?.len(),
-        "container_stats" => cri.stats_list(None).await?.len(),
-        _ => cri.pod_stats_list().await?.len(),
-    })
 }
 
 fn memory(pair: &Pair, pods: usize) -> Result<Row> {
