@@ -201,6 +201,43 @@ fn e7_a_privileged_container_has_no_profile_unless_it_names_one() {
 }
 
 #[test]
+fn a_pods_profile_is_that_of_its_containers_that_say_nothing() {
+    test(async |node| -> Result<()> {
+        if !is_on() {
+            // `what_a_pod_says_about_its_process_is_right_or_refused` sees that it is refused.
+            return Ok(());
+        }
+        let profile = Profile::load(node)?;
+        let bed = Bed::with(node, |config| {
+            e2e::config::pod_security(config).apparmor = Some(v1::SecurityProfile {
+                profile_type: ProfileType::Localhost.into(),
+                localhost_ref: profile.name.clone(),
+            });
+        })
+        .await?;
+        let silent = container(
+            "silent",
+            BUSYBOX,
+            &[
+                "sh",
+                "-c",
+                &format!("{WHO}; mkdir /data; touch /data/file || echo denied"),
+            ],
+        );
+        let text = bed.output_of(&silent).await?;
+        ensure!(text == format!("{} (enforce)\ndenied\n", profile.name), "{text}");
+        for (name, kind, wanted) in [
+            ("default", ProfileType::RuntimeDefault, format!("{DEFAULT} (enforce)\n")),
+            ("unconfined", ProfileType::Unconfined, "unconfined\n".to_owned()),
+        ] {
+            let text = bed.output_of(&with(name, kind, "", WHO)).await?;
+            ensure!(text == wanted, "{name}: {text}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn the_default_profile_comes_back_when_somebody_has_removed_it() {
     test(async |node| -> Result<()> {
         let bed = Bed::new(node).await?;

@@ -196,3 +196,37 @@ fn a_second_process_finds_its_way_into_a_cgroup_that_was_divided() {
         Ok(())
     });
 }
+
+#[test]
+fn a_process_that_comes_before_a_cgroup_is_divided_does_not_bar_it() {
+    if !is_v2() {
+        // Nobody inside may divide it there.
+        return;
+    }
+    test(async |node| -> Result<()> {
+        let bed = Bed::new(node).await?;
+        let id = bed.sleeper("main").await?;
+        let kernel = Kernel::of(node, &bed.cri, &id).await?;
+        let dir = kernel.dir("")?;
+        fs::create_dir(dir.join("inner"))?;
+        let procs = || fs::read_to_string(dir.join("cgroup.procs"));
+        e2e::wait::until("nobody is in it", Duration::from_secs(20), async || {
+            for pid in procs()?.lines() {
+                // One that has ended meanwhile needs no place.
+                fs::write(dir.join("inner/cgroup.procs"), pid).ok();
+            }
+            Ok(procs()?.is_empty().then_some(()))
+        })
+        .await?;
+        // The shell ends; what it started stays.
+        bed.cri.sh(&id, "sleep 1000 >/dev/null 2>&1 &").await?;
+        ensure!(procs()?.is_empty(), "it stands in the door");
+        fs::write(dir.join("cgroup.subtree_control"), "+pids")?;
+        let place = bed.cri.sh(&id, "grep ^0:: /proc/self/cgroup").await?;
+        ensure!(place.trim_end().ends_with("/inner"), "{place}");
+        bed.cri.stop(&id, 0).await?;
+        bed.cri.remove(&id).await?;
+        ensure!(!dir.exists(), "the cgroup stays");
+        Ok(())
+    });
+}

@@ -18,5 +18,6 @@ mod security;
 mod states;
 mod stats;
 mod stop;
+mod systemd;
 mod userns;
 mod userns_copy;

@@ -80,9 +80,15 @@ fn script(req: ExecRequest<'_>, channel: &Channel, running: &OwnedFd) -> Result<
         };
         clone3(&args, child)
     };
-    let mut made = born(group.entry()?);
-    // An init system in there has divided the cgroup: its leaves alone have processes then.
-    if matches!(&made, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
+    // An init system moves on into a leaf and then divides the cgroup, which the kernel refuses as long as anybody is in
+    // it: who comes in between must not be. Where init is gone or elsewhere, the cgroup itself is the place.
+    let first = match group.version() {
+        cgroup::Version::V2 => group.entry_beside(req.init_pid).or_else(|_| group.entry()),
+        cgroup::Version::V1 => group.entry(),
+    };
+    let mut made = born(first?);
+    // It was divided, or its leaf was removed, while we looked.
+    if matches!(&made, Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENODEV))) {
         made = born(group.entry_beside(req.init_pid)?);
     }
     let (pid, _pidfd) = made.map_err(Error::sys("clone", "the process"))?;
