@@ -54,19 +54,20 @@ const FULL: Scale = Scale {
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut scale, mut json, mut only) = (FULL, None, None);
-    let (mut is_trace, mut pods) = (false, 0);
+    let (mut is_trace, mut wish) = (false, trace::Wish { pods: 0, lives: 1 });
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => scale = QUICK,
             "--trace" => is_trace = true,
-            "--pods" => pods = arguments.next().context("--pods wants a number")?.parse()?,
+            "--pods" => wish.pods = arguments.next().context("--pods wants a number")?.parse()?,
+            "--lives" => wish.lives = arguments.next().context("--lives wants a number")?.parse()?,
             "--json" => json = Some(arguments.next().context("--json wants a file")?),
             "--only" => only = Some(arguments.next().context("--only wants the beginning of a row's name")?),
-            _ => bail!("usage: bench [--quick] [--json FILE] [--only ROW] | --trace [--pods N]"),
+            _ => bail!("usage: bench [--quick] [--json FILE] [--only ROW] | --trace [--pods N] [--lives N]"),
         }
     }
     if is_trace {
-        return run::runtime()?.block_on(trace::trace(&trace::directory(), pods));
+        return run::runtime()?.block_on(trace::trace(&trace::directory(), wish));
     }
     let report = run::runtime()?.block_on(all(scale, only.as_deref().unwrap_or_default()))?;
     print!("{}", report.table());

@@ -60,17 +60,24 @@ impl Recorder {
         fs::write(&path, value).with_context(|| format!("write {value:?} to {}", path.display()))
     }
 
-    /// Stops; the records as text.
-    pub(super) fn stop(self) -> Result<String> {
+    /// Forgets what was recorded.
+    pub(super) fn clear(&self) -> Result<()> {
+        self.set("trace", "")
+    }
+
+    /// The records as text.
+    pub(super) fn text(&self) -> Result<String> {
         self.set("tracing_on", "0")?;
         let path = self.directory.join("trace");
         let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        self.set("tracing_on", "1")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
+        self.set("tracing_on", "0").ok();
         // Events hold on to the instance until they are off.
         for event in EVENTS {
             self.set(&format!("events/{event}/enable"), "0").ok();

@@ -70,9 +70,10 @@ fn record(line: &str, found: &mut Vec<Event>) -> Option<()> {
     let (head, rest) = split_at_cpu(line)?;
     let (comm, pid) = head.trim().rsplit_once('-')?;
     let task: u32 = pid.trim().parse().ok()?;
-    let mut words = rest.splitn(3, ' ');
-    let (_flags, time) = (words.next()?, words.next()?);
-    let text = words.next()?.trim_start();
+    let (_flags, rest) = rest.split_once(' ')?;
+    // Padded while the clock is young.
+    let (time, text) = rest.trim_start().split_once(' ')?;
+    let text = text.trim_start();
     let at = micros(time.trim_end_matches(':'))?;
     let mut push = |task, comm: &str, what| {
         found.push(Event {
@@ -160,6 +161,7 @@ mod tests {
        x y-7       [001] ..... 12004.036500: sched_process_fork: comm=x y pid=7 child_comm=x y child_pid=8
        x y-7       [001] ..... 12004.036501: sched_process_exec: filename=/bin/true pid=7 old_pid=7
    a [1] b-12237   [000] ..... 12005.000001: sys_openat -> 0x9
+   a [1] b-12237   [000] .....  9005.000001: sys_close -> 0x0
 ";
 
     #[test]
@@ -181,6 +183,7 @@ mod tests {
                 (7, &What::Fork(8)),
                 (7, &What::Exec("/bin/true".into())),
                 (12237, &What::Leave("openat".into(), "0x9".into())),
+                (12237, &What::Leave("close".into(), "0x0".into())),
             ]
         );
         assert_eq!(events[0].at, 12_004_036_427);
