@@ -116,8 +116,10 @@ static int make(const char *path) {
     return 0;
 }
 
+/* By v1's `tasks` where it is there: a single thread that moves itself so waits for no grace period of RCU. */
 static int enter(const char *path) {
-    put(at(path, "cgroup.procs"), "0");
+    const char *tasks = at(path, "tasks");
+    put(access(tasks, W_OK) == 0 ? tasks : at(path, "cgroup.procs"), "0");
     return 0;
 }
 

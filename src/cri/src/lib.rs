@@ -54,6 +54,7 @@ pub use service::{Services, services};
 pub use streaming::Streaming;
 
 use std::future::Future;
+use std::sync::LazyLock;
 
 use spec::Kind;
 use tracing::Instrument;
@@ -84,8 +85,9 @@ where
     I: Send + 'static,
     O: Send + 'static,
 {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = all.len().div_ceil(threads).max(SHARE);
+    // Asking reads two files of cgroups each time.
+    static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let share = all.len().div_ceil(*THREADS).max(SHARE);
     let mut all = all.into_iter();
     let mut rounds = Vec::new();
     loop {

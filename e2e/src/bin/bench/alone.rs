@@ -8,12 +8,11 @@ use e2e::catalog::BUSYBOX;
 use e2e::{Node, places};
 
 use super::measure::{Life, life};
-use super::{Alone, Pair, Scale};
+use super::{Alone, Scale};
 
-/// What `e2e/kernel-alone` and Bulkhead take, by turns on one node.
-pub(crate) async fn alone(pair: &Pair, scale: Scale) -> Result<Vec<Alone>> {
+/// What `e2e/kernel-alone` and Bulkhead take, by turns on one node; `beside` how many pods, for the rows' names.
+pub(crate) async fn alone(node: &Node, scale: Scale, beside: Option<usize>) -> Result<Vec<Alone>> {
     const BLOCK: usize = 6;
-    let node = &pair.bulkhead;
     let cri = node.cri();
     cri.pull(BUSYBOX).await?;
     let rootfs = root(node)?;
@@ -29,9 +28,18 @@ pub(crate) async fn alone(pair: &Pair, scale: Scale) -> Result<Vec<Alone>> {
         }
     }
     let [up, down] = kernel;
+    let suffix = beside.map(|pods| format!("_{pods}")).unwrap_or_default();
     Ok(vec![
-        Alone::new("kernel_alone_up", up, ours.iter().map(Life::up).collect()),
-        Alone::new("kernel_alone_down", down, ours.iter().map(|life| life.down).collect()),
+        Alone::new(
+            format!("kernel_alone_up{suffix}"),
+            up,
+            ours.iter().map(Life::up).collect(),
+        ),
+        Alone::new(
+            format!("kernel_alone_down{suffix}"),
+            down,
+            ours.iter().map(|life| life.down).collect(),
+        ),
     ])
 }
 

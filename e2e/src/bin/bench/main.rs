@@ -134,9 +134,10 @@ async fn all(scale: Scale, only: &str) -> Result<Report> {
     }
     if wanted(&["kernel_alone_up", "kernel_alone_down"]) {
         eprintln!("the kernel alone: {} rounds", scale.samples);
-        report.alone(alone::alone(&pair, scale).await?);
+        report.alone(alone::alone(&pair.bulkhead, scale, None).await?);
     }
     if wanted(&[
+        "version_100",
         "list_containers_100",
         "list_pods_100",
         "container_stats_30",
@@ -148,8 +149,9 @@ async fn all(scale: Scale, only: &str) -> Result<Report> {
         "start",
     ]) {
         eprintln!("a node that fills: {:?} pods", scale.levels);
-        let (rows, growth) = many::many(&mut pair, scale).await?;
+        let (rows, alone, growth) = many::many(&mut pair, scale).await?;
         report.extend(rows);
+        report.alone(alone);
         growth.write(&places::tree().join("target/bench"))?;
     }
     if wanted(&["pull_gzip", "pull_zstd", "pull_peak"]) {

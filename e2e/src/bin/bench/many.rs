@@ -23,7 +23,7 @@ use proto::cri as v1;
 use super::measure::{PROGRAM, milliseconds};
 use super::plot::Growth;
 use super::report::median;
-use super::{Pair, Row, Scale, row};
+use super::{Alone, Pair, Row, Scale, alone, row};
 
 /// Pods made of one server before the other has its turn; the growth row looks at their medians.
 const BLOCK: usize = 10;
@@ -42,8 +42,16 @@ struct Call {
     count: fn(Bytes) -> Result<usize, prost::DecodeError>,
 }
 
+/// A call that answers next to nothing, in the rhythm of the lists: what any call costs here.
+const EMPTY: &str = "version";
+
 /// What is asked at every level.
-const CALLS: [Call; 4] = [
+const CALLS: [Call; 5] = [
+    Call {
+        name: EMPTY,
+        method: "Version",
+        count: |answer| v1::VersionResponse::decode(answer).map(|_| 0),
+    },
     Call {
         name: "list_containers",
         method: "ListContainers",
@@ -67,7 +75,7 @@ const CALLS: [Call; 4] = [
 ];
 
 /// Fills both and measures.
-pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Growth)> {
+pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec<Alone>, Growth)> {
     let mut rows = Vec::new();
     let mut growth = Growth::default();
     for node in pair.both() {
@@ -82,10 +90,12 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Gro
                 eprintln!("{}: not answered by both, no row", call.name);
                 continue;
             };
-            growth.asked(call.name, level, [0, 1].map(|at| median(&samples[at])));
+            if call.name != EMPTY {
+                growth.asked(call.name, level, [0, 1].map(|at| median(&samples[at])));
+            }
             if matches!(
                 (call.name, level),
-                ("list_containers" | "list_pods", 100) | ("container_stats" | "pod_stats", 30)
+                (EMPTY | "list_containers" | "list_pods", 100) | ("container_stats" | "pod_stats", 30)
             ) {
                 rows.push(row(format!("{}_{level}", call.name), "ms", samples));
             }
@@ -102,11 +112,16 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Gro
     }
     let last = scale.levels.last().copied().unwrap_or_default();
     rows.push(slower(&growth, last));
+    // How much of that the kernel takes by itself.
+    let other = Still::new(&pair.peer).context("freeze the other server")?;
+    tokio::time::sleep(SETTLE).await;
+    let alone = alone::alone(&pair.bulkhead, scale, Some(last)).await?;
+    other.end()?;
     rows.push(starts(pair, scale, last).await?);
     for node in pair.both() {
         node.cri().remove_everything().await?;
     }
-    Ok((rows, growth))
+    Ok((rows, alone, growth))
 }
 
 /// Brings both to `level` pods.
@@ -148,7 +163,11 @@ async fn ask(pair: &Pair, scale: Scale, call: &Call, level: usize) -> Result<Opt
                 };
                 samples.push(milliseconds(begin));
                 let count = (call.count)(answer).with_context(|| format!("read the answer to {}", call.name))?;
-                anyhow::ensure!(count == level, "{} answered {count} of {level}", call.name);
+                anyhow::ensure!(
+                    call.name == EMPTY || count == level,
+                    "{} answered {count} of {level}",
+                    call.name
+                );
             }
         }
     }

@@ -44,15 +44,15 @@ impl Row {
 /// One line of what the kernel alone takes, with Bulkhead's figure beside it.
 #[derive(Debug)]
 pub(crate) struct Alone {
-    name: &'static str,
+    name: String,
     kernel: [f64; 2],
     bulkhead: [f64; 2],
 }
 
 impl Alone {
-    pub(crate) fn new(name: &'static str, kernel: Vec<f64>, bulkhead: Vec<f64>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, kernel: Vec<f64>, bulkhead: Vec<f64>) -> Self {
         Self {
-            name,
+            name: name.into(),
             kernel: percentiles(kernel, false),
             bulkhead: percentiles(bulkhead, false),
         }
@@ -150,7 +150,7 @@ impl Report {
             let times = format!("{:.2}", row.times());
             line(
                 &mut text,
-                [row.name, "ms", &values[0], &values[1], &values[2], &values[3], &times],
+                [&row.name, "ms", &values[0], &values[1], &values[2], &values[3], &times],
             );
         }
         text

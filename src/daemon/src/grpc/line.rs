@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 
 /// More than this is not gathered: the client has to take some of it first.
 const MOST: usize = 256 << 10;
-/// What is kept of the room for it.
-const KEPT: usize = 16 << 10;
+/// What is kept of the room for it: a list of a node's usual 110 pods is not copied while it grows.
+const KEPT: usize = 64 << 10;
 
 /// Both ends of the gathering: what is written to, and what sends.
 #[derive(Debug, Clone)]
