@@ -1,7 +1,7 @@
 //! One call of one plugin.
 //!
 //! A call has two halves: the program is started, and it is told its configuration. A plugin that does nothing before
-//! it has read that can be started ahead, while another is at work; ours are such. And where one of ours has given the
+//! it has read that can be started ahead, while the one before it is at work; ours are such. And where one of ours has given the
 //! whole answer to ADD and closed its streams, its end is not waited for, only by the next verb on the attachment: what
 //! it does then (telling neighbours of a new address) concerns nobody here.
 //!
@@ -180,8 +180,9 @@ pub(crate) fn start(call: Invocation<'_>) -> Result<Started<'_>, Error> {
 }
 
 impl Started<'_> {
-    /// Tells it its configuration and waits for its end; its standard output on success.
-    pub(crate) async fn finish(self, stdin: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Tells it its configuration, does `told` when it knows all of it, and waits for its end; its standard output on
+    /// success.
+    pub(crate) async fn finish(self, stdin: &[u8], told: impl FnOnce()) -> Result<Vec<u8>, Error> {
         let Self {
             call,
             path,
@@ -193,7 +194,7 @@ impl Started<'_> {
             return Err(call.rubbish("it vanished", &[]));
         };
         let talked = async {
-            match converse(child, stdin, &mut output).await? {
+            match converse(child, stdin, told, &mut output).await? {
                 None if answers_first && is_answer(&output.stdout) => Ok(None),
                 None => child.wait().await.map(Some),
                 ended => Ok(ended),
@@ -245,15 +246,24 @@ fn is_answer(stdout: &[u8]) -> bool {
 }
 
 /// Feeds and reads the plugin until it has closed its streams, or has ended; then how.
-async fn converse(child: &mut Child, stdin: &[u8], output: &mut Output) -> std::io::Result<Option<ExitStatus>> {
+async fn converse(
+    child: &mut Child,
+    stdin: &[u8],
+    told: impl FnOnce(),
+    output: &mut Output,
+) -> std::io::Result<Option<ExitStatus>> {
     let (to, from, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         let Some(mut to) = to else { return Ok(()) };
         match to.write_all(stdin).await {
             // It may answer without reading.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
         }
+        // Closed: it reads to the end.
+        drop(to);
+        told();
+        Ok(())
     };
     let Output { stdout, stderr } = output;
     let talk = async {

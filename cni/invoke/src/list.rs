@@ -73,8 +73,8 @@ fn conf_of(
     Value::Object(conf)
 }
 
-/// Plugins of a list, in its order, that have been started and told nothing. They are killed when it is dropped.
-struct Ahead<'a>(Vec<Option<Started<'a>>>);
+/// The plugin whose turn is next, where it has been started; it was told nothing, and is killed when this is dropped.
+type Ahead<'a> = Option<Started<'a>>;
 
 /// One verb on one attachment.
 struct Step<'a> {
@@ -133,36 +133,39 @@ impl<'a> Step<'a> {
     /// Runs one plugin; what it printed.
     async fn plugin(&self, plugin: &PluginConf, previous: Option<&Value>) -> Result<Vec<u8>, Error> {
         let started = exec::start(self.invocation(plugin))?;
-        started.finish(self.conf(plugin, previous).as_bytes()).await
+        started.finish(self.conf(plugin, previous).as_bytes(), || ()).await
     }
 
-    /// Starts those plugins that wait to be told what to do. Where one cannot be started now, its turn will say why.
-    fn ahead(&'a self) -> Ahead<'a> {
+    /// Starts a plugin that waits to be told what to do. Where it cannot be started now, its turn will say why.
+    fn ahead(&'a self, plugin: Option<&'a PluginConf>) -> Ahead<'a> {
         let waits = |plugin: &&PluginConf| exec::waits(&plugin.plugin, &self.list.name, &self.cni.options.bin_dirs);
-        let start = |plugin| exec::start_ours(self.invocation(plugin)).ok();
-        let plugins = self.list.plugins.iter();
-        Ahead(
-            plugins
-                .map(|plugin| Some(plugin).filter(waits).and_then(start))
-                .collect(),
-        )
+        exec::start_ours(self.invocation(plugin.filter(waits)?)).ok()
     }
 
-    /// Runs one plugin that may have been started.
-    async fn next(&'a self, ahead: &mut Ahead<'a>, at: usize, previous: Option<&Value>) -> Result<Vec<u8>, Error> {
-        let plugin = &self.list.plugins[at];
-        match ahead.0.get_mut(at).and_then(Option::take) {
-            Some(started) => started.finish(self.conf(plugin, previous).as_bytes()).await,
-            None => self.plugin(plugin, previous).await,
-        }
+    /// Runs one plugin, which may have been started. `next` is started when this one has been told what to do and works:
+    /// earlier, its start would take the processor from it.
+    async fn in_turn(
+        &'a self,
+        ahead: &mut Ahead<'a>,
+        plugin: &'a PluginConf,
+        next: Option<&'a PluginConf>,
+        previous: Option<&Value>,
+    ) -> Result<Vec<u8>, Error> {
+        let started = match ahead.take() {
+            Some(started) => started,
+            None => exec::start(self.invocation(plugin))?,
+        };
+        let conf = self.conf(plugin, previous);
+        started.finish(conf.as_bytes(), || *ahead = self.ahead(next)).await
     }
 
     /// ADD of every plugin; the last result, as it came and as it is understood.
     async fn add(&'a self, mut ahead: Ahead<'a>) -> Result<(Value, AddResult), Error> {
         let mut last = None;
-        for (at, plugin) in self.list.plugins.iter().enumerate() {
+        let plugins = &self.list.plugins;
+        for (at, plugin) in plugins.iter().enumerate() {
             let previous = last.as_ref().map(|(value, _)| value);
-            let stdout = self.next(&mut ahead, at, previous).await?;
+            let stdout = self.in_turn(&mut ahead, plugin, plugins.get(at + 1), previous).await?;
             let rubbish = |why: &dyn std::fmt::Display| self.invocation(plugin).rubbish(why, &stdout);
             let value: Value = serde_json::from_slice(&stdout).map_err(|e| rubbish(&format!("no JSON ({e})")))?;
             let result = AddResult::from_value(&value, self.list.version).map_err(|e| rubbish(&e))?;
@@ -180,9 +183,11 @@ impl<'a> Step<'a> {
     /// DEL of every plugin, backwards.
     async fn del(&self, result: Option<&Value>) -> Result<(), Error> {
         let previous = result.filter(|_| self.list.version >= Version::CHECK);
-        let mut ahead = self.ahead();
-        for at in (0..self.list.plugins.len()).rev() {
-            self.next(&mut ahead, at, previous).await?;
+        let mut ahead = None;
+        let mut left = self.list.plugins.as_slice();
+        while let [before @ .., plugin] = left {
+            self.in_turn(&mut ahead, plugin, before.last(), previous).await?;
+            left = before;
         }
         Ok(())
     }
@@ -240,9 +245,12 @@ impl Cni {
         let path = attachment.netns.as_deref().unwrap_or(Path::new(""));
         step.netns = path.display().to_string();
         self.installed(&network.list)?;
-        // `ready` first: what it asks of others is done while plugins are started here.
+        // `ready` first: what it asks of others is done while the first plugin is started here.
         let (ready, (ahead, recorded)) = tokio::join!(ready, async {
-            (step.ahead(), cache.put(&network.list, attachment, None))
+            (
+                step.ahead(network.list.plugins.first()),
+                cache.put(&network.list, attachment, None),
+            )
         });
         let is_there = || {
             if living(Some(path)).is_empty() {

@@ -8,12 +8,13 @@ use crate::plugin::{Node, RESULT, attachment, is_dead};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// A node with plugins `a` and `b`, which tell when they are started and when they act, `a` half a second later. `b` is
-/// a link to a program with the name of ours, or is not.
-fn node(ours: bool) -> Node {
+/// A node with plugins `a` and `b`, which tell when they are started and when they act, `a` half a second later. The one
+/// that `ours` names is a link to a program with the name of ours.
+fn node(ours: &str) -> Node {
     let node = Node::new();
     let (steps, pid) = (node.path("steps"), node.path("pid"));
-    for (name, file, pause) in [("a", "a", 0.5), ("b", if ours { "bulkhead-cni" } else { "b" }, 0.0)] {
+    for (name, pause) in [("a", 0.5), ("b", 0.0)] {
+        let file = if name == ours { "bulkhead-cni" } else { name };
         let text = format!(
             "#!/bin/sh\necho {name} starts >> {steps}\necho $$ > {pid}.{name}\nIN=$(cat)\n[ -n \"$IN\" ] || exit 1\n\
              sleep {pause}\necho {name} $CNI_COMMAND >> {steps}\n[ $CNI_COMMAND != ADD ] || echo '{RESULT}'\n",
@@ -22,8 +23,8 @@ fn node(ours: bool) -> Node {
         );
         node.install(file, &text);
     }
-    if ours {
-        symlink("bulkhead-cni", node.path("bin/b")).unwrap();
+    if !ours.is_empty() {
+        symlink("bulkhead-cni", node.path("bin").join(ours)).unwrap();
     }
     node.default_conf();
     node
@@ -36,7 +37,7 @@ fn steps(node: &Node) -> Vec<String> {
 
 #[tokio::test]
 async fn ours_is_started_while_the_one_before_it_is_at_work() {
-    let node = node(true);
+    let node = node("b");
     let (cni, target) = (node.cni(LONG), attachment("c1"));
     cni.add(&target).await.unwrap();
     let seen = steps(&node);
@@ -49,8 +50,20 @@ async fn ours_is_started_while_the_one_before_it_is_at_work() {
 }
 
 #[tokio::test]
+async fn ours_is_not_started_before_the_one_before_it_knows_what_to_do() {
+    let node = node("b");
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(steps(&node).is_empty(), "{:?}", steps(&node));
+        Err(cni_invoke::Error::Attachment("no namespace today".to_owned()))
+    };
+    node.cni(LONG).add_when(&attachment("c1"), later).await.unwrap_err();
+    assert!(steps(&node).is_empty(), "{:?}", steps(&node));
+}
+
+#[tokio::test]
 async fn another_is_started_in_its_turn() {
-    let node = node(false);
+    let node = node("");
     node.cni(LONG).add(&attachment("c1")).await.unwrap();
     assert_eq!(steps(&node), ["a starts", "a ADD", "b starts", "b ADD"]);
 }
@@ -101,9 +114,9 @@ async fn half_an_answer_of_ours_or_an_error_is_none() {
 
 #[tokio::test]
 async fn what_was_started_in_vain_is_killed_and_was_told_nothing() {
-    let node = node(true);
+    let node = node("a");
     let cni = node.cni(LONG);
-    let pid = node.path("pid.b");
+    let pid = node.path("pid.a");
     let failing = async {
         while fs::read_to_string(&pid).unwrap_or_default().trim().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -113,5 +126,5 @@ async fn what_was_started_in_vain_is_killed_and_was_told_nothing() {
     let error = cni.add_when(&attachment("c1"), failing).await.unwrap_err();
     assert!(error.to_string().contains("no namespace today"), "{error}");
     assert!(is_dead(&pid));
-    assert_eq!((steps(&node), node.records()), (vec!["b starts".to_owned()], 0));
+    assert_eq!((steps(&node), node.records()), (vec!["a starts".to_owned()], 0));
 }
