@@ -10,10 +10,11 @@
 //! outside, so tests reach its socket by path. Its state is on a tmpfs, as `/run` is on a
 //! real node; [`Node::inside`] leads there from outside.
 
+mod paths;
 mod reboot;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -383,12 +384,6 @@ impl Node {
         bail!(told)
     }
 
-    /// The directory of all that belongs to this node.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// The holder's pid, seen from outside: its `/proc` entry shows the namespaces.
     #[must_use]
     pub fn init(&self) -> u32 {
@@ -430,61 +425,6 @@ impl Node {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The server's socket.
-    #[must_use]
-    pub fn socket(&self) -> PathBuf {
-        self.dir().join("cri.sock")
-    }
-
-    /// `--root`.
-    #[must_use]
-    pub fn root_dir(&self) -> PathBuf {
-        self.dir().join("root")
-    }
-
-    /// A path inside the node's mount namespace, as this process can reach it.
-    #[must_use]
-    pub fn inside(&self, path: &Path) -> PathBuf {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        PathBuf::from(format!("/proc/{}/root", self.init)).join(below)
-    }
-
-    /// `--state`, inside.
-    #[must_use]
-    pub fn state_dir(&self) -> PathBuf {
-        self.dir().join("state")
-    }
-
-    /// Where pods log.
-    #[must_use]
-    pub fn logs_dir(&self) -> PathBuf {
-        self.dir().join("logs")
-    }
-
-    /// Network configuration.
-    #[must_use]
-    pub fn conf_dir(&self) -> PathBuf {
-        self.dir().join("conf")
-    }
-
-    /// Network plugins.
-    #[must_use]
-    pub fn bin_dir(&self) -> PathBuf {
-        self.dir().join("bin")
-    }
-
-    /// Registry configuration.
-    #[must_use]
-    pub fn hosts_dir(&self) -> PathBuf {
-        self.dir().join("hosts")
-    }
-
-    /// The server's log.
-    #[must_use]
-    pub fn log_path(&self) -> PathBuf {
-        self.dir().join("daemon.log")
     }
 }
 
