@@ -1,4 +1,4 @@
-//! One call of one plugin.
+//! One call of one plugin, or of several of ours as one process.
 //!
 //! A call has two halves: the program is started, and it is told its configuration. A plugin that does nothing before
 //! it has read that can be started ahead, while the one before it is at work; ours are such. And where one of ours has given the
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use cni_types::PluginConf;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -35,7 +36,8 @@ const SHOWN: usize = 400;
 /// One call.
 #[derive(Debug)]
 pub(crate) struct Invocation<'a> {
-    pub(crate) plugin: &'a str,
+    /// What the process does: one plugin, or several of ours.
+    pub(crate) plugins: &'a [PluginConf],
     pub(crate) network: &'a str,
     pub(crate) command: &'static str,
     pub(crate) container_id: &'a str,
@@ -62,6 +64,14 @@ pub(crate) fn find(plugin: &str, network: &str, dirs: &[PathBuf]) -> Result<Path
             network: network.to_owned(),
             dirs: dirs.to_vec(),
         })
+}
+
+impl Invocation<'_> {
+    /// The names, for whoever reads of it.
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.plugin.as_str()).collect();
+        names.join(", ")
+    }
 }
 
 /// A plugin that runs. Dropped before its end, it is killed with its group, and reaped in the
@@ -119,11 +129,11 @@ impl Running {
 /// The file name of our plugins, to which their names are links.
 const OURS: &str = "bulkhead-cni";
 
-/// Whether the plugin waits for its configuration before it does anything. Of others that is not known: a script may
-/// act on its environment alone.
-pub(crate) fn waits(plugin: &str, network: &str, dirs: &[PathBuf]) -> bool {
-    let path = find(plugin, network, dirs).and_then(|path| path.canonicalize().map_err(Error::io("resolve", &path)));
-    path.is_ok_and(|path| path.file_name().is_some_and(|name| name == OURS))
+/// The program where it is ours. Ours waits for its configuration before it does anything, and does the work of several
+/// plugins as one process. Of others that is not known: a script may act on its environment alone.
+pub(crate) fn ours(plugin: &str, network: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
+    let path = find(plugin, network, dirs).ok()?.canonicalize().ok()?;
+    path.file_name().is_some_and(|name| name == OURS).then_some(path)
 }
 
 /// A plugin that runs and has not been told its configuration.
@@ -135,7 +145,7 @@ pub(crate) struct Started<'a> {
     answers_first: bool,
 }
 
-/// Starts a plugin that [`waits`], so it is one of ours.
+/// Starts what is [`ours`].
 pub(crate) fn start_ours(call: Invocation<'_>) -> Result<Started<'_>, Error> {
     let answers_first = call.command == "ADD";
     Ok(Started {
@@ -144,9 +154,12 @@ pub(crate) fn start_ours(call: Invocation<'_>) -> Result<Started<'_>, Error> {
     })
 }
 
-/// Starts the plugin.
+/// Starts the plugin; several are ours, and one process by their names.
 pub(crate) fn start(call: Invocation<'_>) -> Result<Started<'_>, Error> {
-    let path = find(call.plugin, call.network, call.bin_dirs)?;
+    let Some(first) = call.plugins.first() else {
+        return Err(Error::Attachment(format!("network {:?} has no plugins", call.network)));
+    };
+    let path = find(&first.plugin, call.network, call.bin_dirs)?;
     let bin_path = std::env::join_paths(call.bin_dirs)
         .map_err(|error| Error::Attachment(format!("plugin directories: {error}")))?;
     let mut command = Command::new(&path);
@@ -164,6 +177,12 @@ pub(crate) fn start(call: Invocation<'_>) -> Result<Started<'_>, Error> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    if call.plugins.len() > 1 {
+        // By this name it takes the plugins from its arguments; another program would not know what to do, and say so.
+        command
+            .arg0(OURS)
+            .args(call.plugins.iter().map(|plugin| plugin.plugin.as_str()));
+    }
     let child = command.spawn().map_err(Error::io("execute CNI plugin", &path))?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let running = Running {
@@ -208,7 +227,7 @@ impl Started<'_> {
             }
             running.child = None;
             return Err(Error::Timeout {
-                plugin: call.plugin.to_owned(),
+                plugin: call.names(),
                 network: call.network.to_owned(),
                 command: call.command,
                 after: call.timeout,
@@ -256,14 +275,16 @@ async fn converse(
     let feed = async {
         let Some(mut to) = to else { return Ok(()) };
         match to.write_all(stdin).await {
+            Ok(()) => {
+                // Closed: it reads to the end.
+                drop(to);
+                told();
+                Ok(())
+            }
             // It may answer without reading.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
-            _ => {}
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(error),
         }
-        // Closed: it reads to the end.
-        drop(to);
-        told();
-        Ok(())
     };
     let Output { stdout, stderr } = output;
     let talk = async {
@@ -307,7 +328,7 @@ fn judge(call: &Invocation<'_>, status: ExitStatus, output: Output) -> Result<Ve
             &output.stdout
         };
         Error::Rubbish {
-            plugin: call.plugin.to_owned(),
+            plugin: call.names(),
             network: call.network.to_owned(),
             command: call.command,
             why,
@@ -322,7 +343,7 @@ fn judge(call: &Invocation<'_>, status: ExitStatus, output: Output) -> Result<Ve
     }
     match cni_types::Error::parse(&output.stdout) {
         Some(source) => Err(Error::Plugin {
-            plugin: call.plugin.to_owned(),
+            plugin: call.names(),
             network: call.network.to_owned(),
             command: call.command,
             source: Box::new(source),
@@ -335,7 +356,7 @@ impl Invocation<'_> {
     /// The answer is no answer.
     pub(crate) fn rubbish(&self, why: impl std::fmt::Display, stdout: &[u8]) -> Error {
         Error::Rubbish {
-            plugin: self.plugin.to_owned(),
+            plugin: self.names(),
             network: self.network.to_owned(),
             command: self.command,
             why: why.to_string(),

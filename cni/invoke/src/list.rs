@@ -73,7 +73,7 @@ fn conf_of(
     Value::Object(conf)
 }
 
-/// The plugin whose turn is next, where it has been started; it was told nothing, and is killed when this is dropped.
+/// The process whose turn is next, where it has been started; it was told nothing, and is killed when this is dropped.
 type Ahead<'a> = Option<Started<'a>>;
 
 /// One verb on one attachment.
@@ -111,9 +111,9 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn invocation(&'a self, plugin: &'a PluginConf) -> Invocation<'a> {
+    fn invocation(&'a self, plugins: &'a [PluginConf]) -> Invocation<'a> {
         Invocation {
-            plugin: &plugin.plugin,
+            plugins,
             network: &self.list.name,
             command: self.command,
             container_id: &self.attachment.container_id,
@@ -126,47 +126,69 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn conf(&self, plugin: &PluginConf, previous: Option<&Value>) -> String {
-        conf_of(self.list, plugin, previous, &self.attachment.capabilities).to_string()
+    fn conf(&self, plugin: &PluginConf, previous: Option<&Value>) -> Value {
+        conf_of(self.list, plugin, previous, &self.attachment.capabilities)
     }
 
     /// Runs one plugin; what it printed.
     async fn plugin(&self, plugin: &PluginConf, previous: Option<&Value>) -> Result<Vec<u8>, Error> {
-        let started = exec::start(self.invocation(plugin))?;
-        started.finish(self.conf(plugin, previous).as_bytes(), || ()).await
+        let started = exec::start(self.invocation(std::slice::from_ref(plugin)))?;
+        started
+            .finish(self.conf(plugin, previous).to_string().as_bytes(), || ())
+            .await
     }
 
-    /// Starts a plugin that waits to be told what to do. Where it cannot be started now, its turn will say why.
-    fn ahead(&'a self, plugin: Option<&'a PluginConf>) -> Ahead<'a> {
-        let waits = |plugin: &&PluginConf| exec::waits(&plugin.plugin, &self.list.name, &self.cni.options.bin_dirs);
-        exec::start_ours(self.invocation(plugin.filter(waits)?)).ok()
+    /// Which of `plugins` are one process together: ours that follow one another.
+    fn processes<'p>(&self, plugins: &'p [PluginConf]) -> Vec<&'p [PluginConf]> {
+        let ours = |plugin: &PluginConf| exec::ours(&plugin.plugin, &self.list.name, &self.cni.options.bin_dirs);
+        // Of the first of a chunk it is asked once more than needed; a list has two or three.
+        let together = |one: &PluginConf, next: &PluginConf| ours(one).is_some_and(|path| ours(next) == Some(path));
+        plugins.chunk_by(together).collect()
     }
 
-    /// Runs one plugin, which may have been started. `next` is started when this one has been told what to do and works:
-    /// earlier, its start would take the processor from it.
+    /// Starts a process that waits to be told what to do. Where it cannot be started now, its turn will say why.
+    fn ahead(&'a self, process: Option<&'a [PluginConf]>) -> Ahead<'a> {
+        let process = process?;
+        let first = &process.first()?.plugin;
+        exec::ours(first, &self.list.name, &self.cni.options.bin_dirs)?;
+        exec::start_ours(self.invocation(process)).ok()
+    }
+
+    /// Runs one process, which may have been started, with its configuration. `next` is started when this one has been
+    /// told what to do and works: earlier, its start would take the processor from it.
     async fn in_turn(
         &'a self,
         ahead: &mut Ahead<'a>,
-        plugin: &'a PluginConf,
-        next: Option<&'a PluginConf>,
-        previous: Option<&Value>,
+        process: &'a [PluginConf],
+        next: Option<&'a [PluginConf]>,
+        conf: Value,
     ) -> Result<Vec<u8>, Error> {
         let started = match ahead.take() {
             Some(started) => started,
-            None => exec::start(self.invocation(plugin))?,
+            None => exec::start(self.invocation(process))?,
         };
-        let conf = self.conf(plugin, previous);
-        started.finish(conf.as_bytes(), || *ahead = self.ahead(next)).await
+        started
+            .finish(conf.to_string().as_bytes(), || *ahead = self.ahead(next))
+            .await
     }
 
     /// ADD of every plugin; the last result, as it came and as it is understood.
-    async fn add(&'a self, mut ahead: Ahead<'a>) -> Result<(Value, AddResult), Error> {
+    async fn add(
+        &'a self,
+        processes: &'a [&'a [PluginConf]],
+        mut ahead: Ahead<'a>,
+    ) -> Result<(Value, AddResult), Error> {
         let mut last = None;
-        let plugins = &self.list.plugins;
-        for (at, plugin) in plugins.iter().enumerate() {
+        for (at, process) in processes.iter().enumerate() {
             let previous = last.as_ref().map(|(value, _)| value);
-            let stdout = self.in_turn(&mut ahead, plugin, plugins.get(at + 1), previous).await?;
-            let rubbish = |why: &dyn std::fmt::Display| self.invocation(plugin).rubbish(why, &stdout);
+            // Within a process each hands its result to the next.
+            let confs = process
+                .iter()
+                .enumerate()
+                .map(|(at, plugin)| self.conf(plugin, previous.filter(|_| at == 0)));
+            let next = processes.get(at + 1).copied();
+            let stdout = self.in_turn(&mut ahead, process, next, one_or_many(confs)).await?;
+            let rubbish = |why: &dyn std::fmt::Display| self.invocation(process).rubbish(why, &stdout);
             let value: Value = serde_json::from_slice(&stdout).map_err(|e| rubbish(&format!("no JSON ({e})")))?;
             let result = AddResult::from_value(&value, self.list.version).map_err(|e| rubbish(&e))?;
             // What the next plugin gets is in the version that the network asks for.
@@ -183,13 +205,27 @@ impl<'a> Step<'a> {
     /// DEL of every plugin, backwards.
     async fn del(&self, result: Option<&Value>) -> Result<(), Error> {
         let previous = result.filter(|_| self.list.version >= Version::CHECK);
+        let backwards: Vec<PluginConf> = self.list.plugins.iter().rev().cloned().collect();
+        let processes = self.processes(&backwards);
         let mut ahead = None;
-        let mut left = self.list.plugins.as_slice();
-        while let [before @ .., plugin] = left {
-            self.in_turn(&mut ahead, plugin, before.last(), previous).await?;
-            left = before;
+        for (at, process) in processes.iter().enumerate() {
+            let confs = process.iter().map(|plugin| self.conf(plugin, previous));
+            let next = processes.get(at + 1).copied();
+            self.in_turn(&mut ahead, process, next, one_or_many(confs)).await?;
         }
         Ok(())
+    }
+}
+
+/// What a process is told: the configuration of its plugin, or an array of those of several.
+fn one_or_many(confs: impl Iterator<Item = Value>) -> Value {
+    let mut confs: Vec<Value> = confs.collect();
+    match confs.pop() {
+        Some(only) if confs.is_empty() => only,
+        last => {
+            confs.extend(last);
+            Value::Array(confs)
+        }
     }
 }
 
@@ -245,10 +281,11 @@ impl Cni {
         let path = attachment.netns.as_deref().unwrap_or(Path::new(""));
         step.netns = path.display().to_string();
         self.installed(&network.list)?;
+        let processes = step.processes(&network.list.plugins);
         // `ready` first: what it asks of others is done while the first plugin is started here.
         let (ready, (ahead, recorded)) = tokio::join!(ready, async {
             (
-                step.ahead(network.list.plugins.first()),
+                step.ahead(processes.first().copied()),
                 cache.put(&network.list, attachment, None),
             )
         });
@@ -266,7 +303,7 @@ impl Cni {
             drop(cache.remove(&network.list.name, attachment));
             return Err(error);
         }
-        let failed = match step.add(ahead).await {
+        let failed = match step.add(&processes, ahead).await {
             Ok((value, result)) => match cache.put(&network.list, attachment, Some(value)) {
                 Ok(()) => return Ok(result),
                 Err(error) => error,

@@ -74,7 +74,8 @@ fn execute(call: &Call, plugin: &str, path: &Path) -> Result<Vec<u8>> {
         .spawn()
         .map_err(failed("execute"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(&call.stdin) {
+        let conf = Value::Object(call.conf.clone()).to_string();
+        match stdin.write_all(conf.as_bytes()) {
             // It may answer without reading.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(failed("write to")(error)),
             _ => {}
@@ -128,7 +129,6 @@ pub(crate) fn del(call: &Call, plugin: &str) -> Result<()> {
                 network: call.network.clone(),
                 version: call.version,
                 conf: call.conf.clone(),
-                stdin: call.stdin.clone(),
             };
             execute(&undo, plugin, &path).map(drop)
         }

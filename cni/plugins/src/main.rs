@@ -1,5 +1,5 @@
 //! `bulkhead-cni`: the standard CNI plugins as one program, which one by the name it is called
-//! by (`bridge`, `host-local`, `loopback`, `portmap`), or by its first argument.
+//! by (`bridge`, `host-local`, `loopback`, `portmap`), or by its arguments: several are one after the other.
 //!
 //! `bulkhead-cni install DIR` copies the program into DIR and links the names to it.
 //! Everything a plugin does, it does by system calls: no other program is executed, save an
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         .and_then(|arg| Path::new(arg).file_name())
         .map(|name| name.to_string_lossy().into_owned());
     if let Some(plugin) = called.as_deref().and_then(skel::find) {
-        return skel::run(plugin);
+        return skel::run(&[plugin]);
     }
     let words: Vec<String> = args.drain(1..).map(|arg| arg.to_string_lossy().into_owned()).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -39,10 +39,12 @@ fn main() -> ExitCode {
             Err(error) => complain(&error.to_string()),
         },
         ["--version"] => say(&format!("bulkhead-cni {}", env!("CARGO_PKG_VERSION"))),
-        [name] if skel::find(name).is_some() => skel::find(name).map_or(ExitCode::FAILURE, skel::run),
-        _ => complain(
-            "usage: bulkhead-cni install DIR\n       bulkhead-cni {bridge|host-local|loopback|portmap} (called as a CNI plugin)",
-        ),
+        names => match names.iter().copied().map(skel::find).collect::<Option<Vec<_>>>() {
+            Some(plugins) if !plugins.is_empty() => skel::run(&plugins),
+            _ => complain(
+                "usage: bulkhead-cni install DIR\n       bulkhead-cni {bridge|host-local|loopback|portmap}... (called as CNI plugins)",
+            ),
+        },
     }
 }
 

@@ -3,6 +3,9 @@
 //! Order: `CNI_COMMAND` → required variables, each checked before it is used anywhere → the
 //! configuration, at most 4 MiB → its version → the plugin → one JSON object on stdout. Exit
 //! code 0, or 1 with an error object.
+//!
+//! Several plugins may be one call: an array of their configurations, and the result of each is what the next one gets as
+//! `prevResult`. That is Bulkhead's own, for plugins of this program that follow one another in a network.
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -69,8 +72,6 @@ pub(crate) struct Call {
     pub(crate) network: String,
     pub(crate) version: Version,
     pub(crate) conf: Map<String, Value>,
-    /// The configuration as it came, for a delegate.
-    pub(crate) stdin: Vec<u8>,
 }
 
 impl Call {
@@ -133,13 +134,14 @@ impl Call {
     }
 }
 
-/// Runs the program as `plugin`.
-pub(crate) fn run(plugin: &'static Plugin) -> ExitCode {
+/// Runs the program as `plugins`, one after the other.
+pub(crate) fn run(plugins: &[&'static Plugin]) -> ExitCode {
     let command = variable("CNI_COMMAND");
     if command.is_empty() {
+        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name).collect();
         return crate::complain(&format!(
             "bulkhead-cni {} {}: a CNI plugin, to be called by a container runtime\nCNI versions spoken: {}",
-            plugin.name,
+            names.join(" "),
             env!("CARGO_PKG_VERSION"),
             Version::supported().join(", ")
         ));
@@ -150,24 +152,22 @@ pub(crate) fn run(plugin: &'static Plugin) -> ExitCode {
             true,
         );
     }
-    let mut spoken = Version::CURRENT;
-    match serve(plugin, command, &mut spoken) {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some((value, after))) => {
+    let mut at = At::default();
+    match serve(plugins, command, &mut at) {
+        Ok(Some(Answer { value, after })) => {
             let code = print(&value, true);
             // Bulkhead goes on when the streams close, and does not wait for the end of this process; others do.
-            if let Some(after) = after
-                && code == ExitCode::SUCCESS
-                && sys::fds::close_standard().is_ok()
-            {
-                after();
+            if !after.is_empty() && code == ExitCode::SUCCESS && sys::fds::close_standard().is_ok() {
+                after.into_iter().for_each(|after| after());
             }
             code
         }
+        Ok(None) => ExitCode::SUCCESS,
         Err(fault) => {
+            let plugin = plugins.get(at.plugin).map_or("", |plugin| plugin.name);
             let error = Error {
-                version: spoken.to_string(),
-                ..fault.into_cni(plugin.name)
+                version: at.version.to_string(),
+                ..fault.into_cni(plugin)
             };
             print(&json!(error), false)
         }
@@ -190,10 +190,52 @@ fn variable(name: &str) -> String {
 }
 
 /// What is printed, and done afterwards.
-type Answer = (Value, Option<Box<dyn FnOnce()>>);
+struct Answer {
+    value: Value,
+    after: Vec<Box<dyn FnOnce()>>,
+}
 
-fn serve(plugin: &Plugin, command: String, spoken: &mut Version) -> Result<Option<Answer>> {
-    let call = read(command, spoken)?;
+/// How far it has come, for the error object.
+struct At {
+    /// Which of the plugins.
+    plugin: usize,
+    version: Version,
+}
+
+impl Default for At {
+    fn default() -> Self {
+        Self {
+            plugin: 0,
+            version: Version::CURRENT,
+        }
+    }
+}
+
+fn serve(plugins: &[&'static Plugin], command: String, at: &mut At) -> Result<Option<Answer>> {
+    let asked = Asked::read(command)?;
+    let mut answer = None::<Answer>;
+    for (plugin, mut conf) in plugins.iter().zip(configurations(plugins)?) {
+        if let Some(answer) = &answer {
+            conf.insert("prevResult".to_owned(), answer.value.clone());
+        }
+        let call = asked.call(conf, &mut at.version)?;
+        if let Some(added) = one(plugin, &call)? {
+            let (value, after) = match added {
+                Added::Result(result) => (result.to_value(call.version)?, None),
+                Added::Then(result, after) => (result.to_value(call.version)?, Some(after)),
+                Added::Unchanged(value) => (value, None),
+            };
+            let mut all = answer.map(|answer| answer.after).unwrap_or_default();
+            all.extend(after);
+            answer = Some(Answer { value, after: all });
+        }
+        at.plugin += 1;
+    }
+    Ok(answer)
+}
+
+/// One verb of one plugin; what ADD has made.
+fn one(plugin: &Plugin, call: &Call) -> Result<Option<Added>> {
     let since = |version: Version| {
         if call.version >= version {
             return Ok(());
@@ -205,23 +247,19 @@ fn serve(plugin: &Plugin, command: String, spoken: &mut Version) -> Result<Optio
         Err(Fault::new(Code::IncompatibleVersion, text))
     };
     match call.command.as_str() {
-        "ADD" => match (plugin.add)(&call)? {
-            Added::Result(result) => Ok(Some((result.to_value(call.version)?, None))),
-            Added::Then(result, after) => Ok(Some((result.to_value(call.version)?, Some(after)))),
-            Added::Unchanged(value) => Ok(Some((value, None))),
-        },
-        "DEL" => (plugin.del)(&call).map(|()| None),
+        "ADD" => (plugin.add)(call).map(Some),
+        "DEL" => (plugin.del)(call).map(|()| None),
         "CHECK" => {
             since(Version::CHECK)?;
-            (plugin.check)(&call).map(|()| None)
+            (plugin.check)(call).map(|()| None)
         }
         "GC" => {
             since(Version::STATUS)?;
-            (plugin.gc)(&call).map(|()| None)
+            (plugin.gc)(call).map(|()| None)
         }
         "STATUS" => {
             since(Version::STATUS)?;
-            (plugin.status)(&call).map(|()| None)
+            (plugin.status)(call).map(|()| None)
         }
         other => Err(Fault::new(
             Code::InvalidEnvironment,
@@ -230,35 +268,77 @@ fn serve(plugin: &Plugin, command: String, spoken: &mut Version) -> Result<Optio
     }
 }
 
-fn read(command: String, spoken: &mut Version) -> Result<Call> {
-    let environment = |text: String| Fault::new(Code::InvalidEnvironment, text);
-    let (container_id, ifname, netns) = (
-        variable("CNI_CONTAINERID"),
-        variable("CNI_IFNAME"),
-        variable("CNI_NETNS"),
-    );
-    let of_container = matches!(command.as_str(), "ADD" | "DEL" | "CHECK");
-    if of_container {
-        let mut missing = Vec::new();
-        let with_netns = command != "DEL";
-        for (key, value, wanted) in [
-            ("CNI_CONTAINERID", &container_id, true),
-            ("CNI_IFNAME", &ifname, true),
-            ("CNI_NETNS", &netns, with_netns),
-        ] {
-            if wanted && value.is_empty() {
-                missing.push(key);
+/// What the environment says, for all plugins of the call.
+struct Asked {
+    command: String,
+    container_id: String,
+    netns: Option<PathBuf>,
+    ifname: String,
+}
+
+impl Asked {
+    fn read(command: String) -> Result<Self> {
+        let environment = |text: String| Fault::new(Code::InvalidEnvironment, text);
+        let (container_id, ifname, netns) = (
+            variable("CNI_CONTAINERID"),
+            variable("CNI_IFNAME"),
+            variable("CNI_NETNS"),
+        );
+        let of_container = matches!(command.as_str(), "ADD" | "DEL" | "CHECK");
+        if of_container {
+            let mut missing = Vec::new();
+            let with_netns = command != "DEL";
+            for (key, value, wanted) in [
+                ("CNI_CONTAINERID", &container_id, true),
+                ("CNI_IFNAME", &ifname, true),
+                ("CNI_NETNS", &netns, with_netns),
+            ] {
+                if wanted && value.is_empty() {
+                    missing.push(key);
+                }
             }
+            if !missing.is_empty() {
+                return Err(environment(format!(
+                    "{} missing from the environment",
+                    missing.join(", ")
+                )));
+            }
+            name::container_id(&container_id).map_err(|error| environment(error.to_string()))?;
+            name::interface(&ifname).map_err(|error| environment(error.to_string()))?;
         }
-        if !missing.is_empty() {
-            return Err(environment(format!(
-                "{} missing from the environment",
-                missing.join(", ")
-            )));
-        }
-        name::container_id(&container_id).map_err(|error| environment(error.to_string()))?;
-        name::interface(&ifname).map_err(|error| environment(error.to_string()))?;
+        Ok(Self {
+            command,
+            container_id,
+            netns: (!netns.is_empty()).then(|| PathBuf::from(netns)),
+            ifname,
+        })
     }
+
+    /// The call of a plugin with `conf`; `spoken` is the version that it speaks, as soon as that is known.
+    fn call(&self, conf: Map<String, Value>, spoken: &mut Version) -> Result<Call> {
+        let conf = PluginConf::from_map(conf)?.raw;
+        let version = conf::version(&conf)?;
+        *spoken = version;
+        let network = conf.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        name::network(&network).map_err(|error| Fault::config(error.to_string()))?;
+        Ok(Call {
+            command: self.command.clone(),
+            container_id: self.container_id.clone(),
+            netns: self.netns.clone(),
+            ifname: self.ifname.clone(),
+            args: conf::parse_args(&variable("CNI_ARGS"))?,
+            path: std::env::split_paths(&variable("CNI_PATH"))
+                .filter(|dir| !dir.as_os_str().is_empty())
+                .collect(),
+            network,
+            version,
+            conf,
+        })
+    }
+}
+
+/// The configurations on standard input: of one plugin, or an array of as many as there are plugins.
+fn configurations(plugins: &[&'static Plugin]) -> Result<Vec<Map<String, Value>>> {
     let mut stdin = Vec::new();
     std::io::stdin()
         .lock()
@@ -271,23 +351,14 @@ fn read(command: String, spoken: &mut Version) -> Result<Call> {
             format!("the configuration is larger than {CONFIG_MAX} bytes"),
         ));
     }
-    let conf = PluginConf::parse(&stdin)?.raw;
-    let version = conf::version(&conf)?;
-    *spoken = version;
-    let network = conf.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    name::network(&network).map_err(|error| Fault::config(error.to_string()))?;
-    Ok(Call {
-        command,
-        container_id,
-        netns: (!netns.is_empty()).then(|| PathBuf::from(netns)),
-        ifname,
-        args: conf::parse_args(&variable("CNI_ARGS"))?,
-        path: std::env::split_paths(&variable("CNI_PATH"))
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .collect(),
-        network,
-        version,
-        conf,
-        stdin,
-    })
+    if plugins.len() == 1 {
+        return Ok(vec![PluginConf::parse(&stdin)?.raw]);
+    }
+    let confs: Vec<Map<String, Value>> = serde_json::from_slice(&stdin)
+        .map_err(|error| Fault::new(Code::Decoding, format!("the configurations: {error}")))?;
+    if confs.len() != plugins.len() {
+        let text = format!("{} configurations for {} plugins", confs.len(), plugins.len());
+        return Err(Fault::config(text));
+    }
+    Ok(confs)
 }

@@ -7,6 +7,7 @@ mod ahead;
 mod bad_plugins;
 #[cfg(test)]
 mod plugin;
+mod together;
 #[cfg(test)]
 mod verbs;
 #[cfg(test)]

@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 
 use crate::host::PROGRAM;
 
-/// Calls a plugin; whether it succeeded, and what it printed.
-fn call(plugin: &str, environment: &[(&str, &str)], stdin: &str) -> (bool, Value) {
+/// Calls a plugin, or several as one; whether it succeeded, and what it printed.
+fn call(plugins: &str, environment: &[(&str, &str)], stdin: &str) -> (bool, Value) {
     let mut command = Command::new(PROGRAM);
-    command.arg(plugin).env_clear().envs(environment.iter().copied());
+    command
+        .args(plugins.split(' '))
+        .env_clear()
+        .envs(environment.iter().copied());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     // A plugin may answer before it has read everything.
     child
@@ -41,6 +44,40 @@ fn with<'a>(key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     ADD.iter()
         .map(|(k, v)| if *k == key { (*k, value) } else { (*k, *v) })
         .collect()
+}
+
+#[test]
+fn several_are_called_as_one() {
+    let confs = |list: &[Value]| json!(list).to_string();
+    let (lo, maps) = (
+        json!({"cniVersion": "1.0.0", "name": "n", "type": "loopback"}),
+        json!({"cniVersion": "1.0.0", "name": "n", "type": "portmap",
+            "runtimeConfig": {"portMappings": [{"hostPort": 0, "containerPort": 1}]}}),
+    );
+    let netns = with("CNI_NETNS", "/proc/self/ns/net");
+    for (plugins, stdin, code, msg) in [
+        (
+            "loopback portmap",
+            confs(&[lo.clone()]),
+            7,
+            "1 configurations for 2 plugins",
+        ),
+        ("loopback portmap", lo.to_string(), 6, "the configurations"),
+        // Whoever failed is named; the one before it had its turn, and gave its result on.
+        ("loopback portmap", confs(&[lo, maps.clone()]), 7, "portmap: hostPort"),
+        (
+            "portmap loopback",
+            confs(&[maps.clone(), maps]),
+            7,
+            "portmap: portmap must be chained",
+        ),
+    ] {
+        let (ok, answer) = call(plugins, &netns, &stdin);
+        assert!(!ok && answer["code"] == code, "{answer}");
+        assert!(answer["msg"].as_str().unwrap().contains(msg), "{answer}");
+    }
+    let (ok, answer) = call("loopback nothing", &netns, "[]");
+    assert!(!ok && answer.is_null(), "{answer}");
 }
 
 #[test]
