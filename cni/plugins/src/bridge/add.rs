@@ -216,7 +216,7 @@ fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: P
     let announcement = if conf.leave_down {
         None
     } else {
-        Announcement::of(inside, &container, &result)
+        Announcement::of(inside, &container, conf, &result)
     };
     Ok(Made { result, announcement })
 }

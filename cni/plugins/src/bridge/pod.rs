@@ -1,6 +1,7 @@
 //! The container's end of the pair: settings that must precede its coming up, addresses, up,
 //! routes, in one visit to its namespace and one batch.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_netlink::addr::{self, Address};
@@ -43,15 +44,20 @@ pub(super) fn enter(netns: &NetNs, home: &NetNs, ifname: &str, conf: &Conf, has_
 /// Gives the interface its addresses, brings it up, makes the routes; returns it as it is then.
 pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &AddResult) -> Result<Link> {
     let mut batch = Batch::new();
+    // What must hold before the link is up is a request of its own: within one, the kernel brings it up first (do_setlink).
+    let mut before = Change::new();
+    if let Some(mac) = mac_of(conf, result) {
+        before = before.mac(mac);
+    }
+    if !result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
+        // An IPv4 network does not speak IPv6 behind its owner's back (CVE-2024-32473).
+        before = before.no_link_local();
+    }
+    batch.push(before.request(index));
     for config in &result.ips {
         batch.push(addr::add(index, config.address, conf.dad));
     }
     if !conf.leave_down {
-        if !result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
-            // An IPv4 network does not speak IPv6 behind its owner's back (CVE-2024-32473). In a request of its own: within
-            // one, the kernel brings the link up first (do_setlink), and it would have its link-local address already.
-            batch.push(Change::new().no_link_local().request(index));
-        }
         // Up first, and nothing announced yet: see `Announcement`.
         batch.push(Change::new().up(true).ipv4(ARP_NOTIFY, 1).request(index));
         if conf.dad && result.ips.iter().any(|config| config.address.addr().is_ipv6()) {
@@ -80,6 +86,26 @@ pub(super) fn configure(socket: &mut Socket, index: u32, conf: &Conf, result: &A
     link.ok_or_else(|| Fault::internal("the kernel did not describe the container's interface"))
 }
 
+/// How the hardware addresses of [`mac_of`] begin: locally administered.
+const MAC_PREFIX: [u8; 2] = [0x0a, 0x58];
+
+/// The hardware address that goes with the IPv4 address, in a network whose gateway is its bridge: all its addresses are
+/// this node's. Whoever has an address next has the same of hardware, so what neighbours remember is never wrong and there
+/// is nothing to announce. Elsewhere the kernel's random one is kept, as one that was asked for is.
+fn mac_of(conf: &Conf, result: &AddResult) -> Option<[u8; 6]> {
+    let mut v4 = result.ips.iter().filter_map(|config| match config.address.addr() {
+        IpAddr::V4(v4) => Some(v4.octets()),
+        IpAddr::V6(_) => None,
+    });
+    match (v4.next(), v4.next()) {
+        (Some([a, b, c, d]), None) if conf.gateway && conf.mac.is_none() => {
+            Some([MAC_PREFIX[0], MAC_PREFIX[1], a, b, c, d])
+        }
+        // Of two addresses each may be given on with another.
+        _ => None,
+    }
+}
+
 /// What tells the neighbours who has the address now; one that had it before may be in their tables.
 ///
 /// It is a broadcast, which the bridge copies to each of its ports and each pod looks at, all of it within the system call
@@ -94,8 +120,11 @@ pub(super) struct Announcement {
 }
 
 impl Announcement {
-    /// That of `link`, through a socket of its namespace; none without an IPv4 address.
-    pub(super) fn of(socket: Socket, link: &Link, result: &AddResult) -> Option<Self> {
+    /// That of `link`, through a socket of its namespace; none without an IPv4 address, or where it tells nothing new.
+    pub(super) fn of(socket: Socket, link: &Link, conf: &Conf, result: &AddResult) -> Option<Self> {
+        if mac_of(conf, result).is_some() {
+            return None;
+        }
         let has_v4 = result.ips.iter().any(|config| config.address.addr().is_ipv4());
         let mac = <[u8; 6]>::try_from(link.mac.as_slice()).ok().filter(|_| has_v4)?;
         let index = link.index;

@@ -51,7 +51,8 @@ fn many_at_once() {
 #[test]
 fn neighbours_hear_who_has_an_address_now() {
     isolated(name!("neighbours_hear_who_has_an_address_now"), &[Set::Ours], |host| {
-        host.usual();
+        // Others than this node's pods may be in a network whose gateway is somewhere else.
+        host.configure("1.0.0", &[host.bridge(&json!({"isGateway": false}))]);
         let (one, two) = (host.pod("one"), host.pod("two"));
         host.add(Set::Ours, &one);
         // As it would be of an owner before: the next pod has the next address.
@@ -68,6 +69,48 @@ fn neighbours_hear_who_has_an_address_now() {
         }
         host.assert_clean();
     });
+}
+
+#[test]
+fn an_address_of_the_nodes_own_network_brings_its_hardware_address() {
+    isolated(
+        name!("an_address_of_the_nodes_own_network_brings_its_hardware_address"),
+        &[Set::Ours],
+        |host| {
+            let ipam = json!({"type": "host-local", "dataDir": host.dir.join("data"), "subnet": "10.88.0.0/29", "rangeEnd": "10.88.0.3"});
+            host.configure("1.0.0", &[host.bridge(&json!({"ipam": ipam}))]);
+            let (one, two, three) = (host.pod("one"), host.pod("two"), host.pod("three"));
+            host.add(Set::Ours, &one);
+            let mac = |result: &cni_types::AddResult| {
+                assert_eq!(result.ips[0].address.addr().to_string(), "10.88.0.3");
+                result.interfaces[2].mac.clone()
+            };
+            assert_eq!(mac(&host.add(Set::Ours, &two)), "0a:58:0a:58:00:03");
+            assert!(two.space.ip("link show eth0").contains("0a:58:0a:58:00:03"));
+            serve(Some(&two.space), "two", "10.88.0.3:80");
+            assert_eq!(ask(Some(&one.space), "10.88.0.3:80"), "two 10.88.0.2");
+            host.del(Set::Ours, &two);
+            // The next one has the address, and with it what `one` remembers of it: nothing needs to be said.
+            let heard = || {
+                let text = one
+                    .space
+                    .run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+                let line = text.lines().find(|line| line.contains("eth0")).unwrap();
+                line.split_whitespace().nth(2).unwrap().to_owned()
+            };
+            let before = heard();
+            assert_eq!(mac(&host.add(Set::Ours, &three)), "0a:58:0a:58:00:03");
+            // CHECK is told of it, and waits for all that ADD does.
+            host.wait(host.cni(Set::Ours).check(&three.attachment)).unwrap();
+            assert_eq!(heard(), before, "packets that `one` got");
+            serve(Some(&three.space), "three", "10.88.0.3:80");
+            assert_eq!(ask(Some(&one.space), "10.88.0.3:80"), "three 10.88.0.2");
+            for pod in [&one, &three] {
+                host.del(Set::Ours, pod);
+            }
+            host.assert_clean();
+        },
+    );
 }
 
 #[test]
