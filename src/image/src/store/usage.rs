@@ -4,12 +4,12 @@
 //! times as long as the last walk took: walking costs at most a twentieth of one CPU. It wakes
 //! up for many snapshots at once, however they came, not for each.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 use spec::ContainerId;
 
@@ -135,8 +135,7 @@ fn measure(snapshot: &Path) -> Result<Usage, Error> {
 
 /// Counts a tree without following links or leaving its filesystem.
 pub(crate) fn walk(path: &Path) -> Result<Usage, Error> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::open(path, flags, Mode::empty()).map_err(sys("open", path.display()))?;
+    let root = directory(CWD, path.as_os_str().as_encoded_bytes()).map_err(sys("open", path.display()))?;
     let stat = rustix::fs::fstat(&root).map_err(sys("stat", path.display()))?;
     let mut usage = Usage {
         used_bytes: blocks(stat.st_blocks),
@@ -164,7 +163,7 @@ pub(crate) fn walk(path: &Path) -> Result<Usage, Error> {
                 usage.used_bytes += blocks(stat.st_blocks);
             }
             if is_dir {
-                openat(fd, name.as_slice(), flags, Mode::empty()).map(Some)
+                directory(fd, &name).map(Some)
             } else {
                 Ok(None)
             }
@@ -180,6 +179,17 @@ pub(crate) fn walk(path: &Path) -> Result<Usage, Error> {
     Ok(usage)
 }
 
+/// Opens a directory to list it and leave no trace: that would be a container's file changing by being measured, and an
+/// inode to write, for which the next look may have to wait.
+fn directory(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        // For owners, and whoever may act as one (open(2)).
+        Err(Errno::PERM) => openat(dir, name, flags, Mode::empty()),
+        opened => opened,
+    }
+}
+
 fn blocks(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0) * 512
 }
@@ -187,6 +197,26 @@ fn blocks(count: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_measured_was_not_read() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        let old = rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps {
+            last_access: old,
+            last_modification: old,
+        };
+        for path in [&below, dir.path()] {
+            rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).unwrap();
+        }
+        assert_eq!(walk(dir.path()).unwrap().inodes_used, 2);
+        for path in [&below, dir.path()] {
+            assert_eq!(std::fs::metadata(path).unwrap().atime(), 1, "{}", path.display());
+        }
+    }
 
     #[test]
     fn hard_links_count_once_and_links_are_not_followed() {
