@@ -114,6 +114,35 @@ fn an_address_of_the_nodes_own_network_brings_its_hardware_address() {
 }
 
 #[test]
+fn connections_are_tracked_when_the_last_pod_is_gone_too() {
+    isolated(
+        name!("connections_are_tracked_when_the_last_pod_is_gone_too"),
+        &[Set::Ours],
+        |host| {
+            host.usual();
+            let pod = host.pod("one");
+            for _ in 0..2 {
+                host.add(Set::Ours, &pod);
+                host.del(Set::Ours, &pod);
+                // The kernel begins anew, with a look through all connections, when no rule needs them any more.
+                let rules = host.ruleset();
+                let entry = rules
+                    .split("chain ")
+                    .find(|chain| chain.starts_with("postrouting"))
+                    .unwrap();
+                assert_eq!(entry.matches("masquerade").count(), 1, "{rules}");
+                // Where no packet comes.
+                assert!(
+                    entry.find("goto masq_checks").unwrap() < entry.find("masquerade").unwrap(),
+                    "{rules}"
+                );
+            }
+            host.assert_clean();
+        },
+    );
+}
+
+#[test]
 fn a_full_network_says_so_and_recovers() {
     isolated(name!("a_full_network_says_so_and_recovers"), &[Set::Ours], |host| {
         let ipam = json!({"type": "host-local", "dataDir": host.dir.join("data"), "subnet": "10.88.0.0/30"});
