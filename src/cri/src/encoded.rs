@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 use proto::cri;
@@ -41,69 +41,55 @@ const ROOM: usize = 64 << 10;
 
 /// What of an object's part in lists does not change, encoded when it is first asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Listed(OnceLock<Bytes>);
+pub(crate) struct Listed(OnceLock<Box<[u8]>>);
 
 impl Listed {
     /// The bytes; `make` is asked once.
-    pub(crate) fn get<M: Message>(&self, make: impl FnOnce() -> Result<M, Error>) -> Result<Bytes, Error> {
+    pub(crate) fn get<M: Message>(&self, make: impl FnOnce() -> Result<M, Error>) -> Result<&[u8], Error> {
         if let Some(bytes) = self.0.get() {
-            return Ok(bytes.clone());
+            return Ok(bytes);
         }
-        let bytes = Bytes::from(make()?.encode_to_vec());
-        Ok(self.0.get_or_init(|| bytes).clone())
+        let bytes = make()?.encode_to_vec().into_boxed_slice();
+        Ok(self.0.get_or_init(|| bytes))
     }
 }
 
-/// A list answer. It is only ever written.
+/// A list answer, as it is sent. It is only ever written.
 #[derive(Debug, Default)]
-pub(crate) struct Encoded {
-    items: Vec<(Bytes, State)>,
-}
-
-/// The field that says an object's state.
-#[derive(Debug, Clone, Copy)]
-struct State {
-    field: u32,
-    value: u64,
-}
-
-impl State {
-    fn length(self) -> usize {
-        // What is zero is left out, as ever.
-        if self.value == 0 {
-            return 0;
-        }
-        encoding::key_len(self.field) + encoding::encoded_len_varint(self.value)
-    }
-}
+pub(crate) struct Encoded(Vec<u8>);
 
 impl Encoded {
+    /// An answer without objects, with room for those of a usual node.
+    pub(crate) fn new() -> Self {
+        Self(Vec::with_capacity(ROOM))
+    }
+
     /// Adds an object: its bytes, and in field `field` its state.
-    pub(crate) fn push(&mut self, bytes: Bytes, field: u32, state: i32) {
+    pub(crate) fn push(&mut self, bytes: &[u8], field: u32, state: i32) {
+        let answer = &mut self.0;
         let value = u64::try_from(state).unwrap_or_default();
-        self.items.push((bytes, State { field, value }));
+        // What is zero is left out, as ever.
+        let length = match value {
+            0 => 0,
+            value => encoding::key_len(field) + encoding::encoded_len_varint(value),
+        };
+        encoding::encode_key(ITEMS, WireType::LengthDelimited, answer);
+        encoding::encode_varint((bytes.len() + length) as u64, answer);
+        answer.extend_from_slice(bytes);
+        if value != 0 {
+            encoding::encode_key(field, WireType::Varint, answer);
+            encoding::encode_varint(value, answer);
+        }
     }
 }
 
 impl Message for Encoded {
     fn encode_raw(&self, buf: &mut impl BufMut) {
-        for (bytes, state) in &self.items {
-            encoding::encode_key(ITEMS, WireType::LengthDelimited, buf);
-            encoding::encode_varint((bytes.len() + state.length()) as u64, buf);
-            buf.put_slice(bytes);
-            if state.value != 0 {
-                encoding::encode_key(state.field, WireType::Varint, buf);
-                encoding::encode_varint(state.value, buf);
-            }
-        }
+        buf.put_slice(&self.0);
     }
 
     fn encoded_len(&self) -> usize {
-        let length = |(bytes, state): &(Bytes, State)| {
-            let all = bytes.len() + state.length();
-            encoding::key_len(ITEMS) + encoding::encoded_len_varint(all as u64) + all
-        };
-        self.items.iter().map(length).sum()
+        self.0.len()
     }
 
     fn merge_field(
@@ -117,7 +103,7 @@ impl Message for Encoded {
     }
 
     fn clear(&mut self) {
-        self.items.clear();
+        self.0.clear();
     }
 }
 
@@ -272,7 +258,7 @@ mod tests {
     #[test]
     fn the_states_are_in_the_fields_that_the_protocol_names() {
         let mut answer = Encoded::default();
-        answer.push(Bytes::new(), containers::STATE_FIELD, 2);
+        answer.push(&[], containers::STATE_FIELD, 2);
         let read = cri::ListContainersResponse::decode(answer.encode_to_vec().as_slice()).unwrap();
         assert_eq!(read.containers[0].state, 2);
     }

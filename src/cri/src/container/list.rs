@@ -85,7 +85,7 @@ pub(crate) fn list(
 
 /// The same, from bytes that each container keeps.
 pub(crate) fn encoded(rt: &Runtime, request: &cri::ListContainersRequest) -> Result<Encoded, Error> {
-    let mut answer = Encoded::default();
+    let mut answer = Encoded::new();
     for container in chosen(rt, request.filter.as_ref())? {
         let bytes = container.listed.get(|| item(&container, 0))?;
         answer.push(bytes, STATE_FIELD, state(&container));

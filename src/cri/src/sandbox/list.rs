@@ -66,7 +66,7 @@ pub(crate) fn list(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result
 
 /// The same, from bytes that each pod keeps.
 pub(crate) fn encoded(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result<Encoded, Error> {
-    let mut answer = Encoded::default();
+    let mut answer = Encoded::new();
     for sandbox in chosen(rt, request.filter.as_ref())? {
         let bytes = sandbox.listed.get(|| item(&sandbox, 0))?;
         answer.push(bytes, STATE_FIELD, sandbox.state().into());
