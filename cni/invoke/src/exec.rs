@@ -22,9 +22,11 @@ use std::time::Duration;
 use cni_types::PluginConf;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use tokio::net::UnixStream;
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::error::Error;
+use crate::lent::{self, Lent, Sockets};
 use crate::turn::Turn;
 
 const STDOUT_MAX: u64 = 4 << 20;
@@ -47,6 +49,7 @@ pub(crate) struct Invocation<'a> {
     pub(crate) bin_dirs: &'a [PathBuf],
     pub(crate) timeout: Duration,
     pub(crate) turn: Turn,
+    pub(crate) sockets: &'a Sockets,
 }
 
 /// Where `plugin` is installed.
@@ -141,17 +144,8 @@ pub(crate) struct Started<'a> {
     call: Invocation<'a>,
     path: PathBuf,
     running: Running,
-    /// Its answer counts before its end.
-    answers_first: bool,
-}
-
-/// Starts what is [`ours`].
-pub(crate) fn start_ours(call: Invocation<'_>) -> Result<Started<'_>, Error> {
-    let answers_first = call.command == "ADD";
-    Ok(Started {
-        answers_first,
-        ..start(call)?
-    })
+    /// What ours is told by.
+    line: Option<UnixStream>,
 }
 
 /// Starts the plugin; several are ours, and one process by their names.
@@ -173,10 +167,20 @@ pub(crate) fn start(call: Invocation<'_>) -> Result<Started<'_>, Error> {
         .env_remove("NOTIFY_SOCKET")
         .env_remove("LISTEN_FDS")
         .env_remove("LISTEN_PID")
-        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    let line = match ours(&first.plugin, call.network, call.bin_dirs) {
+        None => {
+            command.stdin(Stdio::piped());
+            None
+        }
+        Some(path) => {
+            let (line, theirs) = lent::stdin().map_err(Error::io("make a socket for CNI plugin", &path))?;
+            command.stdin(theirs);
+            Some(line)
+        }
+    };
     if call.plugins.len() > 1 {
         // By this name it takes the plugins from its arguments; another program would not know what to do, and say so.
         command
@@ -194,7 +198,7 @@ pub(crate) fn start(call: Invocation<'_>) -> Result<Started<'_>, Error> {
         call,
         path,
         running,
-        answers_first: false,
+        line,
     })
 }
 
@@ -206,13 +210,21 @@ impl Started<'_> {
             call,
             path,
             mut running,
-            answers_first,
+            line,
         } = self;
         let mut output = Output::default();
+        // The answer of ours to ADD counts before its end.
+        let answers_first = line.is_some() && call.command == "ADD";
+        let lent = line.as_ref().and_then(|_| call.sockets.take());
         let Some(child) = &mut running.child else {
             return Err(call.rubbish("it vanished", &[]));
         };
         let talked = async {
+            let stdin = Stdin {
+                conf: stdin,
+                line,
+                lent: lent.as_ref(),
+            };
             match converse(child, stdin, told, &mut output).await? {
                 None if answers_first && is_answer(&output.stdout) => Ok(None),
                 None => child.wait().await.map(Some),
@@ -235,10 +247,14 @@ impl Started<'_> {
         };
         let Some(status) = ended.map_err(Error::io("talk to CNI plugin", &path))? else {
             running.leave(call.timeout);
+            lent.into_iter().for_each(Lent::give_back);
             return Ok(output.stdout);
         };
         // Reaped: the number may soon be another's.
         running.child = None;
+        if status.success() {
+            lent.into_iter().for_each(Lent::give_back);
+        }
         judge(&call, status, output)
     }
 }
@@ -264,20 +280,36 @@ fn is_answer(stdout: &[u8]) -> bool {
             .is_ok_and(|object| object.contains_key("cniVersion") && !object.contains_key("code"))
 }
 
+/// What a plugin is told, and by what.
+struct Stdin<'a> {
+    conf: &'a [u8],
+    /// Its standard input, where it is ours.
+    line: Option<UnixStream>,
+    lent: Option<&'a Lent>,
+}
+
+impl Stdin<'_> {
+    async fn tell(self, pipe: Option<ChildStdin>) -> std::io::Result<()> {
+        match (self.line, pipe) {
+            (Some(line), _) => lent::tell(line, self.conf, self.lent).await,
+            // Closed: it reads to the end.
+            (None, Some(mut pipe)) => pipe.write_all(self.conf).await,
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 /// Feeds and reads the plugin until it has closed its streams, or has ended; then how.
 async fn converse(
     child: &mut Child,
-    stdin: &[u8],
+    stdin: Stdin<'_>,
     told: impl FnOnce(),
     output: &mut Output,
 ) -> std::io::Result<Option<ExitStatus>> {
     let (to, from, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
-        let Some(mut to) = to else { return Ok(()) };
-        match to.write_all(stdin).await {
+        match stdin.tell(to).await {
             Ok(()) => {
-                // Closed: it reads to the end.
-                drop(to);
                 told();
                 Ok(())
             }

@@ -6,10 +6,11 @@
 //! | `watch`  | the same again whenever the directory changes                       |
 //! | `list`   | ADD, DEL, CHECK, GC, STATUS over the plugins of a network, in order |
 //! | `exec`   | one call of one plugin: environment, stdin, deadline, process group |
+//! | `lent`   | sockets that our plugins work with, kept open                     |
 //! | `cache`  | what was attached, on disk, in libcni's own format                  |
 //!
 //! State: the chosen configuration is swapped as a whole; verbs on one attachment take turns
-//! (`turn`); nothing else is shared, so a slow plugin delays its own pod alone. The cache directory must
+//! (`turn`), and calls of our plugins the sockets that they are lent; nothing else is shared, so a slow plugin delays its own pod alone. The cache directory must
 //! be this daemon's own: GC takes every attachment in it that is not named as valid.
 //!
 //! May use: cni-types, spec.
@@ -18,6 +19,7 @@ mod cache;
 mod conf;
 mod error;
 mod exec;
+mod lent;
 mod list;
 mod turn;
 mod watch;
@@ -68,6 +70,7 @@ pub struct Cni {
     options: Options,
     state: RwLock<conf::State>,
     turns: turn::Turns,
+    sockets: lent::Sockets,
 }
 
 impl Cni {
@@ -81,6 +84,7 @@ impl Cni {
             options,
             state: RwLock::new(state),
             turns: turn::Turns::default(),
+            sockets: lent::Sockets::default(),
         });
         watch::start(&cni);
         cni

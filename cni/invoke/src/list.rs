@@ -123,6 +123,7 @@ impl<'a> Step<'a> {
             bin_dirs: &self.cni.options.bin_dirs,
             timeout: self.cni.options.timeout,
             turn: self.turn.clone(),
+            sockets: &self.cni.sockets,
         }
     }
 
@@ -151,7 +152,7 @@ impl<'a> Step<'a> {
         let process = process?;
         let first = &process.first()?.plugin;
         exec::ours(first, &self.list.name, &self.cni.options.bin_dirs)?;
-        exec::start_ours(self.invocation(process)).ok()
+        exec::start(self.invocation(process)).ok()
     }
 
     /// Runs one process, which may have been started, with its configuration. `next` is started when this one has been

@@ -5,6 +5,8 @@
 //! the kernel marks as interrupted is thrown away and asked again, never passed on as if it
 //! were complete.
 
+use std::sync::OnceLock;
+
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -83,6 +85,16 @@ pub struct Socket {
     buf: Vec<u8>,
 }
 
+/// The netfilter socket that somebody lent to this process.
+static LENT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Takes a connected netfilter socket to use instead of own ones. Whoever closes one that is nobody else's waits, under the
+/// lock of all of nftables, for what others have deleted to be freed (nft_rcv_nl_event): so the lender keeps it open.
+pub fn lend_netfilter(socket: OwnedFd) {
+    // A second one is of no use.
+    drop(LENT.set(socket));
+}
+
 impl Socket {
     fn open(protocol: Option<rustix::net::Protocol>, groups: u32) -> Result<Self, Error> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
@@ -113,12 +125,19 @@ impl Socket {
         Self::open(None, 0)
     }
 
-    /// A socket for nftables and conntrack.
+    /// A socket for nftables and conntrack: the one that was lent, whose uses must not overlap, or a new one.
     ///
     /// # Errors
     /// When the kernel gives no socket.
     pub fn netfilter() -> Result<Self, Error> {
-        Self::open(Some(netlink::NETFILTER), 0)
+        let Some(lent) = LENT.get() else {
+            return Self::open(Some(netlink::NETFILTER), 0);
+        };
+        Ok(Self {
+            fd: rustix::io::fcntl_dupfd_cloexec(lent, 0).map_err(Error::socket("dup"))?,
+            seq: 0,
+            buf: Vec::new(),
+        })
     }
 
     /// A socket for links that also hears what becomes of them.

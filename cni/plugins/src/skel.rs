@@ -8,10 +8,12 @@
 //! `prevResult`. That is Bulkhead's own, for plugins of this program that follow one another in a network.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cni_types::{AddResult, Code, Error, PluginConf, Version, conf, name};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -339,12 +341,7 @@ impl Asked {
 
 /// The configurations on standard input: of one plugin, or an array of as many as there are plugins.
 fn configurations(plugins: &[&'static Plugin]) -> Result<Vec<Map<String, Value>>> {
-    let mut stdin = Vec::new();
-    std::io::stdin()
-        .lock()
-        .take(CONFIG_MAX + 1)
-        .read_to_end(&mut stdin)
-        .map_err(|error| Fault::new(Code::Io, format!("reading the configuration: {error}")))?;
+    let stdin = stdin().map_err(|error| Fault::new(Code::Io, format!("reading the configuration: {error}")))?;
     if stdin.len() as u64 > CONFIG_MAX {
         return Err(Fault::new(
             Code::Decoding,
@@ -361,4 +358,27 @@ fn configurations(plugins: &[&'static Plugin]) -> Result<Vec<Map<String, Value>>
         return Err(Fault::config(text));
     }
     Ok(confs)
+}
+
+/// All of standard input, or a byte more than it may have. Bulkhead's is a socket, by which it lends one of netfilter.
+fn stdin() -> std::io::Result<Vec<u8>> {
+    let stdin = std::io::stdin();
+    let (mut all, mut part) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        match sys::cmsg::recv(stdin.as_fd(), &mut part) {
+            Ok((0, _)) => return Ok(all),
+            Ok((count, lent)) => {
+                all.extend_from_slice(&part[..count]);
+                lent.into_iter().for_each(cni_netlink::socket::lend_netfilter);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::NOTSOCK.raw_os_error()) => {
+                stdin.lock().take(CONFIG_MAX + 1).read_to_end(&mut all)?;
+                return Ok(all);
+            }
+            Err(error) => return Err(error),
+        }
+        if all.len() as u64 > CONFIG_MAX {
+            return Ok(all);
+        }
+    }
 }

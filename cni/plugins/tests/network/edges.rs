@@ -142,6 +142,49 @@ fn connections_are_tracked_when_the_last_pod_is_gone_too() {
     );
 }
 
+/// The sockets of netfilter that this process holds (the third column of the table is the protocol).
+fn netfilter_sockets() -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/netlink").unwrap();
+    let inodes: Vec<String> = table
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1) == Some("12"))
+        .filter_map(|line| Some(format!("socket:[{}]", line.split_whitespace().last()?)))
+        .collect();
+    let held = std::fs::read_dir("/proc/self/fd").unwrap();
+    held.filter_map(|fd| Some(std::fs::read_link(fd.ok()?.path()).ok()?.display().to_string()))
+        .filter(|link| inodes.contains(link))
+        .collect()
+}
+
+#[test]
+fn one_socket_of_netfilter_does_for_calls_that_follow_one_another() {
+    isolated(
+        name!("one_socket_of_netfilter_does_for_calls_that_follow_one_another"),
+        &[Set::Ours],
+        |host| {
+            host.usual();
+            let (one, two) = (host.pod("one").mapping(&[(9000, 80, "tcp", "")]), host.pod("two"));
+            let cni = host.cni(Set::Ours);
+            assert_eq!(netfilter_sockets().len(), 0);
+            host.wait(cni.add(&one.attachment)).unwrap();
+            let first = netfilter_sockets();
+            assert_eq!(first.len(), 1);
+            host.wait(cni.add(&two.attachment)).unwrap();
+            host.wait(cni.del(&one.attachment)).unwrap();
+            assert_eq!(netfilter_sockets(), first);
+            // What a plugin had that failed is not lent again: the second is that of the DEL which undid it.
+            host.wait(cni.add(&two.attachment)).unwrap_err();
+            let seen = crate::traffic::eventually(|| {
+                let now = netfilter_sockets();
+                (now.len() == 1 && now != first).then_some(())
+            });
+            assert!(seen.is_some(), "{:?}, first {first:?}", netfilter_sockets());
+            host.wait(cni.del(&two.attachment)).unwrap();
+            host.assert_clean();
+        },
+    );
+}
+
 #[test]
 fn a_full_network_says_so_and_recovers() {
     isolated(name!("a_full_network_says_so_and_recovers"), &[Set::Ours], |host| {
