@@ -1,5 +1,6 @@
 //! The caller's side over plugins that are shell scripts: `verbs` when they behave,
-//! `bad_plugins` when they do not, `watching` while the configuration changes; `ahead` when which is started.
+//! `bad_plugins` when they do not, `watching` while the configuration changes; `ahead` when which is started, `together`
+//! what is one process.
 
 #[cfg(test)]
 mod ahead;
@@ -7,6 +8,7 @@ mod ahead;
 mod bad_plugins;
 #[cfg(test)]
 mod plugin;
+#[cfg(test)]
 mod together;
 #[cfg(test)]
 mod verbs;

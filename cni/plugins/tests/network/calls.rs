@@ -58,7 +58,7 @@ fn several_are_called_as_one() {
     for (plugins, stdin, code, msg) in [
         (
             "loopback portmap",
-            confs(&[lo.clone()]),
+            confs(std::slice::from_ref(&lo)),
             7,
             "1 configurations for 2 plugins",
         ),
