@@ -88,6 +88,8 @@ pub(crate) struct Snapshot {
     pub(crate) volumes: Vec<Arc<[Digest]>>,
     pub(crate) usage: Usage,
     pub(crate) measure_at: Instant,
+    /// When it was found to use something else than before.
+    pub(crate) changed_at: Instant,
 }
 
 impl Snapshot {
@@ -110,6 +112,7 @@ impl Snapshot {
             volumes,
             usage,
             measure_at: Instant::now(),
+            changed_at: Instant::now(),
         }
     }
 }

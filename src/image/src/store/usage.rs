@@ -1,8 +1,9 @@
 //! How much disk is used: layers from what was written, writable layers from walks.
 //!
 //! No call walks. The janitor measures each snapshot again after ten seconds, or after twenty
-//! times as long as the last walk took: walking costs at most a twentieth of one CPU. It wakes
-//! up for many snapshots at once, however they came, not for each.
+//! times as long as the last walk took: walking costs at most a twentieth of one CPU. One that has used the same
+//! for a minute is measured each minute, as the kubelet does with volumes: on a node with memory to spare for other
+//! things each look is a read of the disk. It wakes up for many snapshots at once, however they came, not for each.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::store::janitor::Round;
 use crate::store::layers::Layers;
 
 const PERIOD: Duration = Duration::from_secs(10);
+/// After so long without a change it is looked for as seldom.
+const IDLE: Duration = Duration::from_secs(60);
 /// How often the janitor looks what is due; what will be before it is half-way to its next look is due.
 const LOOK: Duration = Duration::from_secs(5);
 /// After so long without a pause the rest is measured after one. A deletion has its turn at once.
@@ -50,6 +53,12 @@ pub struct Usage {
     pub inodes_used: u64,
     /// When it was measured, nanoseconds since the epoch.
     pub timestamp_ns: i64,
+}
+
+impl Usage {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.used_bytes, self.inodes_used) == (other.used_bytes, other.inodes_used)
+    }
 }
 
 impl Store {
@@ -110,15 +119,25 @@ pub(crate) fn rounds(layers: Weak<Layers>, dir: PathBuf) -> Round {
             let result = measure(&dir.join(id.as_str()));
             let took = start.elapsed();
             if let Some(snapshot) = layers.lock().snapshots.get_mut(&id) {
-                snapshot.measure_at = Instant::now() + PERIOD.max(took * LAZINESS);
+                let now = Instant::now();
                 // One that cannot be walked keeps its last value and time.
                 if let Ok(usage) = result {
+                    if !usage.is_same(&snapshot.usage) {
+                        snapshot.changed_at = now;
+                    }
                     snapshot.usage = usage;
                 }
+                snapshot.measure_at = now + pause(now - snapshot.changed_at, took);
             }
         }
         Some(LOOK)
     })
+}
+
+/// How long one is left alone that has been the same for so long, after a walk that took so long.
+fn pause(same_for: Duration, took: Duration) -> Duration {
+    let period = if same_for < IDLE { PERIOD } else { IDLE };
+    period.max(took * LAZINESS)
 }
 
 /// The writable layer and the anonymous volumes: both are the container's, and both go with it.
@@ -197,6 +216,25 @@ fn blocks(count: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_not_changed_for_long_is_measured_seldom() {
+        let seconds = Duration::from_secs;
+        for (same_for, took, wanted) in [
+            (0, 0, 10),
+            (59, 0, 10),
+            (60, 0, 60),
+            (600, 0, 60),
+            (0, 1, 20),
+            (600, 5, 100),
+        ] {
+            assert_eq!(
+                pause(seconds(same_for), seconds(took)),
+                seconds(wanted),
+                "{same_for} {took}"
+            );
+        }
+    }
 
     #[test]
     fn what_is_measured_was_not_read() {
