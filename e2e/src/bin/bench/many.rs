@@ -1,13 +1,18 @@
 //! A node that fills: both servers get the same pods, level by level, and at each level are asked
 //! what the kubelet asks all the time. At the last the servers are started again beside them.
 //!
-//! While one server's pods come up, the other stands still with all that it started (`e2e::still`): else the line would
-//! tell how much the other's idle pods, of which there are more and more, take of the processors.
+//! How the way up grows is seen before, on each server alone: it fills the machine and empties it again while the other has no
+//! pod. The kernel goes through what it has of all pods of a machine (mounts, tasks, network namespaces), and would find
+//! twice as many.
+//!
+//! While one server's pods come up, the other stands still with all that it started (`e2e::still`): its idle pods would take
+//! of the processors.
 //!
 //! The time of an answer is that of its bytes: they are read by this client afterwards, outside of it, for the making of
 //! some two thousand strings would be most of what a list costs, and the same for both.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -82,8 +87,14 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
     for node in pair.both() {
         node.cri().pull(BUSYBOX).await?;
     }
+    let last = scale.levels.last().copied().unwrap_or_default();
+    for at in 0..2 {
+        grow(pair, at, last, &mut growth).await?;
+    }
+    let mut have = 0;
     for &level in scale.levels {
-        fill(pair, level, &mut growth).await?;
+        fill(pair, have..level).await?;
+        have = level;
         // What was started settles.
         tokio::time::sleep(Duration::from_secs(3)).await;
         for call in &CALLS {
@@ -104,14 +115,13 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
         if level == 30 {
             rows.push(memory(pair, level)?);
         }
-        if level == 30 || Some(&level) == scale.levels.last() {
+        if level == 30 || level == last {
             rows.push(rss(pair, level)?);
         }
         if level == 100 {
             rows.extend(idle(pair).await?);
         }
     }
-    let last = scale.levels.last().copied().unwrap_or_default();
     rows.push(slower(&growth, last));
     // How much of that the kernel takes by itself.
     let other = Still::new(&pair.peer).context("freeze the other server")?;
@@ -125,26 +135,44 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
     Ok((rows, alone, growth))
 }
 
-/// Brings both to `level` pods.
-async fn fill(pair: &Pair, level: usize, growth: &mut Growth) -> Result<()> {
-    let mut have = growth.pods();
-    while have < level {
-        let until = (have + BLOCK).min(level);
+/// Brings one server to `last` pods and back to none, and notes how long each took to come up.
+async fn grow(pair: &Pair, at: usize, last: usize, growth: &mut Growth) -> Result<()> {
+    let both = pair.both();
+    let other = Still::new(both[1 - at]).context("freeze the other server")?;
+    tokio::time::sleep(SETTLE).await;
+    for number in 0..last {
+        growth.came_up(at, come_up(both[at], number).await?);
+    }
+    both[at].cri().remove_everything().await?;
+    other.end()?;
+    // What the kernel takes down later.
+    tokio::time::sleep(SETTLE).await;
+    Ok(())
+}
+
+/// One more pod of one container; how long it took, in ms.
+async fn come_up(node: &Node, number: usize) -> Result<f64> {
+    let cri = node.cri();
+    let config = pod_in_cgroup(node, &format!("idle-{number}"));
+    let begin = Instant::now();
+    let id = cri.run_pod(&config).await?;
+    cri.run(&id, &container("main", BUSYBOX, &PROGRAM), &config).await?;
+    Ok(milliseconds(begin))
+}
+
+/// Brings up the pods of these numbers on both, by turns.
+async fn fill(pair: &Pair, numbers: Range<usize>) -> Result<()> {
+    let numbers: Vec<usize> = numbers.collect();
+    for block in numbers.chunks(BLOCK) {
         let both = pair.both();
         for (at, node) in both.into_iter().enumerate() {
             let other = Still::new(both[1 - at]).context("freeze the other server")?;
             tokio::time::sleep(SETTLE).await;
-            let cri = node.cri();
-            for number in have..until {
-                let config = pod_in_cgroup(node, &format!("idle-{number}"));
-                let begin = Instant::now();
-                let id = cri.run_pod(&config).await?;
-                cri.run(&id, &container("main", BUSYBOX, &PROGRAM), &config).await?;
-                growth.came_up(at, milliseconds(begin));
+            for number in block {
+                come_up(node, *number).await?;
             }
             other.end()?;
         }
-        have = until;
     }
     Ok(())
 }
