@@ -1,7 +1,7 @@
 //! A node that fills: both servers get the same pods, level by level, and at each level are asked
 //! what the kubelet asks all the time. At the last the servers are started again beside them.
 //!
-//! How the way up grows is seen before, on each server alone: it fills the machine and empties it again while the other has no
+//! How the way up grows is seen afterwards, on each server alone: it fills the machine and empties it again while the other has no
 //! pod. The kernel goes through what it has of all pods of a machine (mounts, tasks, network namespaces), and would find
 //! twice as many.
 //!
@@ -88,9 +88,6 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
         node.cri().pull(BUSYBOX).await?;
     }
     let last = scale.levels.last().copied().unwrap_or_default();
-    for at in 0..2 {
-        grow(pair, at, last, &mut growth).await?;
-    }
     let mut have = 0;
     for &level in scale.levels {
         fill(pair, have..level).await?;
@@ -122,7 +119,6 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
             rows.extend(idle(pair).await?);
         }
     }
-    rows.push(slower(&growth, last));
     // How much of that the kernel takes by itself.
     let other = Still::new(&pair.peer).context("freeze the other server")?;
     tokio::time::sleep(SETTLE).await;
@@ -132,6 +128,10 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
     for node in pair.both() {
         node.cri().remove_everything().await?;
     }
+    for at in 0..2 {
+        grow(pair, at, last, &mut growth).await?;
+    }
+    rows.push(slower(&growth, last));
     Ok((rows, alone, growth))
 }
 
