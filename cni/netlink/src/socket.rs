@@ -95,6 +95,18 @@ pub fn lend_netfilter(socket: OwnedFd) {
     drop(LENT.set(socket));
 }
 
+/// Takes away the answers that wait in a socket: of a batch that failed and was tried again, not all were of interest, and
+/// the numbers of the requests begin anew.
+fn forget(fd: &OwnedFd) -> Result<(), Error> {
+    loop {
+        match recv(fd, [0; 1].as_mut_slice(), RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            Ok(_) | Err(Errno::INTR | Errno::NOBUFS) => {}
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(errno) => return Err(Error::socket("recv")(errno)),
+        }
+    }
+}
+
 impl Socket {
     fn open(protocol: Option<rustix::net::Protocol>, groups: u32) -> Result<Self, Error> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
@@ -133,8 +145,10 @@ impl Socket {
         let Some(lent) = LENT.get() else {
             return Self::open(Some(netlink::NETFILTER), 0);
         };
+        let fd = rustix::io::fcntl_dupfd_cloexec(lent, 0).map_err(Error::socket("dup"))?;
+        forget(&fd)?;
         Ok(Self {
-            fd: rustix::io::fcntl_dupfd_cloexec(lent, 0).map_err(Error::socket("dup"))?,
+            fd,
             seq: 0,
             buf: Vec::new(),
         })
@@ -395,6 +409,17 @@ mod tests {
         let error = socket.run(batch).unwrap_err();
         assert!(error.is_missing(), "{error}");
         assert!(error.to_string().contains("no-such-if0"), "{error}");
+        assert_eq!(socket.one(crate::link::get("lo")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_an_earlier_user_did_not_hear_is_no_answer_to_the_next() {
+        let mut socket = Socket::route().unwrap();
+        let (_, request) = socket.seal(&mut crate::link::get("no-such-if0"));
+        socket.send_all(&request).unwrap();
+        forget(&socket.fd).unwrap();
+        // Its first request has the same number.
+        socket.seq = 0;
         assert_eq!(socket.one(crate::link::get("lo")).unwrap().len(), 1);
     }
 
