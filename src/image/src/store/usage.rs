@@ -2,8 +2,8 @@
 //!
 //! No call walks. The janitor measures each snapshot again after ten seconds, or after twenty
 //! times as long as the last walk took: walking costs at most a twentieth of one CPU. One that has used the same
-//! for a minute is measured each minute, as the kubelet does with volumes: on a node with memory to spare for other
-//! things each look is a read of the disk. It wakes up for many snapshots at once, however they came, not for each.
+//! for a minute is measured each minute, as the kubelet does with volumes: where the memory of
+//! what is idle is taken back, each look is a read of the disk. It wakes up for many snapshots at once, however they came, not for each.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
