@@ -3,7 +3,8 @@
 //! The kubelet lists everything every second, and an object's part of the answer never changes but for its state. So
 //! each object keeps its part as bytes without the state, and an answer is those bytes one behind the other, each
 //! followed by its state: fields of a protobuf message may come in any order (Encoding, "Order").
-//! Measured with 100 pods: most of a list was copying and freeing some two thousand small strings.
+//! Measured with 100 pods: most of a list was copying and freeing some two thousand small strings. And the answer with
+//! all of them is kept until one changes (`Whole`).
 //!
 //! `Lists` answers the two calls itself and leaves the others to the generated service, whose types
 //! would want the copies.
@@ -12,15 +13,16 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut};
-use prost::encoding::{self, DecodeContext, WireType};
-use prost::{DecodeError, Message};
+use bytes::{BufMut as _, Bytes};
+use prost::Message;
+use prost::encoding::{self, WireType};
 use proto::cri;
+use spec::Kind;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, Codec};
+use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
@@ -54,14 +56,19 @@ impl Listed {
     }
 }
 
-/// A list answer, as it is sent. It is only ever written.
-#[derive(Debug, Default)]
+/// Before a message on the wire: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX: usize = 5;
+
+/// A list answer in the making.
+#[derive(Debug)]
 pub(crate) struct Encoded(Vec<u8>);
 
 impl Encoded {
     /// An answer without objects, with room for those of a usual node.
     pub(crate) fn new() -> Self {
-        Self(Vec::with_capacity(ROOM))
+        let mut bytes = Vec::with_capacity(ROOM);
+        bytes.extend([0; PREFIX]);
+        Self(bytes)
     }
 
     /// Adds an object: its bytes, and in field `field` its state.
@@ -81,30 +88,58 @@ impl Encoded {
             encoding::encode_varint(value, answer);
         }
     }
+
+    /// All objects are in it.
+    pub(crate) fn finish(mut self) -> Result<Answer, Error> {
+        let length = self.0.len() - PREFIX;
+        let said = u32::try_from(length).ok().filter(|_| length <= MAX_MESSAGE);
+        let said = said.ok_or_else(|| {
+            Error::new(
+                Kind::ResourceExhausted,
+                format!("a list of {length} bytes; at most {MAX_MESSAGE} can be sent: ask with a filter"),
+            )
+        })?;
+        self.0[1..PREFIX].copy_from_slice(&said.to_be_bytes());
+        self.0.shrink_to_fit();
+        Ok(Answer(self.0.into()))
+    }
 }
 
-impl Message for Encoded {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        buf.put_slice(&self.0);
-    }
+/// A list answer, as it is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer(Bytes);
 
-    fn encoded_len(&self) -> usize {
-        self.0.len()
+impl Answer {
+    fn message(&self) -> &[u8] {
+        &self.0[PREFIX..]
     }
+}
 
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        ctx: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        encoding::skip_field(wire_type, tag, buf, ctx)
-    }
+/// The last answer with all objects, for as long as none changes.
+#[derive(Debug, Default)]
+pub(crate) struct Whole(Mutex<Option<(u64, Answer)>>);
 
-    fn clear(&mut self) {
-        self.0.clear();
+impl Whole {
+    /// The answer as of the change `now`, asked for before; `make` is asked where there is none.
+    pub(crate) fn get(&self, now: u64, make: impl FnOnce() -> Result<Answer, Error>) -> Result<Answer, Error> {
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, answer)) = &*kept()
+            && *of == now
+        {
+            return Ok(answer.clone());
+        }
+        // Others may make it too meanwhile.
+        let answer = make()?;
+        *kept() = Some((now, answer.clone()));
+        Ok(answer)
     }
+}
+
+/// Those of both lists.
+#[derive(Debug, Default)]
+pub(crate) struct WholeLists {
+    pub(crate) containers: Whole,
+    pub(crate) sandboxes: Whole,
 }
 
 /// The runtime service, with the lists answered from bytes.
@@ -127,7 +162,7 @@ impl<S: NamedService> NamedService for Lists<S> {
     const NAME: &'static str = S::NAME;
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
 impl<S, B> Service<http::Request<B>> for Lists<S>
 where
@@ -136,13 +171,13 @@ where
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = Answering;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Answer {
+    fn call(&mut self, request: http::Request<B>) -> Answering {
         let rt = Arc::clone(&self.rt);
         match request.uri().path() {
             "/runtime.v1.RuntimeService/ListContainers" => Box::pin(unary(Containers(rt), request)),
@@ -153,50 +188,109 @@ where
 }
 
 async fn unary<B, R>(
-    service: impl UnaryService<R, Response = Encoded>,
+    service: impl UnaryService<R, Response = Answer>,
     request: http::Request<B>,
 ) -> Result<http::Response<Body>, Infallible>
 where
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send> + Send + 'static,
     R: Message + Default + Send + 'static,
 {
-    let mut grpc =
-        Grpc::new(Roomy::<R>(PhantomData)).apply_max_message_size_config(Some(MAX_MESSAGE), Some(MAX_MESSAGE));
-    Ok(grpc.unary(service, request).await)
+    let mut grpc = Grpc::new(Framed::<R>(PhantomData)).apply_max_message_size_config(Some(MAX_MESSAGE), None);
+    let mut response = grpc.unary(service, request).await;
+    // tonic's body would copy it.
+    match response.extensions_mut().remove::<Answer>() {
+        Some(answer) => Ok(response.map(|_| Body::new(Sent::Message(answer.0)))),
+        None => Ok(response),
+    }
 }
 
-/// Protobuf, with room for a list.
-struct Roomy<R>(PhantomData<R>);
+/// The body of an answer: the message, then the trailers.
+enum Sent {
+    Message(Bytes),
+    Trailers,
+    Nothing,
+}
 
-impl<R: Message + Default + Send + 'static> Codec for Roomy<R> {
-    type Encode = Encoded;
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        let frame = match std::mem::replace(&mut *self, Self::Nothing) {
+            Self::Message(bytes) => {
+                *self = Self::Trailers;
+                http_body::Frame::data(bytes)
+            }
+            Self::Trailers => {
+                let ok = (Status::GRPC_STATUS, http::HeaderValue::from_static("0"));
+                http_body::Frame::trailers([ok].into_iter().collect())
+            }
+            Self::Nothing => return Poll::Ready(None),
+        };
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
+/// Protobuf in, and out what is framed already.
+struct Framed<R>(PhantomData<R>);
+
+impl<R: Message + Default + Send + 'static> Codec for Framed<R> {
+    type Encode = Answer;
     type Decode = R;
-    type Encoder = <ProstCodec<Encoded, R> as Codec>::Encoder;
-    type Decoder = <ProstCodec<Encoded, R> as Codec>::Decoder;
+    type Encoder = Copied;
+    type Decoder = <ProstCodec<(), R> as Codec>::Decoder;
 
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<Encoded, R>::raw_encoder(BufferSettings::new(ROOM, ROOM))
+    fn encoder(&mut self) -> Copied {
+        Copied
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         // A filter has a few hundred bytes.
-        ProstCodec::<Encoded, R>::raw_decoder(BufferSettings::new(1 << 10, 1 << 10))
+        ProstCodec::<(), R>::raw_decoder(BufferSettings::new(1 << 10, 1 << 10))
     }
 }
 
-type Said = Pin<Box<dyn Future<Output = Result<Response<Encoded>, Status>> + Send>>;
+/// Where tonic itself writes an answer.
+struct Copied;
+
+impl Encoder for Copied {
+    type Item = Answer;
+    type Error = Status;
+
+    fn encode(&mut self, answer: Answer, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put_slice(answer.message());
+        Ok(())
+    }
+}
+
+type Said = Pin<Box<dyn Future<Output = Result<Response<Answer>, Status>> + Send>>;
+
+/// With the answer where [`unary`] looks for it.
+fn said(response: Response<Answer>) -> Response<Answer> {
+    let mut response = response;
+    let answer = response.get_ref().clone();
+    response.extensions_mut().insert(answer);
+    response
+}
 
 struct Containers(Arc<Runtime>);
 
 impl UnaryService<cri::ListContainersRequest> for Containers {
-    type Response = Encoded;
+    type Response = Answer;
     type Future = Said;
 
     fn call(&mut self, request: Request<cri::ListContainersRequest>) -> Said {
         let rt = Arc::clone(&self.0);
         Box::pin(async move {
             let work = |rt: Arc<Runtime>, message| async move { containers::encoded(&rt, &message) };
-            rpc("ListContainers", Weight::Look, &rt, request, work).await
+            rpc("ListContainers", Weight::Look, &rt, request, work).await.map(said)
         })
     }
 }
@@ -204,14 +298,14 @@ impl UnaryService<cri::ListContainersRequest> for Containers {
 struct Sandboxes(Arc<Runtime>);
 
 impl UnaryService<cri::ListPodSandboxRequest> for Sandboxes {
-    type Response = Encoded;
+    type Response = Answer;
     type Future = Said;
 
     fn call(&mut self, request: Request<cri::ListPodSandboxRequest>) -> Said {
         let rt = Arc::clone(&self.0);
         Box::pin(async move {
             let work = |rt: Arc<Runtime>, message| async move { sandboxes::encoded(&rt, &message) };
-            rpc("ListPodSandbox", Weight::Look, &rt, request, work).await
+            rpc("ListPodSandbox", Weight::Look, &rt, request, work).await.map(said)
         })
     }
 }
@@ -233,7 +327,7 @@ mod tests {
     #[test]
     fn the_bytes_are_those_objects_with_their_state_of_now() {
         let pods = [pod("one", 0), pod("two", 1)];
-        let mut answer = Encoded::default();
+        let mut answer = Encoded::new();
         for pod in &pods {
             let listed = Listed::default();
             let fixed = || {
@@ -249,17 +343,41 @@ mod tests {
             assert_eq!(first, second);
             answer.push(first, sandboxes::STATE_FIELD, pod.state);
         }
-        let bytes = answer.encode_to_vec();
-        assert_eq!(bytes.len(), answer.encoded_len());
-        let read = cri::ListPodSandboxResponse::decode(bytes.as_slice()).unwrap();
+        let answer = answer.finish().unwrap();
+        let read = cri::ListPodSandboxResponse::decode(answer.message()).unwrap();
         assert_eq!(read.items, pods);
     }
 
     #[test]
     fn the_states_are_in_the_fields_that_the_protocol_names() {
-        let mut answer = Encoded::default();
+        let mut answer = Encoded::new();
         answer.push(&[], containers::STATE_FIELD, 2);
-        let read = cri::ListContainersResponse::decode(answer.encode_to_vec().as_slice()).unwrap();
+        let answer = answer.finish().unwrap();
+        let read = cri::ListContainersResponse::decode(answer.message()).unwrap();
         assert_eq!(read.containers[0].state, 2);
+    }
+
+    #[test]
+    fn an_answer_is_kept_until_something_changes_and_a_failure_is_not() {
+        let whole = Whole::default();
+        let of = |state| {
+            let mut answer = Encoded::new();
+            answer.push(&[], containers::STATE_FIELD, state);
+            answer.finish()
+        };
+        let asked = |now, state| whole.get(now, || of(state)).unwrap().0;
+        let first = asked(1, 1);
+        assert_eq!(asked(1, 2), first);
+        let second = asked(2, 2);
+        assert_ne!(second, first);
+        assert!(whole.get(3, || Err(Error::invalid("broken"))).is_err());
+        assert_eq!(asked(3, 1), first);
+    }
+
+    #[test]
+    fn an_answer_that_no_client_would_take_is_an_error() {
+        let mut answer = Encoded::new();
+        answer.push(&vec![0; MAX_MESSAGE], containers::STATE_FIELD, 1);
+        assert_eq!(answer.finish().unwrap_err().kind(), Kind::ResourceExhausted);
     }
 }

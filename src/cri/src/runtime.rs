@@ -10,6 +10,7 @@ use proto::cri;
 use crate::categories::Categories;
 use crate::container::plan::HostFacts;
 use crate::counters::Counters;
+use crate::encoded::WholeLists;
 use crate::error::Error;
 use crate::events::Events;
 use crate::handler::{Handler, Handlers};
@@ -63,6 +64,7 @@ pub struct Runtime {
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) db: Db,
     pub(crate) index: Index,
+    pub(crate) whole_lists: WholeLists,
     pub(crate) categories: Categories,
     pub(crate) pod_names: Names<cri::RunPodSandboxRequest>,
     pub(crate) container_names: Names<CreateRequest>,
@@ -146,6 +148,7 @@ impl Runtime {
             spawner,
             db,
             index: Index::default(),
+            whole_lists: WholeLists::default(),
             categories: Categories::new(config.runtime.selinux_category_range),
             pod_names: Names::new("pod"),
             container_names: Names::new("container"),
@@ -162,6 +165,11 @@ impl Runtime {
     /// Waits until what was removed is off the disk, at most `limit`; for an orderly stop.
     pub fn settle(&self, limit: Duration) {
         self.images.settle(limit);
+    }
+
+    /// How often what lists show has changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.index.changes() + self.db.changes()
     }
 
     /// The handler of this name, empty for the default one.

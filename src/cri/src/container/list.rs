@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::cri;
 
-use crate::encoded::Encoded;
+use crate::encoded::{Answer, Encoded};
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::sandbox::list::selects;
@@ -84,11 +84,22 @@ pub(crate) fn list(
 }
 
 /// The same, from bytes that each container keeps.
-pub(crate) fn encoded(rt: &Runtime, request: &cri::ListContainersRequest) -> Result<Encoded, Error> {
-    let mut answer = Encoded::new();
-    for container in chosen(rt, request.filter.as_ref())? {
-        let bytes = container.listed.get(|| item(&container, 0))?;
-        answer.push(bytes, STATE_FIELD, state(&container));
+pub(crate) fn encoded(rt: &Runtime, request: &cri::ListContainersRequest) -> Result<Answer, Error> {
+    // The kubelet asks for all with a filter that says nothing.
+    let filter = request
+        .filter
+        .as_ref()
+        .filter(|filter| **filter != cri::ContainerFilter::default());
+    let make = || {
+        let mut answer = Encoded::new();
+        for container in chosen(rt, filter)? {
+            let bytes = container.listed.get(|| item(&container, 0))?;
+            answer.push(bytes, STATE_FIELD, state(&container));
+        }
+        answer.finish()
+    };
+    if filter.is_some() {
+        return make();
     }
-    Ok(answer)
+    rt.whole_lists.containers.get(rt.changes(), make)
 }

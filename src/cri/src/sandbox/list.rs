@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::cri;
 
-use crate::encoded::Encoded;
+use crate::encoded::{Answer, Encoded};
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::store::sandbox::Sandbox;
@@ -65,11 +65,21 @@ pub(crate) fn list(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result
 }
 
 /// The same, from bytes that each pod keeps.
-pub(crate) fn encoded(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result<Encoded, Error> {
-    let mut answer = Encoded::new();
-    for sandbox in chosen(rt, request.filter.as_ref())? {
-        let bytes = sandbox.listed.get(|| item(&sandbox, 0))?;
-        answer.push(bytes, STATE_FIELD, sandbox.state().into());
+pub(crate) fn encoded(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result<Answer, Error> {
+    let filter = request
+        .filter
+        .as_ref()
+        .filter(|filter| **filter != cri::PodSandboxFilter::default());
+    let make = || {
+        let mut answer = Encoded::new();
+        for sandbox in chosen(rt, filter)? {
+            let bytes = sandbox.listed.get(|| item(&sandbox, 0))?;
+            answer.push(bytes, STATE_FIELD, sandbox.state().into());
+        }
+        answer.finish()
+    };
+    if filter.is_some() {
+        return make();
     }
-    Ok(answer)
+    rt.whole_lists.sandboxes.get(rt.changes(), make)
 }

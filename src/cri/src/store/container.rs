@@ -93,7 +93,13 @@ impl Container {
 
     /// Changes the status in memory, then on disk. `change` says whether it changed anything.
     pub(crate) async fn update(&self, db: &Db, change: impl FnOnce(&mut Status) -> bool + Send) -> Result<bool, Error> {
-        let changed = self.status.send_if_modified(change);
+        let changed = self.status.send_if_modified(|status| {
+            let changed = change(status);
+            if changed {
+                db.changed();
+            }
+            changed
+        });
         if changed {
             let encoded = encode_status(&*self.status.borrow())?;
             db.status(Table::Container, self.id.as_str(), encoded).await?;
@@ -156,4 +162,37 @@ pub(crate) fn row(record: &ContainerRecord, status: &Status) -> Result<Row, Erro
 /// The key under which a container's name is reserved.
 pub(crate) fn name_key(metadata: &cri::ContainerMetadata, sandbox_id: &str) -> String {
     format!("{}_{}_{}", metadata.name, sandbox_id, metadata.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_of_the_status_is_counted_before_anybody_hears_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, _) = Db::open(&dir.path().join("bulkhead.db")).unwrap();
+        let id = ContainerId::parse(&"a".repeat(64)).unwrap();
+        let container = Container::new(id, ContainerRecord::default(), Status::creating());
+        let mut watch = container.watch();
+        let heard = {
+            let db = db.clone();
+            tokio::spawn(async move {
+                watch.changed().await.unwrap();
+                db.changes()
+            })
+        };
+        assert!(!container.update(&db, |_| false).await.unwrap());
+        assert_eq!(db.changes(), 0);
+        assert!(
+            container
+                .update(&db, |status| {
+                    *status = Status::creating();
+                    true
+                })
+                .await
+                .unwrap()
+        );
+        assert_eq!((heard.await.unwrap(), db.changes()), (1, 1));
+    }
 }

@@ -9,7 +9,8 @@
 //! must not keep five hundred others from being restored.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -64,6 +65,7 @@ struct Job {
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
     jobs: mpsc::Sender<Job>,
+    changes: Arc<AtomicU64>,
 }
 
 /// All rows, as they were when the database was opened.
@@ -101,7 +103,8 @@ impl Db {
             .name("db".into())
             .spawn(move || write_all(conn, &queue, &name))
             .map_err(|e| Error::at("start the writer of", path.display(), &e))?;
-        Ok((Self { jobs }, loaded))
+        let changes = Arc::default();
+        Ok((Self { jobs, changes }, loaded))
     }
 
     async fn run(&self, table: Table, change: Change) -> Result<(), Error> {
@@ -126,6 +129,16 @@ impl Db {
             },
         )
         .await
+    }
+
+    /// How often a status changed in memory: what was read of all after this was asked is as new.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// A status changes that is written next. To be called under its lock, so that nobody sees the change before.
+    pub(crate) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Removes a row.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use spec::{ContainerId, SandboxId};
@@ -20,6 +21,8 @@ pub(crate) struct Index {
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
     /// The containers of each pod: a list of all pods must not look at every container for each.
     of_pods: RwLock<HashMap<String, BTreeMap<String, Arc<Container>>>>,
+    /// How often an object came or went.
+    changes: AtomicU64,
 }
 
 /// Finds `wanted`, a whole id or the beginning of exactly one.
@@ -97,13 +100,22 @@ impl Index {
         own.into_iter().flatten().cloned().collect()
     }
 
+    /// How often an object came or went: what was read of all after this was asked is as new.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// To be called under the lock, so that nobody sees the change before.
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
     /// Shows a pod.
     pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) {
         let key = sandbox.id.as_str().to_owned();
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, sandbox);
+        let mut map = self.sandboxes.write().unwrap_or_else(PoisonError::into_inner);
+        map.insert(key, sandbox);
+        self.changed();
     }
 
     /// Shows a container.
@@ -115,27 +127,25 @@ impl Index {
             .entry(container.record.sandbox_id.clone())
             .or_default()
             .insert(key.clone(), Arc::clone(&container));
-        self.containers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, container);
+        let mut map = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        map.insert(key, container);
+        self.changed();
     }
 
     /// Forgets a pod.
     pub(crate) fn remove_sandbox(&self, id: &SandboxId) {
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id.as_str());
+        let mut map = self.sandboxes.write().unwrap_or_else(PoisonError::into_inner);
+        map.remove(id.as_str());
+        self.changed();
     }
 
     /// Forgets a container.
     pub(crate) fn remove_container(&self, id: &ContainerId) {
-        let removed = self
-            .containers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id.as_str());
+        let removed = {
+            let mut map = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+            self.changed();
+            map.remove(id.as_str())
+        };
         let Some(container) = removed else { return };
         let mut pods = self.of_pods.write().unwrap_or_else(PoisonError::into_inner);
         let pod = container.record.sandbox_id.as_str();
@@ -170,8 +180,10 @@ mod tests {
     fn beginnings_must_be_unambiguous() {
         let index = Index::default();
         let (a, b) = (format!("ab{}", "0".repeat(62)), format!("ac{}", "0".repeat(62)));
+        assert_eq!(index.changes(), 0);
         index.insert_sandbox(pod(&a));
         index.insert_sandbox(pod(&b));
+        assert_eq!(index.changes(), 2);
         assert_eq!(index.sandbox("ab").unwrap().id.as_str(), a);
         assert_eq!(index.sandbox(&b).unwrap().id.as_str(), b);
         assert_eq!(index.sandbox("a").unwrap_err().kind(), spec::Kind::InvalidArgument);
@@ -196,6 +208,7 @@ mod tests {
         for one in [container("1", &pod), container("2", &other), container("3", &pod)] {
             index.insert_container(one);
         }
+        assert_eq!(index.changes(), 3);
         let ids = |pod: &str| -> Vec<String> {
             let of = index.containers_of(&SandboxId::parse(pod).unwrap());
             of.iter().map(|container| container.id.to_string()).collect()
@@ -206,5 +219,7 @@ mod tests {
         index.remove_container(&ContainerId::parse(&"2".repeat(64)).unwrap());
         assert_eq!(ids(&other), Vec::<String>::new());
         assert_eq!(index.of_pods.read().unwrap().len(), 1);
+        index.remove_sandbox(&SandboxId::parse(&pod).unwrap());
+        assert_eq!(index.changes(), 6);
     }
 }

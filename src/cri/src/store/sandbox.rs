@@ -65,6 +65,7 @@ impl Sandbox {
         let encoded = {
             let mut status = self.status.write().unwrap_or_else(PoisonError::into_inner);
             change(&mut status);
+            db.changed();
             encode_status(&*status)?
         };
         db.status(Table::Sandbox, self.id.as_str(), encoded).await
@@ -134,4 +135,24 @@ pub(crate) fn name_key(metadata: &cri::PodSandboxMetadata) -> String {
         "{}_{}_{}_{}",
         metadata.name, metadata.namespace, metadata.uid, metadata.attempt
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_of_the_status_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, _) = Db::open(&dir.path().join("bulkhead.db")).unwrap();
+        let status = SandboxStatus {
+            phase: SandboxPhase::Ready,
+            network_down: false,
+            resized: None,
+        };
+        let id = SandboxId::parse(&"a".repeat(64)).unwrap();
+        let sandbox = Sandbox::new(id, SandboxRecord::default(), status);
+        sandbox.update(&db, |status| status.network_down = true).await.unwrap();
+        assert_eq!(db.changes(), 1);
+    }
 }
