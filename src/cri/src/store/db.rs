@@ -17,6 +17,7 @@ use rusqlite::{Connection, params};
 use spec::Kind;
 use tokio::sync::oneshot;
 
+use super::checkpoint;
 use crate::error::Error;
 
 /// Which objects a row is about.
@@ -87,7 +88,7 @@ impl Db {
     /// Opens (or makes) the database and starts its thread. Blocking: called at start only.
     pub(crate) fn open(path: &Path) -> Result<(Self, Loaded), Error> {
         let at = |op: &str, e: &rusqlite::Error| Error::at(op, path.display(), e);
-        let conn = Connection::open(path).map_err(|e| at("open", &e))?;
+        let mut conn = Connection::open(path).map_err(|e| at("open", &e))?;
         conn.busy_timeout(Duration::from_secs(10))
             .map_err(|e| at("set the busy timeout of", &e))?;
         conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512;")
@@ -97,6 +98,7 @@ impl Db {
             sandboxes: rows(&conn, Table::Sandbox).map_err(|e| at("read the sandboxes of", &e))?,
             containers: rows(&conn, Table::Container).map_err(|e| at("read the containers of", &e))?,
         };
+        checkpoint::beside(&mut conn, path)?;
         let (jobs, queue) = mpsc::channel();
         let name: PathBuf = path.to_owned();
         std::thread::Builder::new()
@@ -257,6 +259,27 @@ mod tests {
         other.quarantine(Table::Container, "c", "unreadable").await.unwrap();
         let (_, loaded) = Db::open(&path).unwrap();
         assert!(loaded.containers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_long_log_is_moved_into_the_database_while_it_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bulkhead.db");
+        let (db, _) = Db::open(&path).unwrap();
+        let length = || std::fs::metadata(&path).unwrap().len();
+        let before = length();
+        for n in 0..300 {
+            // Twelve pages each.
+            db.put(Table::Container, row(&n.to_string(), &"x".repeat(48 << 10)))
+                .await
+                .unwrap();
+        }
+        let mut waited = 0;
+        while length() < before + (4 << 20) {
+            assert!(waited < 1000, "{} bytes after ten seconds, {before} at first", length());
+            waited += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test]
