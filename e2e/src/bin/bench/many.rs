@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -94,8 +94,8 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
         have = level;
         // What was started settles.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        for call in &CALLS {
-            let Some(samples) = ask(pair, scale, call, level).await? else {
+        for (call, samples) in CALLS.iter().zip(ask(pair, scale, level).await?) {
+            let Some(samples) = samples else {
                 eprintln!("{}: not answered by both, no row", call.name);
                 continue;
             };
@@ -177,43 +177,69 @@ async fn fill(pair: &Pair, numbers: Range<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Samples of one call to both; none where one of them does not have it.
+/// Samples of each call to both; none where one of them does not have it.
 ///
-/// Asked by one thread: a client that hands over between its own would wake itself up twice for each call, which is more
-/// than half of what an empty one takes.
-async fn ask(pair: &Pair, scale: Scale, call: &'static Call, level: usize) -> Result<Option<[Vec<f64>; 2]>> {
-    let sockets = pair.both().map(Node::socket);
-    tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(asked(&sockets, scale, call, level))
-    })
-    .await
-    .context("the asking thread")?
-}
-
-async fn asked(sockets: &[PathBuf; 2], scale: Scale, call: &Call, level: usize) -> Result<Option<[Vec<f64>; 2]>> {
-    let clients = sockets.each_ref().map(|socket| Cri::connect(socket));
-    let path = format!("/runtime.v1.RuntimeService/{}", call.method);
-    let mut samples: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+/// A connection's calls are slow or fast for as long as it lives, by which processors its two ends are woken on. So each
+/// block has one of its own; and the other server stands still meanwhile, for what it does by itself would be in
+/// the way of this one's answers.
+async fn ask(pair: &Pair, scale: Scale, level: usize) -> Result<Vec<Option<[Vec<f64>; 2]>>> {
+    let mut samples: Vec<Option<[Vec<f64>; 2]>> = CALLS.iter().map(|_| Some([Vec::new(), Vec::new()])).collect();
+    let both = pair.both();
     for _ in 0..scale.samples.div_ceil(BLOCK) {
-        for (cri, samples) in clients.iter().zip(&mut samples) {
-            for _ in 0..BLOCK {
-                let begin = Instant::now();
-                let answer = match raw::call(&cri.channel, &path, &[]).await {
-                    Err(status) if status.code() == tonic::Code::Unimplemented => return Ok(None),
-                    other => other.with_context(|| format!("{} at {level} pods", call.name))?,
-                };
-                samples.push(milliseconds(begin));
-                let count = (call.count)(answer).with_context(|| format!("read the answer to {}", call.name))?;
-                anyhow::ensure!(
-                    call.name == EMPTY || count == level,
-                    "{} answered {count} of {level}",
-                    call.name
-                );
+        for (at, node) in both.into_iter().enumerate() {
+            let other = Still::new(both[1 - at]).context("freeze the other server")?;
+            tokio::time::sleep(SETTLE).await;
+            let socket = node.socket();
+            let times = tokio::task::spawn_blocking(move || {
+                // One thread: a client that hands over between its own would wake itself up twice for each call, which is
+                // more than half of what an empty one takes.
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(asked(&socket, level))
+            });
+            let times = times.await.context("the asking thread")??;
+            other.end()?;
+            for (samples, times) in samples.iter_mut().zip(times) {
+                match (&mut *samples, times) {
+                    (Some(samples), Some(times)) => samples[at].extend(times),
+                    _ => *samples = None,
+                }
             }
         }
     }
-    Ok(Some(samples))
+    Ok(samples)
+}
+
+/// A block of each call over a new connection; none of what the server does not have.
+async fn asked(socket: &Path, level: usize) -> Result<Vec<Option<Vec<f64>>>> {
+    let cri = Cri::connect(socket);
+    let mut blocks = Vec::new();
+    for call in &CALLS {
+        blocks.push(block(&cri, call, level).await?);
+    }
+    Ok(blocks)
+}
+
+async fn block(cri: &Cri, call: &Call, level: usize) -> Result<Option<Vec<f64>>> {
+    let path = format!("/runtime.v1.RuntimeService/{}", call.method);
+    let mut times = Vec::new();
+    // The first connects, or finds what is no longer in any cache.
+    for at in 0..=BLOCK {
+        let begin = Instant::now();
+        let answer = match raw::call(&cri.channel, &path, &[]).await {
+            Err(status) if status.code() == tonic::Code::Unimplemented => return Ok(None),
+            other => other.with_context(|| format!("{} at {level} pods", call.name))?,
+        };
+        if at > 0 {
+            times.push(milliseconds(begin));
+        }
+        let count = (call.count)(answer).with_context(|| format!("read the answer to {}", call.name))?;
+        anyhow::ensure!(
+            call.name == EMPTY || count == level,
+            "{} answered {count} of {level}",
+            call.name
+        );
+    }
+    Ok(Some(times))
 }
 
 fn memory(pair: &Pair, pods: usize) -> Result<Row> {
