@@ -7,6 +7,7 @@
 
 use std::sync::OnceLock;
 
+use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -199,15 +200,15 @@ impl Socket {
 
     /// Receives one datagram and hands each message in it to `each` as (type, flags, seq, body).
     fn receive(&mut self, mut each: impl FnMut(u16, u16, u32, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
-        if self.buf.is_empty() {
-            self.buf = vec![0; BUFFER];
-        }
-        let (len, real) = rustix::io::retry_on_intr(|| recv(&self.fd, self.buf.as_mut_slice(), RecvFlags::TRUNC))
+        // Not filled with zeros: of most of it nothing is ever used, and it would be most of a plugin's memory.
+        self.buf.clear();
+        self.buf.reserve(BUFFER);
+        let (len, real) = rustix::io::retry_on_intr(|| recv(&self.fd, spare_capacity(&mut self.buf), RecvFlags::TRUNC))
             .map_err(Error::socket("recv"))?;
         if real > len {
             return Err(Error::Malformed("a reply was longer than any the kernel sends"));
         }
-        let mut rest = &self.buf[..len];
+        let mut rest = self.buf.as_slice();
         while rest.len() >= HEADER {
             let size = ne32(rest) as usize;
             let Some(message) = rest.get(..size).filter(|m| m.len() >= HEADER) else {

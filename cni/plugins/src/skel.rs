@@ -363,7 +363,7 @@ fn configurations(plugins: &[&'static Plugin]) -> Result<Vec<Map<String, Value>>
 /// All of standard input, or a byte more than it may have. Bulkhead's is a socket, by which it lends one of netfilter.
 fn stdin() -> std::io::Result<Vec<u8>> {
     let stdin = std::io::stdin();
-    let (mut all, mut part) = (Vec::new(), vec![0; 16 << 10]);
+    let (mut all, mut part) = (Vec::new(), [0; 4 << 10]);
     loop {
         match sys::cmsg::recv(stdin.as_fd(), &mut part) {
             Ok((0, _)) => return Ok(all),
