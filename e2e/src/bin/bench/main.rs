@@ -15,11 +15,18 @@ mod plot;
 mod report;
 mod trace;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use e2e::engine::Engine;
 use e2e::{Node, Options, places, run};
 
+use plot::Growth;
 use report::{Alone, Report, Row};
+
+/// Between two servers' turns: what the kernel takes down later of the pods of one would be in the way of the other's first,
+/// and whoever stood still has some catching up to do with its timers.
+const SETTLE: Duration = Duration::from_millis(400);
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +118,7 @@ impl Pair {
 
 async fn all(scale: Scale, only: &str) -> Result<Report> {
     let mut pair = Pair::start().await?;
-    let mut report = Report::default();
+    let (mut report, mut growth) = (Report::default(), Growth::default());
     let wanted = |names: &[&str]| names.iter().any(|name| name.starts_with(only));
     if wanted(&[
         "pod_run",
@@ -145,15 +152,18 @@ async fn all(scale: Scale, only: &str) -> Result<Report> {
         "memory_per_pod",
         "daemon_rss_30",
         "idle_wakeups_100",
-        "growth",
         "start",
     ]) {
         eprintln!("a node that fills: {:?} pods", scale.levels);
-        let (rows, alone, growth) = many::many(&mut pair, scale).await?;
+        let (rows, alone) = many::many(&mut pair, scale, &mut growth).await?;
         report.extend(rows);
         report.alone(alone);
-        growth.write(&places::tree().join("target/bench"))?;
     }
+    if wanted(&["growth_300", "growth_100"]) {
+        eprintln!("how the way up grows, on each server alone");
+        report.push(many::grows(&pair, scale, &mut growth).await?);
+    }
+    growth.write(&places::tree().join("target/bench"))?;
     if wanted(&["pull_gzip", "pull_zstd", "pull_peak"]) {
         eprintln!("pulls of 1 GB in 6 layers, {} of each", scale.rounds);
         report.extend(load::pulls(&pair, scale, only).await?);

@@ -1,8 +1,7 @@
 //! A node that fills: both servers get the same pods, level by level, and at each level are asked
 //! what the kubelet asks all the time. At the last the servers are started again beside them.
 //!
-//! How the way up grows is seen afterwards, on each server alone: it fills the machine and empties it again while the other has no
-//! pod. The kernel goes through what it has of all pods of a machine (mounts, tasks, network namespaces), and would find
+//! How the way up grows is seen on each server alone: it fills the machine and empties it again while the other has no pod. The kernel goes through what it has of all pods of a machine (mounts, tasks, network namespaces), and would find
 //! twice as many.
 //!
 //! While one server's pods come up, the other stands still with all that it started (`e2e::still`): its idle pods would take
@@ -29,13 +28,14 @@ use proto::cri as v1;
 use super::measure::{PROGRAM, milliseconds};
 use super::plot::Growth;
 use super::report::median;
-use super::{Alone, Pair, Row, Scale, alone, row};
+use super::{Alone, Pair, Row, SETTLE, Scale, alone, row};
 
 /// Pods made of one server before the other has its turn; the growth row looks at their medians.
 const BLOCK: usize = 10;
 
-/// Whoever stood still has some catching up to do with its timers.
-const SETTLE: Duration = Duration::from_millis(400);
+/// How often each server fills the machine for the growth row, whose times are the medians of each pod's. We do it in seconds, and
+/// within some the machine itself gets slower or faster by a tenth and more.
+const FILLS: [usize; 2] = [3, 1];
 
 /// How long the idle servers are watched.
 const IDLE: Duration = Duration::from_secs(10);
@@ -81,9 +81,8 @@ static CALLS: [Call; 5] = [
 ];
 
 /// Fills both and measures.
-pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec<Alone>, Growth)> {
+pub(crate) async fn many(pair: &mut Pair, scale: Scale, growth: &mut Growth) -> Result<(Vec<Row>, Vec<Alone>)> {
     let mut rows = Vec::new();
-    let mut growth = Growth::default();
     for node in pair.both() {
         node.cri().pull(BUSYBOX).await?;
     }
@@ -128,26 +127,39 @@ pub(crate) async fn many(pair: &mut Pair, scale: Scale) -> Result<(Vec<Row>, Vec
     for node in pair.both() {
         node.cri().remove_everything().await?;
     }
-    for at in 0..2 {
-        grow(pair, at, last, &mut growth).await?;
-    }
-    rows.push(slower(&growth, last));
-    Ok((rows, alone, growth))
+    Ok((rows, alone))
 }
 
-/// Brings one server to `last` pods and back to none, and notes how long each took to come up.
-async fn grow(pair: &Pair, at: usize, last: usize, growth: &mut Growth) -> Result<()> {
+/// How much longer the last pod takes than the first, on each server alone.
+pub(crate) async fn grows(pair: &Pair, scale: Scale, growth: &mut Growth) -> Result<Row> {
+    let last = scale.levels.last().copied().unwrap_or_default();
+    for (at, node) in pair.both().into_iter().enumerate() {
+        node.cri().pull(BUSYBOX).await?;
+        let mut fills = Vec::new();
+        for _ in 0..FILLS[at] {
+            fills.push(grow(pair, at, last).await?);
+        }
+        for number in 0..last {
+            let times: Vec<f64> = fills.iter().map(|fill| fill[number]).collect();
+            growth.came_up(at, median(&times));
+        }
+    }
+    Ok(slower(growth, last))
+}
+
+/// Brings one server to `last` pods and back to none; how long each took to come up.
+async fn grow(pair: &Pair, at: usize, last: usize) -> Result<Vec<f64>> {
     let both = pair.both();
     let other = Still::new(both[1 - at]).context("freeze the other server")?;
     tokio::time::sleep(SETTLE).await;
+    let mut times = Vec::new();
     for number in 0..last {
-        growth.came_up(at, come_up(both[at], number).await?);
+        times.push(come_up(both[at], number).await?);
     }
     both[at].cri().remove_everything().await?;
     other.end()?;
-    // What the kernel takes down later.
     tokio::time::sleep(SETTLE).await;
-    Ok(())
+    Ok(times)
 }
 
 /// One more pod of one container; how long it took, in ms.

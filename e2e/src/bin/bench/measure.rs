@@ -10,7 +10,7 @@ use e2e::engine::Engine;
 use e2e::node::Plugins;
 use e2e::{Node, Options, container};
 
-use super::{Pair, Row, Scale, row};
+use super::{Pair, Row, SETTLE, Scale, row};
 
 /// What the container of every measurement runs; found again by these words.
 pub(crate) const PROGRAM: [&str; 2] = ["sleep", "100000"];
@@ -75,6 +75,7 @@ pub(crate) async fn latencies(pair: &Pair, scale: Scale) -> Result<Vec<Row>> {
     }
     for _ in 0..scale.samples.div_ceil(BLOCK) {
         for (at, node) in pair.both().into_iter().enumerate() {
+            tokio::time::sleep(SETTLE).await;
             for _ in 0..BLOCK {
                 lives[at].push(life(node, &clients[at]).await?);
             }
@@ -107,6 +108,7 @@ pub(crate) async fn same_plugins(pair: &Pair, scale: Scale) -> Result<Row> {
     for block in 0..=scale.samples.div_ceil(BLOCK) {
         for (node, times) in [&ours, &pair.peer].into_iter().zip(&mut times) {
             let cri = node.cri();
+            tokio::time::sleep(SETTLE).await;
             for _ in 0..BLOCK {
                 let config = pod_in_cgroup(node, "plugins");
                 let begin = Instant::now();

@@ -46,7 +46,7 @@ impl Growth {
         &self.ups
     }
 
-    /// Writes the charts.
+    /// Writes the charts of what was seen.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
         let ups = |at: usize| Series {
@@ -58,10 +58,6 @@ impl Growth {
                 .map(|(block, ten)| (number(block * 10 + ten.len()), median(ten)))
                 .collect(),
         };
-        let mut files = vec![(
-            "growth-up.svg",
-            chart("pod up, by the pods there are", &[ups(0), ups(1)]),
-        )];
         let mut lists = Vec::new();
         for (call, points) in &self.asked {
             for (at, name) in NAMES.iter().enumerate() {
@@ -74,8 +70,14 @@ impl Growth {
                 });
             }
         }
-        files.push(("growth-lists.svg", chart("one call, by the pods there are", &lists)));
-        for (name, text) in files {
+        let files = [
+            ("growth-up.svg", "pod up, by the pods there are", vec![ups(0), ups(1)]),
+            ("growth-lists.svg", "one call, by the pods there are", lists),
+        ];
+        // Only some rows may have been asked for.
+        let are_seen = |series: &[Series]| series.iter().any(|one| !one.points.is_empty());
+        for (name, title, series) in files.iter().filter(|(_, _, series)| are_seen(series)) {
+            let text = chart(title, series);
             let path = directory.join(name);
             std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
             eprintln!("wrote {}", path.display());
