@@ -76,6 +76,8 @@ pub(crate) async fn latencies(pair: &Pair, scale: Scale) -> Result<Vec<Row>> {
     for _ in 0..scale.samples.div_ceil(BLOCK) {
         for (at, node) in pair.both().into_iter().enumerate() {
             tokio::time::sleep(SETTLE).await;
+            // The first finds the other's things in the caches, and what the kernel still takes down of its pods.
+            life(node, &clients[at]).await?;
             for _ in 0..BLOCK {
                 lives[at].push(life(node, &clients[at]).await?);
             }
