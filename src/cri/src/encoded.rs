@@ -11,18 +11,16 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::{BufMut as _, Bytes};
+use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{self, WireType};
 use proto::cri;
 use spec::Kind;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
@@ -109,19 +107,26 @@ impl Encoded {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer(Bytes);
 
-impl Answer {
-    fn message(&self) -> &[u8] {
-        &self.0[PREFIX..]
-    }
-}
-
 /// The last answer with all objects, for as long as none changes.
 #[derive(Debug, Default)]
 pub(crate) struct Whole(Mutex<Option<(u64, Answer)>>);
 
 impl Whole {
+    /// The answer to a request with `filter`. One that says nothing is none: so the kubelet asks for all.
+    pub(crate) fn answer<F: Default + PartialEq>(
+        &self,
+        rt: &Runtime,
+        filter: Option<&F>,
+        make: impl FnOnce(Option<&F>) -> Result<Answer, Error>,
+    ) -> Result<Answer, Error> {
+        match filter.filter(|filter| **filter != F::default()) {
+            None => self.get(rt.changes(), || make(None)),
+            filter => make(filter),
+        }
+    }
+
     /// The answer as of the change `now`, asked for before; `make` is asked where there is none.
-    pub(crate) fn get(&self, now: u64, make: impl FnOnce() -> Result<Answer, Error>) -> Result<Answer, Error> {
+    fn get(&self, now: u64, make: impl FnOnce() -> Result<Answer, Error>) -> Result<Answer, Error> {
         let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, answer)) = &*kept()
             && *of == now
@@ -188,16 +193,16 @@ where
 }
 
 async fn unary<B, R>(
-    service: impl UnaryService<R, Response = Answer>,
+    service: impl UnaryService<R, Response = ()>,
     request: http::Request<B>,
 ) -> Result<http::Response<Body>, Infallible>
 where
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send> + Send + 'static,
     R: Message + Default + Send + 'static,
 {
-    let mut grpc = Grpc::new(Framed::<R>(PhantomData)).apply_max_message_size_config(Some(MAX_MESSAGE), None);
+    let mut grpc = Grpc::new(ProstCodec::<(), R>::default()).apply_max_message_size_config(Some(MAX_MESSAGE), None);
     let mut response = grpc.unary(service, request).await;
-    // tonic's body would copy it.
+    // In the place of tonic's body, which would copy it.
     match response.extensions_mut().remove::<Answer>() {
         Some(answer) => Ok(response.map(|_| Body::new(Sent::Message(answer.0)))),
         None => Ok(response),
@@ -238,52 +243,19 @@ impl http_body::Body for Sent {
     }
 }
 
-/// Protobuf in, and out what is framed already.
-struct Framed<R>(PhantomData<R>);
+type Said = Pin<Box<dyn Future<Output = Result<Response<()>, Status>> + Send>>;
 
-impl<R: Message + Default + Send + 'static> Codec for Framed<R> {
-    type Encode = Answer;
-    type Decode = R;
-    type Encoder = Copied;
-    type Decoder = <ProstCodec<(), R> as Codec>::Decoder;
-
-    fn encoder(&mut self) -> Copied {
-        Copied
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        // A filter has a few hundred bytes.
-        ProstCodec::<(), R>::raw_decoder(BufferSettings::new(1 << 10, 1 << 10))
-    }
-}
-
-/// Where tonic itself writes an answer.
-struct Copied;
-
-impl Encoder for Copied {
-    type Item = Answer;
-    type Error = Status;
-
-    fn encode(&mut self, answer: Answer, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put_slice(answer.message());
-        Ok(())
-    }
-}
-
-type Said = Pin<Box<dyn Future<Output = Result<Response<Answer>, Status>> + Send>>;
-
-/// With the answer where [`unary`] looks for it.
-fn said(response: Response<Answer>) -> Response<Answer> {
-    let mut response = response;
-    let answer = response.get_ref().clone();
-    response.extensions_mut().insert(answer);
-    response
+/// The answer where [`unary`] looks for it.
+fn said(response: Response<Answer>) -> Response<()> {
+    let (metadata, answer, mut extensions) = response.into_parts();
+    extensions.insert(answer);
+    Response::from_parts(metadata, (), extensions)
 }
 
 struct Containers(Arc<Runtime>);
 
 impl UnaryService<cri::ListContainersRequest> for Containers {
-    type Response = Answer;
+    type Response = ();
     type Future = Said;
 
     fn call(&mut self, request: Request<cri::ListContainersRequest>) -> Said {
@@ -298,7 +270,7 @@ impl UnaryService<cri::ListContainersRequest> for Containers {
 struct Sandboxes(Arc<Runtime>);
 
 impl UnaryService<cri::ListPodSandboxRequest> for Sandboxes {
-    type Response = Answer;
+    type Response = ();
     type Future = Said;
 
     fn call(&mut self, request: Request<cri::ListPodSandboxRequest>) -> Said {
@@ -344,7 +316,7 @@ mod tests {
             answer.push(first, sandboxes::STATE_FIELD, pod.state);
         }
         let answer = answer.finish().unwrap();
-        let read = cri::ListPodSandboxResponse::decode(answer.message()).unwrap();
+        let read = cri::ListPodSandboxResponse::decode(&answer.0[PREFIX..]).unwrap();
         assert_eq!(read.items, pods);
     }
 
@@ -353,7 +325,7 @@ mod tests {
         let mut answer = Encoded::new();
         answer.push(&[], containers::STATE_FIELD, 2);
         let answer = answer.finish().unwrap();
-        let read = cri::ListContainersResponse::decode(answer.message()).unwrap();
+        let read = cri::ListContainersResponse::decode(&answer.0[PREFIX..]).unwrap();
         assert_eq!(read.containers[0].state, 2);
     }
 

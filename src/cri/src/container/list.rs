@@ -85,21 +85,12 @@ pub(crate) fn list(
 
 /// The same, from bytes that each container keeps.
 pub(crate) fn encoded(rt: &Runtime, request: &cri::ListContainersRequest) -> Result<Answer, Error> {
-    // The kubelet asks for all with a filter that says nothing.
-    let filter = request
-        .filter
-        .as_ref()
-        .filter(|filter| **filter != cri::ContainerFilter::default());
-    let make = || {
+    rt.whole_lists.containers.answer(rt, request.filter.as_ref(), |filter| {
         let mut answer = Encoded::new();
         for container in chosen(rt, filter)? {
             let bytes = container.listed.get(|| item(&container, 0))?;
             answer.push(bytes, STATE_FIELD, state(&container));
         }
         answer.finish()
-    };
-    if filter.is_some() {
-        return make();
-    }
-    rt.whole_lists.containers.get(rt.changes(), make)
+    })
 }

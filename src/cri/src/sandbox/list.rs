@@ -66,20 +66,12 @@ pub(crate) fn list(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result
 
 /// The same, from bytes that each pod keeps.
 pub(crate) fn encoded(rt: &Runtime, request: &cri::ListPodSandboxRequest) -> Result<Answer, Error> {
-    let filter = request
-        .filter
-        .as_ref()
-        .filter(|filter| **filter != cri::PodSandboxFilter::default());
-    let make = || {
+    rt.whole_lists.sandboxes.answer(rt, request.filter.as_ref(), |filter| {
         let mut answer = Encoded::new();
         for sandbox in chosen(rt, filter)? {
             let bytes = sandbox.listed.get(|| item(&sandbox, 0))?;
             answer.push(bytes, STATE_FIELD, sandbox.state().into());
         }
         answer.finish()
-    };
-    if filter.is_some() {
-        return make();
-    }
-    rt.whole_lists.sandboxes.get(rt.changes(), make)
+    })
 }
