@@ -3,11 +3,14 @@
 //! ```text
 //! root/    bulkhead.db  layers/  snapshots/  cni/  daemon.lock
 //! state/   bulkhead.sock  daemon.lock
-//!          ns/<pod>/{ipc,uts,user}
-//!          pods/<pod>/{resolv.conf,hostname,shm}
+//!          ns/<pod>/{ipc,uts,user,shm}
+//!          pods/<pod>/{resolv.conf,hostname,hosts}
 //!          containers/<container>/{config.json,monitor.sock,exit.json}
 //! /run/netns/<uuid>      a pod's network namespace, where `ip netns` sees it
 //! ```
+//!
+//! All that is mounted for a pod lies below `ns` and `/run/netns`, which are mounts of their own: whoever binds a file looks
+//! through all mounts beside it.
 //!
 //! The uuid of a network namespace is made of the pod's id, so that the owner of a file in
 //! `/run/netns`, which all daemons of a host share, can be told without a record.
@@ -71,7 +74,7 @@ impl Paths {
         self.state.join("bulkhead.sock")
     }
 
-    /// Pinned namespaces of all pods.
+    /// Pinned namespaces of all pods, and their `/dev/shm`.
     #[must_use]
     pub fn namespaces(&self) -> PathBuf {
         self.state.join("ns")
@@ -148,7 +151,7 @@ impl Paths {
     /// A pod's `/dev/shm`.
     #[must_use]
     pub fn shm(&self, pod: &SandboxId) -> PathBuf {
-        self.pod(pod).join("shm")
+        self.pod_namespaces(pod).join("shm")
     }
 
     /// State directories of all monitors.
@@ -197,6 +200,6 @@ mod tests {
             paths.network_namespace(&pod),
             PathBuf::from("/run/netns/01234567-89ab-cdef-0123-456789abcdef")
         );
-        assert_eq!(paths.shm(&pod), PathBuf::from(format!("/s/pods/{pod}/shm")));
+        assert_eq!(paths.shm(&pod), PathBuf::from(format!("/s/ns/{pod}/shm")));
     }
 }

@@ -9,15 +9,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use prost::Message as _;
 use proto::monitor::{Spawn, reply, spawn::What};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::answer;
 use crate::error::Error;
 use crate::monitor::Monitor;
 use crate::pin;
 use crate::placeholder;
-use crate::poll::{Interest, Poller, Token};
 
-const SIGCHLD: i32 = 17;
 /// Orders are small; those with many sysctls are larger.
 const LARGEST_ORDER: usize = 64 * 1024;
 const FAILED: u8 = 1;
@@ -35,39 +34,35 @@ pub(crate) fn run(control: OwnedFd) -> io::Result<()> {
     let _seed = sys::fds::place(seed, SEED)?;
     // Every fork inherits it: the mount table grows with each pod. Where there are no cgroups yet, a monitor says so.
     drop(cgroup::Host::shared());
-    let signals = sys::signalfd::open(&[SIGCHLD])?;
-    let poll = Poller::new()?;
-    poll.add(&control, Token::Listener, Interest::Read)?;
-    poll.add(&signals, Token::Signals, Interest::Read)?;
-    let mut ready = Vec::new();
+    // Whoever waits goes through all monitors: twice for each process that ends.
+    sys::signal::wait_for_children(false)?;
     // Before the first order, so that no child inherits what its allocation would leave behind.
     let mut buffer = vec![0; LARGEST_ORDER];
     loop {
-        poll.wait(None, &mut ready)?;
-        for event in &ready {
-            if event.token == Token::Signals {
-                sys::signalfd::drain(&signals);
-                while sys::process::reap_any()? {}
-                continue;
-            }
-            let (count, mut fds) = sys::cmsg::recv(control.as_fd(), &mut buffer)?;
-            if count == 0 && event.over {
-                return Ok(());
-            }
-            // An order that is none closes its descriptor: that is its answer.
-            let (Ok(Spawn { what: Some(what) }), Some(socket)) = (Spawn::decode(&buffer[..count]), fds.pop()) else {
-                continue;
-            };
-            let mut socket = Some(socket);
-            if let Err(error) = sys::process::fork(|| socket.take().map_or(FAILED, |socket| child(what, socket)))
-                && let Some(socket) = &socket
-            {
-                let failure = Error::io("fork", "a process for the daemon", error).to_wire();
-                // Where this fails the daemon sees its socket close.
-                answer::say(socket, reply::Result::Failure(failure)).ok();
-            }
+        let (count, mut fds) = sys::cmsg::recv(control.as_fd(), &mut buffer)?;
+        if count == 0 && is_over(&control)? {
+            return Ok(());
+        }
+        // An order that is none closes its descriptor: that is its answer.
+        let (Ok(Spawn { what: Some(what) }), Some(socket)) = (Spawn::decode(&buffer[..count]), fds.pop()) else {
+            continue;
+        };
+        let mut socket = Some(socket);
+        if let Err(error) = sys::process::fork(|| socket.take().map_or(FAILED, |socket| child(what, socket)))
+            && let Some(socket) = &socket
+        {
+            let failure = Error::io("fork", "a process for the daemon", error).to_wire();
+            // Where this fails the daemon sees its socket close.
+            answer::say(socket, reply::Result::Failure(failure)).ok();
         }
     }
+}
+
+/// Whether the other end has gone; an order without a byte looks like it.
+fn is_over(control: &OwnedFd) -> io::Result<bool> {
+    let mut look = [PollFd::new(control, PollFlags::empty())];
+    rustix::event::poll(&mut look, Some(&Timespec::default()))?;
+    Ok(look[0].revents().contains(PollFlags::HUP))
 }
 
 fn child(what: What, socket: OwnedFd) -> u8 {
@@ -75,6 +70,9 @@ fn child(what: What, socket: OwnedFd) -> u8 {
     let Ok(socket) = sys::fds::keep_only(socket, CONTROL, SEED) else {
         return FAILED;
     };
+    if sys::signal::wait_for_children(true).is_err() {
+        return FAILED;
+    }
     let result = match what {
         What::Monitor(_) => become_monitor(socket),
         What::Pin(order) => pin::run(&order, socket),

@@ -1,8 +1,10 @@
 //! Orders to the spawner that cannot be carried out.
 
+use std::time::{Duration, Instant};
+
 use proto::monitor::{self as wire, reply};
 
-use crate::driver::{Bundle, Spawner};
+use crate::driver::{Bundle, DEADLINE, Spawner};
 
 #[test]
 fn orders_that_are_none_harm_nobody() {
@@ -14,6 +16,19 @@ fn orders_that_are_none_harm_nobody() {
     let bundle = Bundle::new("echo fine");
     bundle.run(&spawner).exited();
     assert_eq!(bundle.records(), "stdout F fine\n");
+}
+
+#[test]
+fn what_has_ended_leaves_nothing() {
+    let spawner = Spawner::start();
+    spawner.order(wire::spawn::What::Pin(wire::Pin::default())).reply();
+    let pid = spawner.pid();
+    let children = || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while !children().is_empty() {
+        assert!(Instant::now() < deadline, "zombies: {}", children());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! May use: proto, config, spec, sys, cgroup, seccomp, image, stream, cni-types, cni-invoke, cni-netlink.
 //! Never isolation: its code runs in the monitor alone.
 
+mod apart;
 mod apparmor;
 mod categories;
 mod cdi;

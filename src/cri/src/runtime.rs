@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use config::{Config, Paths};
 use proto::cri;
+use sys::mount::Propagation;
 
+use crate::apart;
 use crate::categories::Categories;
 use crate::container::plan::HostFacts;
 use crate::counters::Counters;
@@ -93,7 +95,9 @@ fn directories(paths: &Paths) -> Result<(), Error> {
             .create(dir)
             .map_err(|e| Error::at("make the directory", dir.display(), &e))?;
     }
-    Ok(())
+    // Other tools' mounts of network namespaces go and come with ours, as `ip netns` has it.
+    apart::mount(&netns, Propagation::Shared)?;
+    apart::mount(&paths.namespaces(), Propagation::Private)
 }
 
 impl Runtime {
@@ -162,9 +166,10 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Waits until what was removed is off the disk, at most `limit`; for an orderly stop.
+    /// Waits until what was removed is off the disk, at most `limit`, and leaves no mount without pods; for an orderly stop.
     pub fn settle(&self, limit: Duration) {
         self.images.settle(limit);
+        apart::unmount(&self.paths.namespaces());
     }
 
     /// How often what lists show has changed.

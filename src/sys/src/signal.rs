@@ -1,4 +1,5 @@
-//! Signals: back to the defaults before execve; waiting for them in a process that does nothing else.
+//! Signals: back to the defaults before execve; waiting for them in a process that does nothing else; children that
+//! nobody waits for.
 
 use std::io;
 
@@ -20,6 +21,20 @@ pub fn reset() -> io::Result<()> {
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
     }
     change_mask(libc::SIG_SETMASK, &[])
+}
+
+/// Whether the children of this process are waited for; those that are not go by themselves (sigaction(2), SIGCHLD set to
+/// SIG_IGN), and a child inherits that.
+///
+/// # Errors
+/// None that sigaction(2) names.
+pub fn wait_for_children(whether: bool) -> io::Result<()> {
+    let action = if whether { libc::SIG_DFL } else { libc::SIG_IGN };
+    // SAFETY: neither action runs code of ours.
+    match unsafe { libc::signal(libc::SIGCHLD, action) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Blocks `signals`, so that [`wait`] can take them.
@@ -80,6 +95,21 @@ mod tests {
         })
         .unwrap();
         assert_eq!(process::wait(child).unwrap(), process::Exit::Signal(libc::SIGPIPE));
+    }
+
+    #[test]
+    fn a_child_that_nobody_waits_for_goes_by_itself() {
+        let parent = process::fork(|| {
+            let ended = |wait| {
+                wait_for_children(wait)?;
+                let child = process::fork(|| 3)?;
+                process::wait(child)
+            };
+            let gone = ended(false).map_err(|error| error.raw_os_error());
+            u8::from(gone != Err(Some(libc::ECHILD)) || ended(true).ok() != Some(process::Exit::Code(3)))
+        })
+        .unwrap();
+        assert_eq!(process::wait(parent).unwrap(), process::Exit::Code(0));
     }
 
     #[test]

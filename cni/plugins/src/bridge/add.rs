@@ -134,7 +134,7 @@ fn with_addresses(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, mu
     }
     result.interfaces.clear();
     let gateways = gateway::plan(conf, &mut result)?;
-    let made = finish(
+    finish(
         socket,
         call,
         conf,
@@ -143,12 +143,7 @@ fn with_addresses(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, mu
             result,
             gateways: &gateways,
         },
-    )?;
-    if conf.masquerade {
-        let addresses: Vec<IpNet> = made.result.ips.iter().map(|config| config.address).collect();
-        masquerade::add(&owner(call), &addresses)?;
-    }
-    Ok(made)
+    )
 }
 
 fn set_port(socket: &mut Socket, conf: &Conf, port: &Link) -> Result<()> {
@@ -188,6 +183,11 @@ fn finish(socket: &mut Socket, call: &Call, conf: &Conf, ends: &Ends, planned: P
     }
     host::forward(gateways)?;
     let container = pod::configure(&mut inside, far, conf, &result)?;
+    // While the kernel tells the bridge that the port has a carrier, for which it goes through all ports.
+    if conf.masquerade && !result.ips.is_empty() {
+        let addresses: Vec<IpNet> = result.ips.iter().map(|config| config.address).collect();
+        masquerade::add(&owner(call), &addresses)?;
+    }
     let port = if conf.leave_down {
         ends.port.clone()
     } else {

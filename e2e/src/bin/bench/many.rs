@@ -35,7 +35,7 @@ const BLOCK: usize = 10;
 
 /// How often each server fills the machine for the growth row, whose times are the medians of each pod's. We do it in seconds, and
 /// within some the machine itself gets slower or faster by a tenth and more.
-const FILLS: [usize; 2] = [3, 1];
+const FILLS: [usize; 2] = [9, 1];
 
 /// How long the idle servers are watched.
 const IDLE: Duration = Duration::from_secs(10);

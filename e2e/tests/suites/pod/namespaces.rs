@@ -274,3 +274,57 @@ fn every_user_may_listen_below_1024_and_ping_unless_the_node_or_the_pod_says_oth
         Ok(())
     });
 }
+
+/// The rows of a node's mount table: number, number of the mount below it, place.
+fn mounts(node: &Node) -> Result<Vec<(String, String, String)>> {
+    let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", node.init()))?;
+    let row = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        Some((words.next()?, words.next()?, words.nth(2)?))
+    };
+    Ok(table.lines().filter_map(row).collect())
+}
+
+#[test]
+fn what_is_mounted_for_pods_is_below_mounts_of_its_own() {
+    test(async |node| -> Result<()> {
+        if !node.ours() {
+            return Ok(());
+        }
+        let homes = [
+            node.state_dir().join("ns").display().to_string(),
+            "/run/netns".to_owned(),
+        ];
+        let bed = Bed::new(node).await?;
+        for is_again in [false, true] {
+            if is_again {
+                node.stop_daemon().await?;
+                node.start_daemon().await?;
+            }
+            let all = mounts(node)?;
+            for (home, count) in homes.iter().zip([3, 1]) {
+                let at: Vec<_> = all.iter().filter(|(_, _, place)| place == home).collect();
+                let [(number, ..)] = at[..] else {
+                    anyhow::bail!("{home} is mounted {} times", at.len());
+                };
+                let below: Vec<_> = all
+                    .iter()
+                    .filter(|(_, _, place)| place.starts_with(&format!("{home}/")))
+                    .collect();
+                ensure!(below.len() == count, "{home}: {below:?}");
+                ensure!(
+                    below.iter().all(|(_, on, _)| on == number),
+                    "{home} is {number}: {below:?}"
+                );
+            }
+        }
+        bed.cri.remove_everything().await?;
+        node.stop_daemon().await?;
+        let left: Vec<_> = mounts(node)?
+            .into_iter()
+            .filter(|(_, _, place)| place == &homes[0])
+            .collect();
+        ensure!(left.is_empty(), "{left:?}");
+        node.start_daemon().await
+    });
+}

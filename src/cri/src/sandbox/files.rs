@@ -125,8 +125,7 @@ pub(crate) fn remove_empty_log(path: &str) -> Result<(), Error> {
     }
 }
 
-/// Undoes `make`. Safe on what is half made and on what is gone.
+/// Removes the files; `/dev/shm` goes with the namespaces. Safe on what is half made and on what is gone.
 pub(crate) fn remove(paths: &Paths, id: &SandboxId) -> Result<(), Error> {
-    unmount(&paths.shm(id))?;
     remove_tree(&paths.pod(id))
 }

@@ -36,10 +36,11 @@ pub(crate) fn unpin(paths: &Paths, id: &SandboxId, record: &SandboxRecord) -> Re
     unpin_network(record)
 }
 
-/// All but the network's, which plugins need for DEL.
+/// All but the network's, which plugins need for DEL; and `/dev/shm`, which lies beside them.
 pub(crate) fn unpin_local(paths: &Paths, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
     let paths_of = [&record.ipcns, &record.utsns, &record.userns];
     paths_of.into_iter().try_for_each(|path| let_go(path))?;
+    files::unmount(&paths.shm(id))?;
     files::remove_tree(&paths.pod_namespaces(id))
 }
 

@@ -23,21 +23,18 @@ pub(crate) async fn network(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxR
         blocking(move || namespaces::unpin_network(&record)).await
     };
     let (paths, id, of) = (rt.paths.clone(), id.clone(), record.clone());
-    let local = blocking(move || {
-        files::unmount(&paths.shm(&id))?;
-        namespaces::unpin_local(&paths, &id, &of)
-    });
+    let local = blocking(move || namespaces::unpin_local(&paths, &id, &of));
     let (network, local) = tokio::join!(network, local);
     network.and(local)
 }
 
-/// The namespaces alone.
+/// The namespaces alone, with `/dev/shm`.
 pub(crate) async fn unpin(rt: &Arc<Runtime>, id: &SandboxId, record: &SandboxRecord) -> Result<(), Error> {
     let (paths, id, record) = (rt.paths.clone(), id.clone(), record.clone());
     blocking(move || namespaces::unpin(&paths, &id, &record)).await
 }
 
-/// `/dev/shm` and the files.
+/// The files.
 pub(crate) async fn files(rt: &Arc<Runtime>, id: &SandboxId) -> Result<(), Error> {
     let (paths, id) = (rt.paths.clone(), id.clone());
     blocking(move || files::remove(&paths, &id)).await

@@ -205,6 +205,8 @@ impl Bed {
         let mut left: Vec<String> = mounts
             .lines()
             .filter(|l| l.contains(&here))
+            // Where namespaces are mounted: for as long as the server lives.
+            .filter(|l| !l.contains(&format!(" {here}/state/ns ")))
             .map(str::to_owned)
             .collect();
         for sub in ["state/containers", "state/pods", "state/ns", "root/snapshots"] {
@@ -274,7 +276,9 @@ pub(crate) struct Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        drop(self.rt.take());
+        if let Some(rt) = self.rt.take() {
+            rt.settle(Duration::from_secs(1));
+        }
         if let Some(tokio) = self.tokio.take() {
             tokio.shutdown_timeout(Duration::from_millis(200));
         }
