@@ -275,12 +275,26 @@ fn every_user_may_listen_below_1024_and_ping_unless_the_node_or_the_pod_says_oth
     });
 }
 
-/// The rows of a node's mount table: number, number of the mount below it, place.
-fn mounts(node: &Node) -> Result<Vec<(String, String, String)>> {
+/// A row of a node's mount table.
+#[derive(Debug)]
+struct Mount {
+    number: String,
+    /// The one that it is mounted on.
+    on: String,
+    place: String,
+    is_shared: bool,
+}
+
+fn mounts(node: &Node) -> Result<Vec<Mount>> {
     let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", node.init()))?;
     let row = |line: &str| {
         let mut words = line.split(' ').map(str::to_owned);
-        Some((words.next()?, words.next()?, words.nth(2)?))
+        Some(Mount {
+            number: words.next()?,
+            on: words.next()?,
+            place: words.nth(2)?,
+            is_shared: line.contains(" shared:"),
+        })
     };
     Ok(table.lines().filter_map(row).collect())
 }
@@ -291,10 +305,10 @@ fn what_is_mounted_for_pods_is_below_mounts_of_its_own() {
         if !node.ours() {
             return Ok(());
         }
-        let homes = [
+        let (ns, netns) = (
             node.state_dir().join("ns").display().to_string(),
             "/run/netns".to_owned(),
-        ];
+        );
         let bed = Bed::new(node).await?;
         for is_again in [false, true] {
             if is_again {
@@ -302,28 +316,22 @@ fn what_is_mounted_for_pods_is_below_mounts_of_its_own() {
                 node.start_daemon().await?;
             }
             let all = mounts(node)?;
-            for (home, count) in homes.iter().zip([3, 1]) {
-                let at: Vec<_> = all.iter().filter(|(_, _, place)| place == home).collect();
-                let [(number, ..)] = at[..] else {
+            // Network namespaces as `ip netns` has them: seen wherever `/run` is.
+            for (home, count, is_shared) in [(&ns, 3, false), (&netns, 1, true)] {
+                let at: Vec<_> = all.iter().filter(|mount| mount.place == *home).collect();
+                let [mount] = at[..] else {
                     anyhow::bail!("{home} is mounted {} times", at.len());
                 };
-                let below: Vec<_> = all
-                    .iter()
-                    .filter(|(_, _, place)| place.starts_with(&format!("{home}/")))
-                    .collect();
+                ensure!(mount.is_shared == is_shared, "{mount:?}");
+                let inside = format!("{home}/");
+                let below: Vec<_> = all.iter().filter(|mount| mount.place.starts_with(&inside)).collect();
                 ensure!(below.len() == count, "{home}: {below:?}");
-                ensure!(
-                    below.iter().all(|(_, on, _)| on == number),
-                    "{home} is {number}: {below:?}"
-                );
+                ensure!(below.iter().all(|one| one.on == mount.number), "{mount:?}: {below:?}");
             }
         }
         bed.cri.remove_everything().await?;
         node.stop_daemon().await?;
-        let left: Vec<_> = mounts(node)?
-            .into_iter()
-            .filter(|(_, _, place)| place == &homes[0])
-            .collect();
+        let left: Vec<_> = mounts(node)?.into_iter().filter(|mount| mount.place == ns).collect();
         ensure!(left.is_empty(), "{left:?}");
         node.start_daemon().await
     });
