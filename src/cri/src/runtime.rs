@@ -95,9 +95,13 @@ fn directories(paths: &Paths) -> Result<(), Error> {
             .create(dir)
             .map_err(|e| Error::at("make the directory", dir.display(), &e))?;
     }
-    // Other tools' mounts of network namespaces go and come with ours, as `ip netns` has it.
-    apart::mount(&netns, Propagation::Shared)?;
-    apart::mount(&paths.namespaces(), Propagation::Private)
+    // Network namespaces are to be seen wherever `/run` is, as those of `ip netns` are.
+    for (dir, propagation) in [(netns, Propagation::Shared), (paths.namespaces(), Propagation::Private)] {
+        if let Err(error) = apart::mount(&dir, propagation) {
+            tracing::warn!(%error, "the more pods there are, the longer one takes to start");
+        }
+    }
+    Ok(())
 }
 
 impl Runtime {
