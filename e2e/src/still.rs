@@ -71,15 +71,35 @@ impl Control {
         let write = || fs::write(&path, self.words()[usize::from(!still)]);
         let at = || format!("write {}", path.display());
         write().with_context(at)?;
-        wait::blocking("the node stands or moves", Duration::from_secs(20), || {
+        let done = wait::blocking("the node stands or moves", Duration::from_secs(20), || {
             if self.is(still)? {
                 return Ok(Some(()));
             }
             // A v1 freezer tries once for each write (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
             write().with_context(at)?;
             Ok(None)
-        })
+        });
+        done.with_context(|| format!("awake, or asleep outside of the freezer:{}", awake(&self.directory)))
     }
+}
+
+/// The threads in a cgroup and below it that are not in the freezer, each with its name, its state and what it waits in.
+fn awake(directory: &Path) -> String {
+    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
+    let mut told = String::new();
+    for task in read(format!("{}/tasks", directory.display())).lines() {
+        let (stat, at) = (read(format!("/proc/{task}/stat")), read(format!("/proc/{task}/wchan")));
+        if !at.contains("refrigerator") {
+            let name_and_state = stat.splitn(4, ' ').take(3).collect::<Vec<_>>().join(" ");
+            told += &format!(" {name_and_state} {at};");
+        }
+    }
+    for below in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            told += &awake(&below.path());
+        }
+    }
+    told
 }
 
 /// As long as this lives, the node stands still.

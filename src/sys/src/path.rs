@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::path::Arg;
 
 /// How links on the way are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Root {
             Links::NotLast => flags |= OFlags::NOFOLLOW,
             Links::Refuse => resolve |= ResolveFlags::NO_SYMLINKS,
         }
-        openat2(self.fd.as_fd(), path.as_ref(), flags, resolve)
+        Ok(openat2(&self.fd, path.as_ref(), flags, resolve)?)
     }
 
     /// An `O_PATH` descriptor of what `path` is.
@@ -207,17 +208,23 @@ fn target_of(dir: &OwnedFd, above: &Path, name: &OsStr, left: u32) -> io::Result
     Ok(above.join(OsStr::from_bytes(target.as_bytes())))
 }
 
-/// openat2(2), again while a rename elsewhere disturbs it (EAGAIN, bounded).
+/// openat2(2) of what is there, again while a mount or a rename anywhere on the host disturbs it: EAGAIN at each `..` on the
+/// way, which a link may bring. Bounded.
 ///
 /// # Errors
 /// What openat2(2) says.
-pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
-    let mut left = 128;
+pub fn openat2(
+    dir: impl AsFd,
+    path: impl Arg + Copy,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, rustix::io::Errno> {
+    let mut left = 1000;
     loop {
-        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+        match rustix::fs::openat2(&dir, path, flags, Mode::empty(), resolve) {
             Err(rustix::io::Errno::AGAIN) if left > 0 => left -= 1,
             Err(rustix::io::Errno::INTR) => {}
-            other => return Ok(other?),
+            other => return other,
         }
     }
 }
@@ -380,5 +387,28 @@ mod tests {
     fn clean_is_lexical() {
         assert_eq!(clean(Path::new("/a/./b/../c//d/")), Path::new("/a/c/d"));
         assert_eq!(clean(Path::new("../../x")), Path::new("/x"));
+    }
+
+    #[test]
+    fn renames_elsewhere_do_not_disturb() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = Dir::new("renames");
+        let root = rustix::fs::open(dir.0.join("root"), OFlags::PATH, Mode::empty()).unwrap();
+        fs::create_dir_all(dir.0.join("root/a")).unwrap();
+        let (one, two) = (dir.0.join("canary/one"), dir.0.join("canary/two"));
+        fs::write(&one, "").unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::rename(&one, &two).unwrap();
+                    fs::rename(&two, &one).unwrap();
+                }
+            });
+            let opened = (0..20_000)
+                .try_for_each(|_| openat2(&root, "a/../a/../a", OFlags::PATH, ResolveFlags::IN_ROOT).map(drop));
+            done.store(true, Ordering::Relaxed);
+            opened.unwrap();
+        });
     }
 }

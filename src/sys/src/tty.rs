@@ -19,7 +19,7 @@ const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 pub fn open_pair(devpts: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = path::openat2(devpts, "ptmx".as_ref(), flags, resolve)?;
+    let master = path::openat2(devpts, "ptmx", flags, resolve)?;
     if !is_devpts(master.as_fd())? || !path::is_char_device(&rustix::fs::fstat(&master)?, 5, 2) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,

@@ -7,8 +7,9 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, XattrFlags, fstat, openat, openat2, setxattr};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, XattrFlags, fstat, openat, setxattr};
 use rustix::io::Errno;
+use sys::path::openat2;
 
 use crate::error::Error;
 
@@ -80,13 +81,7 @@ fn one(file: BorrowedFd<'_>, label: &str, depth: usize) -> Result<(), Errno> {
 
 fn below(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat2(
-        directory,
-        name,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_XDEV | ResolveFlags::BENEATH,
-    )
+    openat2(directory, name, flags, ResolveFlags::NO_XDEV | ResolveFlags::BENEATH)
 }
 
 #[cfg(test)]

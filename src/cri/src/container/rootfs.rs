@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::plan::users::Accounts;
@@ -22,7 +22,7 @@ const MAX_ACCOUNTS: u64 = 1 << 20;
 fn read(root: BorrowedFd<'_>, path: &str) -> Result<Option<(String, bool)>, Error> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let fd = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    let fd = match sys::path::openat2(root, path, flags, resolve) {
         Ok(fd) => fd,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(e) => return Err(Error::at("open in the image", path, &e)),
@@ -56,6 +56,7 @@ pub(crate) fn accounts(root: BorrowedFd<'_>) -> Result<Accounts, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::Mode;
     use std::os::fd::AsFd;
 
     fn root(dir: &std::path::Path) -> std::os::fd::OwnedFd {

@@ -25,13 +25,14 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 use rustix::thread::UnshareFlags;
 use spec::Kind;
+use sys::path::openat2;
 
 use crate::error::{Error, sys};
 
@@ -254,7 +255,7 @@ fn beneath(mount: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
     use rustix::io::Errno;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    openat2(mount, path, flags, Mode::empty(), resolve).map_err(|e| {
+    openat2(mount, path, flags, resolve).map_err(|e| {
         let why = match e {
             Errno::NOENT => "is not in the image",
             Errno::NOTDIR => "is no directory in the image",

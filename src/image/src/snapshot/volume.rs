@@ -11,10 +11,11 @@
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, chownat, mkdirat, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, chownat, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use spec::{ContainerId, Kind};
+use sys::path::openat2;
 
 use super::IdShift;
 use super::copy::{LIST, copy};
@@ -61,10 +62,10 @@ impl Store {
         let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let mut below = PathBuf::new();
-        let mut parent = openat2(root, ".", flags, Mode::empty(), resolve).map_err(sys("open", "the root"))?;
+        let mut parent = openat2(root, ".", flags, resolve).map_err(sys("open", "the root"))?;
         for part in path.strip_prefix("/").unwrap_or(path) {
             below.push(part);
-            let open = || openat2(root, &below, flags, Mode::empty(), resolve);
+            let open = || openat2(root, &below, flags, resolve);
             parent = match open() {
                 Err(Errno::NOENT) => {
                     mkdirat(&parent, part, Mode::from_raw_mode(0o755)).map_err(sys("mkdir", below.display()))?;
@@ -101,7 +102,7 @@ fn fill(volume: &Path, root: BorrowedFd<'_>, path: &Path, shift: IdShift) -> Res
     let inside = path.strip_prefix("/").unwrap_or(path);
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let from = match openat2(root, inside, flags, Mode::empty(), resolve) {
+    let from = match openat2(root, inside, flags, resolve) {
         Ok(from) => from,
         Err(Errno::NOENT) => return Ok(()),
         Err(Errno::NOTDIR) => {

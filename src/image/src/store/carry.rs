@@ -16,8 +16,9 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, openat2, statat, symlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, statat, symlinkat};
 use spec::{Digest, Kind};
+use sys::path::openat2;
 
 use crate::content::sha256;
 use crate::error::{Error, sys};
@@ -175,7 +176,7 @@ impl Work {
         let name = Path::new(std::ffi::OsStr::from_bytes(link));
         self.link(name)?;
         let to = self.directory(&target)?;
-        let from = openat2(&self.from, name, DIR, Mode::empty(), inside()).map_err(sys("open", name.display()))?;
+        let from = openat2(&self.from, name, DIR, inside()).map_err(sys("open", name.display()))?;
         copy(&from, &to, IdShift::NONE).map_err(|e| e.within("copy to where the link leads"))
     }
 
@@ -183,7 +184,7 @@ impl Work {
     fn resolve(&self, link: &[u8]) -> Result<PathBuf, Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let end = openat2(&self.root, link, flags, Mode::empty(), resolve).map_err(|e| {
+        let end = openat2(&self.root, link, flags, resolve).map_err(|e| {
             let why = format!("it is a link below, and leads to no directory ({e})");
             Error::new(Kind::InvalidArgument, why)
         })?;
@@ -230,7 +231,7 @@ impl Work {
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(e) => return Err(sys("mkdir", whole.display())(e)),
             }
-            dir = openat2(&dir, part, DIR, Mode::empty(), inside()).map_err(sys("open", whole.display()))?;
+            dir = openat2(&dir, part, DIR, inside()).map_err(sys("open", whole.display()))?;
         }
         Ok(dir)
     }

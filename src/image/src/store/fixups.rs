@@ -12,10 +12,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, openat2, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat, fgetxattr, statat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use spec::{Digest, Kind};
+use sys::path::openat2;
 
 use crate::error::{Error, sys};
 use crate::unpack::tree::OPAQUE;
@@ -148,7 +149,7 @@ pub(crate) fn look(view: &View, path: &[u8]) -> Result<Found, Error> {
             _ => return Ok(Found::Hidden),
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let next = openat2(parent, *name, flags, Mode::empty(), inside).map_err(sys("open in layer", view.digest))?;
+        let next = openat2(parent, *name, flags, inside).map_err(sys("open in layer", view.digest))?;
         let mut value = [0u8; 1];
         opaque |= fgetxattr(&next, OPAQUE, &mut value[..]).is_ok_and(|n| n == 1 && value[0] == b'y');
         if at + 1 == parts.len() {

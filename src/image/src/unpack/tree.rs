@@ -11,9 +11,10 @@ use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, XattrFlags, fchmod, fsetxattr, mkdirat, openat,
-    openat2, renameat_with, statat, unlinkat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
+use sys::path::openat2;
 
 use super::UnpackError;
 
@@ -74,7 +75,6 @@ impl Tree {
             &self.root,
             path,
             OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
             INSIDE,
         )
     }
